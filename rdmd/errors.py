@@ -1,0 +1,69 @@
+"""What went wrong, said once, for the person who can mend it.
+
+`UserError` carries one sentence that names the file or key and the remedy. Every entry point (the `rdmd` command and
+the stages in `flows/`) runs inside `reporting`, which prints that sentence and exits with status 2. A traceback is for
+`--debug`, or for a defect of ours.
+"""
+
+import contextlib
+import errno
+import os
+import sys
+from collections.abc import Iterator
+
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130
+
+_MAKE_ROOM = "free some space and repeat the command"
+_ALLOW = "make it readable and writable for this user and repeat the command"
+_NOT_A_FOLDER = "a file lies where a folder belongs, so move it aside or name another place"
+# What the system may refuse, and what a person can do about it. Any other refusal is a defect of ours.
+REMEDIES = {
+    errno.ENOSPC: _MAKE_ROOM,
+    errno.EDQUOT: _MAKE_ROOM,
+    errno.EFBIG: "raise this user's limit on the size of a file (`ulimit -f`) and repeat the command",
+    errno.EROFS: _ALLOW,
+    errno.EACCES: _ALLOW,
+    errno.EPERM: _ALLOW,
+    errno.EISDIR: "a folder lies where a file belongs, so move it aside or name another place",
+    errno.ENOTDIR: _NOT_A_FOLDER,
+    errno.EEXIST: _NOT_A_FOLDER,
+    errno.ENAMETOOLONG: "give a shorter name",
+}
+
+
+class UserError(Exception):
+    """Something that the person who runs this can mend; its text is one sentence with the remedy."""
+
+
+class Interrupted(Exception):  # noqa: N818 (it is not an error: somebody pressed Ctrl-C, and nothing was lost)
+    """Work was stopped on request at a point from which it can go on; the text says how."""
+
+
+@contextlib.contextmanager
+def reporting(debug: bool) -> Iterator[None]:
+    """Turn what a person can mend into one line on stderr and an exit status.
+
+    A `UserError` and what the system refuses (`REMEDIES`) exit with 2, Ctrl-C with 130. With `debug` the exception
+    goes through as it is.
+    """
+    try:
+        yield
+    except (Interrupted, KeyboardInterrupt) as stop:
+        text = str(stop) or "stopped; finished steps are kept, repeat the same command to go on"
+        print(f"rdmd: {text}", file=sys.stderr)
+        raise SystemExit(EXIT_INTERRUPTED) from None
+    except UserError as error:
+        if debug:
+            raise
+        # A library's own words, quoted in ours, may run over several lines.
+        print(f"rdmd: {' '.join(str(error).splitlines())}", file=sys.stderr)
+        raise SystemExit(EXIT_USER_ERROR) from None
+    except OSError as error:
+        if debug or error.errno not in REMEDIES:
+            raise
+        # Of a copy or a renaming, the second name is the one that was to be written.
+        named = error.filename2 or error.filename
+        where = f"{named}: " if named else ""
+        print(f"rdmd: {where}{os.strerror(error.errno)}; nothing was lost: {REMEDIES[error.errno]}.", file=sys.stderr)
+        raise SystemExit(EXIT_USER_ERROR) from None

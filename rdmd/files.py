@@ -1,0 +1,106 @@
+"""Files that are whole or absent: written under a temporary name beside the place they go to, then renamed."""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+PART = ".part"
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path in the same folder; rename it to `path` when the block ends well, remove it otherwise."""
+    with _naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PART)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            with _asking_the_system(temporary):
+                yield temporary
+            temporary.chmod(0o644)
+            temporary.replace(path)
+        except BaseException:
+            # A library that failed may hold it open still; cut to nothing, it gives a full disk its room back at once.
+            with contextlib.suppress(OSError):
+                os.truncate(temporary, 0)
+            raise
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Give a temporary folder beside `path`; it takes the place of `path` when the block ends well."""
+    with _naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=PART))
+        try:
+            yield temporary
+            temporary.chmod(0o755)
+            if path.exists():
+                old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".old"))
+                path.rename(old / "old")
+                temporary.rename(path)
+                shutil.rmtree(old)
+            else:
+                temporary.rename(path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Let a refusal of the system name what was to be written, `path`, in place of its temporary name or of none."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        parts = Path(error.filename2 or error.filename or path).parts
+        inside = [i for i, part in enumerate(parts) if part.startswith(f".{path.name}.") and part.endswith(PART)]
+        named = path.joinpath(*parts[inside[0] + 1 :]) if inside else Path(*parts)
+        raise OSError(error.errno, os.strerror(error.errno), str(named)) from error
+
+
+@contextlib.contextmanager
+def _asking_the_system(temporary: Path) -> Iterator[None]:
+    """Write on where a library failed to. torch and safetensors call a full disk by names of their own; the system
+    then refuses with its own error, which is raised instead."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception:
+        with temporary.open("ab", buffering=0) as file:
+            # The first may fill what is left without an error.
+            for _ in range(2):
+                file.write(bytes(2**20))
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write JSON with a stable layout: the same value gives the same bytes. NaN and infinity are refused."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def canonical_json(value: object) -> str:
+    """JSON with sorted keys and no spaces: what a fingerprint is taken of."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)

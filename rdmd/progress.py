@@ -1,0 +1,29 @@
+"""Progress with an ETA on a terminal, silence in a log."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tqdm import tqdm
+
+from rdmd.training.folder import Point
+
+
+class RunBar:
+    """The bar of one training run, moved by its curves."""
+
+    def __init__(self, bar: "tqdm[None]") -> None:
+        self._bar = bar
+
+    def follow(self, points: list[Point]) -> None:
+        """Move to the last point and show its values."""
+        if points:
+            self._bar.set_postfix({name: f"{value:.3g}" for name, value in points[-1].values.items()}, refresh=False)
+            self._bar.update(points[-1].step - self._bar.n)
+
+
+@contextmanager
+def run_bar(name: str, steps: int) -> Iterator[RunBar]:
+    """A bar over `steps` optimiser steps on a terminal; nothing where stderr is not one."""
+    with tqdm(total=steps, desc=name, unit="step", disable=not sys.stderr.isatty(), dynamic_ncols=True) as bar:
+        yield RunBar(bar)
