@@ -1,0 +1,62 @@
+"""Networks and noise laws."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from rdmd.config.base import Count, Fraction, Number, Positive, Section
+
+
+class ImageNetwork(Section):
+    """The EDM DDPM++ U-Net (Karras et al. 2022, appendix F), under EDM preconditioning."""
+
+    kind: Literal["ddpmpp"]
+    model_channels: Annotated[int, Field(ge=8, le=1024)] = 128
+    channel_mult: Annotated[list[Count], Field(min_length=1)] = [1, 2, 2, 2]
+    num_blocks: Count = 4
+    attn_resolutions: list[Count] = [16]
+    dropout: Fraction = 0.0
+    # Channels of the published networks' augmentation input; 0 for none. Ours is always called without augmentation.
+    augment_dim: Annotated[int, Field(ge=0)] = 0
+    sigma_data: Positive = 0.5
+
+
+class PointNetwork(Section):
+    """A multilayer perceptron on (x, c_noise), under EDM preconditioning."""
+
+    kind: Literal["mlp"]
+    width: Count = 128
+    depth: Count = 3
+    sigma_data: Positive = 0.5
+
+
+Network = Annotated[ImageNetwork | PointNetwork, Field(discriminator="kind")]
+
+
+class LogNormal(Section):
+    """ln sigma ~ N(mean, std^2) (Karras et al. 2022, table 1)."""
+
+    law: Literal["lognormal"]
+    mean: Number = -1.2
+    std: Positive = 1.2
+
+
+class KarrasLevels(Section):
+    """sigma uniform over the levels of the Karras schedule between two of its percentiles (public DMD code)."""
+
+    law: Literal["karras"]
+    sigma_min: Positive = 0.002
+    sigma_max: Positive = 80.0
+    rho: Positive = 7.0
+    levels: Annotated[int, Field(ge=2)] = 1000
+    low: Annotated[float, Field(ge=0, le=1)] = 0.02
+    high: Annotated[float, Field(ge=0, le=1)] = 0.98
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "KarrasLevels":
+        if self.sigma_min >= self.sigma_max or self.low >= self.high:
+            raise ValueError("needs sigma_min < sigma_max and low < high")
+        return self
+
+
+NoiseLaw = Annotated[LogNormal | KarrasLevels, Field(discriminator="law")]

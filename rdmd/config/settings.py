@@ -1,0 +1,124 @@
+"""The whole of params.yaml as one object."""
+
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from rdmd.config.base import Section, not_a_bool
+from rdmd.config.baselines import Baselines
+from rdmd.config.domains import Domains, Noise, Points, Preprocess, Validation
+from rdmd.config.evaluation import Evaluate
+from rdmd.config.networks import ImageNetwork, Network
+from rdmd.config.register import CheapestUnder, Register
+from rdmd.config.training import Distill, Launch, Teacher
+from rdmd.config.transport import FEATURES, LPIPS, FeatureCost, LowPass
+
+
+class Settings(Section):
+    """The whole of params.yaml."""
+
+    experiment: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+    seed: Annotated[int, BeforeValidator(not_a_bool), Field(ge=0, lt=2**31)]
+    domains: Domains
+    preprocess: Preprocess
+    validation: Validation
+    network: Network
+    teacher: Teacher
+    distill: Distill
+    baselines: Baselines = Baselines()
+    evaluate: Evaluate
+    register_: Register = Field(alias="register")
+    launch: Launch
+
+    @model_validator(mode="after")
+    def _kinds_agree(self) -> "Settings":
+        points = self.preprocess.kind == "points"
+        named = {"source": self.domains.source, "target": self.domains.target, "features": self.domains.features}
+        for name, domain in named.items():
+            if domain is not None and not isinstance(domain, Noise) and isinstance(domain, Points) != points:
+                raise ValueError(f"domains.{name}.reader is {domain.reader!r} but preprocess.kind is "
+                                 f"{self.preprocess.kind!r}; make them agree")
+        if (self.network.kind == "mlp") != points:
+            raise ValueError(f"network.kind is {self.network.kind!r} but preprocess.kind is {self.preprocess.kind!r}; "
+                             "points need `mlp`, images need `ddpmpp`")
+        if (self.evaluate.features.network == "none") != points:
+            raise ValueError(f"evaluate.features.network is {self.evaluate.features.network!r} but preprocess.kind is "
+                             f"{self.preprocess.kind!r}; points take `none`, images `classifier` or `inception`")
+        if points and self.baselines.ilvr is not None:
+            raise ValueError("baselines.ilvr works on pictures alone, and preprocess.kind is 'points'; set it to null")
+        if not points:
+            self._factors_divide()
+        if isinstance(self.network, ImageNetwork):
+            halvings = 2 ** (len(self.network.channel_mult) - 1)
+            if self.preprocess.resolution % halvings:
+                raise ValueError(f"preprocess.resolution {self.preprocess.resolution} cannot be halved "
+                                 f"{len(self.network.channel_mult) - 1} times; use a multiple of {halvings} or fewer "
+                                 "entries in network.channel_mult")
+        return self
+
+    @model_validator(mode="after")
+    def _noise_is_a_source_of_dmd(self) -> "Settings":
+        domains = self.domains
+        for name in ("target", "features"):
+            if isinstance(getattr(domains, name), Noise):
+                raise ValueError(f"domains.{name}.reader is 'noise', which only a source can be; give it pictures or "
+                                 "points")
+        if not isinstance(domains.source, Noise):
+            return self
+        if self.distill.lambdas != [0]:
+            raise ValueError(f"domains.source is noise, which a sample cannot be close to, but distill.lambdas is "
+                             f"{self.distill.lambdas}; set it to [0]")
+        if self.distill.sigma_init != domains.source.std:
+            raise ValueError(f"distill.sigma_init is {self.distill.sigma_init:g} but domains.source.std is "
+                             f"{domains.source.std:g}; the generator reads its noise at its own level: make them equal")
+        if self.baselines != Baselines():
+            raise ValueError("domains.source is noise, which the baselines do not translate; remove `baselines` (the "
+                             "teacher's own samples stand beside the generator's)")
+        if self.evaluate.features.network == "classifier" and domains.features is None:
+            raise ValueError("domains.source is noise, from which no feature network learns; add domains.features "
+                             "with a labelled reader, or use evaluate.features.network `inception`")
+        return self
+
+    @model_validator(mode="after")
+    def _cost_fits(self) -> "Settings":
+        cost = self.distill.cost
+        if isinstance(cost, LowPass | FeatureCost | LPIPS) and self.preprocess.kind == "points":
+            raise ValueError(f"distill.cost is {cost.name!r}, which compares pictures, but preprocess.kind is "
+                             "'points'; use squared_l2, l1 or huber")
+        if isinstance(cost, LPIPS) and self.preprocess.resolution < 32:
+            raise ValueError(f"distill.cost is 'lpips', which needs pictures of 32x32 or more, but "
+                             f"preprocess.resolution is {self.preprocess.resolution}; use another cost")
+        trained = self.evaluate.features.network
+        if isinstance(cost, FeatureCost) and cost.weights == FEATURES and trained != "classifier":
+            raise ValueError(f"distill.cost is 'features' of {FEATURES}, where no classifier is trained since "
+                             f"evaluate.features.network is {trained!r}; name one's folder as distill.cost.weights")
+        return self
+
+    @model_validator(mode="after")
+    def _bounds_are_measured(self) -> "Settings":
+        """What the registry bounds is among the metrics of this kind of data."""
+        absent, measured = ("fid", "sw2") if self.preprocess.kind == "points" else ("sw2", "fid")
+        champion = self.register_.champion
+        given = {"constraints": self.register_.constraints}
+        given |= {"champion": champion} if isinstance(champion, CheapestUnder) else {}
+        for key, section in given.items():
+            if getattr(section, absent) is not None:
+                raise ValueError(f"register.{key}.{absent} bounds what is not measured where preprocess.kind is "
+                                 f"{self.preprocess.kind!r}; bound `{measured}`")
+        return self
+
+    def _factors_divide(self) -> None:
+        """Check that the low-pass factors of the baselines divide the resolution."""
+        ilvr, egsde = self.baselines.ilvr, self.baselines.egsde
+        given = [(f"baselines.ilvr.factors.{i}", factor) for i, factor in enumerate(ilvr.factors if ilvr else [])]
+        given += [("baselines.egsde.factor", egsde.factor)] if egsde else []
+        for key, factor in given:
+            if self.preprocess.resolution % factor:
+                raise ValueError(f"{key} is {factor}, which does not divide preprocess.resolution "
+                                 f"{self.preprocess.resolution}; use a factor that does")
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """(3, H, W) for images, (2,) for points."""
+        side = self.preprocess.resolution
+        return (2,) if self.preprocess.kind == "points" else (3, side, side)

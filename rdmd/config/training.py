@@ -1,0 +1,116 @@
+"""Training: the teacher, distillation, and where and how runs are launched."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from rdmd.config.base import Count, Fraction, Lambda, Positive, Section, not_a_bool
+from rdmd.config.networks import LogNormal, NoiseLaw
+from rdmd.config.transport import SquaredL2, TransportCost
+
+Decay = Literal["constant", "linear", "cosine"]
+Weighting = Literal["unscaled", "inverse_sigma", "inverse_sigma_squared", "normalised"]
+
+
+class Cadence(Section):
+    """What every training run shares. All counts are in optimiser steps."""
+
+    steps: Count
+    batch: Count
+    checkpoint_every: Count = 100
+    log_every: Count = 10
+    # Small pictures of what the run makes; 0 for none, not even at its end.
+    sample_every: Annotated[int, BeforeValidator(not_a_bool), Field(ge=0)] = 200
+
+
+class Teacher(Cadence):
+    """Denoising score matching on the target: `min_D E beta ||D(x + sigma eps, sigma) - x||^2`."""
+
+    # safetensors to start from (see `rdmd convert-edm`); null trains from scratch.
+    init: Path | None = None
+    lr: Positive = 1e-3
+    warmup: Annotated[int, Field(ge=0)] = 100
+    # How the learning rate goes from its value to 0 over the steps, after the warm-up.
+    decay: Decay = "constant"
+    noise: NoiseLaw = LogNormal(law="lognormal")
+    ema: Fraction = 0.999
+
+
+class Independent(Section):
+    """Every lambda starts from the teacher; all of them may train at once."""
+
+    mode: Literal["independent"]
+
+
+class Continuation(Section):
+    """From the largest lambda down: each starts from the generator and the fake denoiser of the one before it.
+
+    The largest takes `distill.steps` steps, every later one `steps`.
+    """
+
+    mode: Literal["continuation"]
+    steps: Count
+
+
+Sweep = Annotated[Independent | Continuation, Field(discriminator="mode")]
+
+
+class Refine(Section):
+    """A last run at the same lambda, continued from the end of each generator's own, whose result is published instead:
+    the weight moved to smaller noise for the fine structure, at a rate too low to drift far."""
+
+    steps: Count
+    batch: Count
+    generator_lr: Positive
+    weighting: Weighting
+    noise: NoiseLaw
+    # Of the fake denoiser; null is `noise`.
+    fake_noise: NoiseLaw | None = None
+    ema: Fraction = 0.99
+
+
+class Distill(Cadence):
+    """RDMD: `min_G int omega_t KL(p_t^G || p_t^T) dt + lambda E c(x, G(x))`, one generator for every lambda."""
+
+    lambdas: Annotated[list[Lambda], Field(min_length=1)]
+    sweep: Sweep = Independent(mode="independent")
+    # What the generator starts from where it continues no other; the fake denoiser starts from the teacher either way.
+    init: Literal["teacher", "scratch"] = "teacher"
+    sigma_init: Positive = 1.0
+    # A bare name, or a section with the name and the cost's own keys.
+    cost: TransportCost = SquaredL2(name="squared_l2")
+    weighting: Weighting = "unscaled"
+    noise: NoiseLaw = LogNormal(law="lognormal")
+    # Of the fake denoiser; null is `noise`.
+    fake_noise: NoiseLaw | None = None
+    generator_lr: Positive = 3e-4
+    fake_lr: Positive = 1e-3
+    fake_steps: Count = 1
+    # Both learning rates rise over the warm-up and go to 0 over the steps of a run as `decay` says.
+    warmup: Annotated[int, Field(ge=0)] = 0
+    decay: Decay = "constant"
+    beta1: Fraction = 0.0
+    ema: Fraction = 0.99
+    refine: Refine | None = None
+
+    @model_validator(mode="after")
+    def _distinct(self) -> "Distill":
+        # As in the names of models and runs, which show six digits.
+        if len({f"{lam:g}" for lam in self.lambdas}) != len(self.lambdas):
+            raise ValueError("each of `lambdas` may stand once (six digits count); remove the repeated one")
+        return self
+
+
+class Launch(Section):
+    """Where and how training runs. Nothing here changes what is learned, so none of it is in a fingerprint,
+    except `precision` and `processes`, which change the numbers."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["float32", "bf16"] = "float32"
+    # Processes (GPUs) of one run.
+    processes: Count = 1
+    # Runs at once: `auto` is one per GPU (or group of `processes`), or on a CPU as many as have `threads` cores each.
+    parallel: Literal["auto"] | Count = "auto"
+    # CPU threads of a run; null shares out all cores. For small networks one is best: two would wait for each other.
+    threads: Count | None = None
