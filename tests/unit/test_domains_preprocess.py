@@ -1,0 +1,139 @@
+"""From folders to shards: which pictures are kept, where they go, and what a user is told."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rdmd import config
+from rdmd.config import Domains, ImageFolder, Preprocess, Settings
+from rdmd.domains.preprocess import preprocess
+from rdmd.domains.shards import read_rows, read_split
+from rdmd.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+
+
+def pictures(folder: Path, seed: int, count: int, size: tuple[int, int] = (24, 20)) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    for index in range(count):
+        pixels = rng.integers(0, 256, (*size, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{index:03d}.png")
+
+
+@pytest.fixture
+def two_folders(tmp_path: Path) -> Settings:
+    pictures(tmp_path / "cats", 1, 40)
+    pictures(tmp_path / "dogs", 2, 30)
+    settings = config.load(ROOT / "experiments" / "folder.yaml")
+    return settings.model_copy(
+        update={
+            "domains": Domains(
+                source=ImageFolder(reader="images", path=tmp_path / "cats"),
+                target=ImageFolder(reader="images", path=tmp_path / "dogs"),
+            ),
+            "preprocess": Preprocess(
+                kind="images", resolution=16, test_fraction=0.3, max_broken_fraction=0.05
+            ),
+        }
+    )
+
+
+def digits() -> Settings:
+    return config.load(ROOT / "experiments" / "digits.yaml")
+
+
+def split_by_name(folder: Path, manifest) -> dict[str, str]:
+    return {row.name: row.split for row in read_rows(folder, manifest)}
+
+
+def test_a_scan_lands_in_one_split_in_every_domain(tmp_path):
+    settings = digits()
+    once = {"train_copies": 1, "test_copies": 1}
+    names = ("source", "target", "features")
+    domains = {name: getattr(settings.domains, name).model_copy(update=once) for name in names}
+    settings = settings.model_copy(update={"domains": Domains(**domains)})
+    sides = {}
+    for name in ("source", "target", "features"):
+        sides[name] = split_by_name(tmp_path / name, preprocess(settings, name, tmp_path / name))
+    own = sides["source"] | sides["target"]
+    assert not sides["source"].keys() & sides["target"].keys()
+    assert own == {name: sides["features"][name] for name in own}
+    assert set(own.values()) == {"train", "test"}
+
+
+def test_the_copies_of_a_scan_stay_together_and_differ(tmp_path):
+    preprocess(digits(), "source", tmp_path / "source")
+    train, test = (read_split(tmp_path / "source", split) for split in ("train", "test"))
+    assert not set(train.scans) & set(test.scans)
+    assert len(train.data) == 16 * len(set(train.scans)) and len(test.data) == 24 * len(set(test.scans))
+    assert len({picture.numpy().tobytes() for picture in test.data}) == len(test.data)
+
+
+def test_renaming_and_adding_pictures_moves_no_other(tmp_path, two_folders):
+    before = preprocess(two_folders, "source", tmp_path / "a")
+    sides = {row.scan: row.split for row in read_rows(tmp_path / "a", before)}
+    cats = tmp_path / "cats"
+    (cats / "000.png").rename(cats / "zzz.png")
+    pictures(cats / "more", 3, 10)
+    after = preprocess(two_folders, "source", tmp_path / "b")
+    moved = {row.scan: row.split for row in read_rows(tmp_path / "b", after)}
+    assert len(moved) == 50 and sides.items() <= moved.items()
+
+
+def test_a_small_limit_still_reaches_both_splits(tmp_path):
+    settings = digits()
+    source = settings.domains.source.model_copy(update={"limit": 40})
+    settings = settings.model_copy(update={"domains": settings.domains.model_copy(update={"source": source})})
+    manifest = preprocess(settings, "source", tmp_path / "source")
+    scans = {split: len(set(read_split(tmp_path / "source", split).scans)) for split in manifest.counts}
+    # Were one hash used for limit and split, the 40 smallest of 177 would nearly all lie below 0.2: test.
+    assert scans["train"] + scans["test"] == 40 and scans["train"] > 20
+
+
+def test_exact_repetitions_are_left_out_and_named(tmp_path, two_folders):
+    cats = tmp_path / "cats"
+    # Another format and another name, the same pixels.
+    Image.open(cats / "003.png").save(cats / "copy.bmp")
+    manifest = preprocess(two_folders, "source", tmp_path / "out")
+    assert [(d.name, d.same_as) for d in manifest.duplicates] == [("copy.bmp", "003.png")]
+    assert sum(manifest.counts.values()) == 40
+
+
+def test_broken_pictures_are_skipped_and_named_up_to_a_fraction(tmp_path, two_folders):
+    cats = tmp_path / "cats"
+    (cats / "x.jpg").write_bytes(b"no picture")
+    Image.new("RGB", (1, 1)).save(cats / "dot.png")
+    manifest = preprocess(two_folders, "source", tmp_path / "out")
+    assert [broken.name for broken in manifest.broken] == ["dot.png", "x.jpg"]
+    assert "1x1 pixels" in manifest.broken[0].reason
+    assert sum(manifest.counts.values()) == 40
+    (cats / "y.jpg").write_bytes(b"")
+    # 3 of 43 is above 0.05.
+    with pytest.raises(
+        UserError, match=r"3 of 43 pictures in .*cats cannot be used \(dot\.png: 1x1.*x\.jpg.*y\.jpg"
+    ):
+        preprocess(two_folders, "source", tmp_path / "out")
+    assert sum(read_split(tmp_path / "out", split).data.shape[0] for split in ("train", "test")) == 40
+
+
+def test_pictures_of_all_sizes_become_one(tmp_path, two_folders):
+    pictures(tmp_path / "cats/wide", 5, 3, (9, 100))
+    preprocess(two_folders, "source", tmp_path / "out")
+    assert read_split(tmp_path / "out", "train").data.shape[1:] == (3, 16, 16)
+
+
+def test_a_domain_that_is_not_there_is_explained(tmp_path, two_folders):
+    with pytest.raises(UserError, match=r"no domains\.features"):
+        preprocess(two_folders, "features", tmp_path / "out")
+
+
+def test_copies_in_grey_are_refused(tmp_path):
+    settings = digits()
+    source = settings.domains.source.model_copy(update={"colour": "grey"})
+    settings = settings.model_copy(update={"domains": settings.domains.model_copy(update={"source": source})})
+    with pytest.raises(UserError, match=r"several copies of each scan in grey.*domains\.source\.colour"):
+        preprocess(settings, "source", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
