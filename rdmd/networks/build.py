@@ -1,0 +1,83 @@
+"""Denoisers from settings, and their weights on disk (safetensors)."""
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from rdmd.config import ImageNetwork, Network
+from rdmd.diffusion.preconditioning import EDMPrecond
+from rdmd.errors import UserError
+from rdmd.files import replacing
+from rdmd.networks.ddpmpp import DDPMPP
+from rdmd.networks.mlp import PointMLP
+
+
+def build_denoiser(network: Network, sample_shape: tuple[int, ...]) -> EDMPrecond:
+    """A fresh denoiser D(x, sigma) for samples of `sample_shape`: (C, R, R) for images, (d,) for points.
+
+    Raises `UserError` if the width is odd: the noise embedding is half sines, half cosines.
+    """
+    if not isinstance(network, ImageNetwork):
+        return EDMPrecond(PointMLP(sample_shape[0], network.width, network.depth), network.sigma_data)
+    if network.model_channels % 2:
+        raise UserError(f"`network.model_channels` is {network.model_channels}, which is odd; make it even.")
+    channels, _, resolution = sample_shape
+    unet = DDPMPP(
+        img_resolution=resolution,
+        in_channels=channels,
+        out_channels=channels,
+        model_channels=network.model_channels,
+        channel_mult=network.channel_mult,
+        num_blocks=network.num_blocks,
+        attn_resolutions=network.attn_resolutions,
+        dropout=network.dropout,
+        augment_dim=network.augment_dim,
+    )
+    return EDMPrecond(unet, network.sigma_data)
+
+
+def save_weights(module: nn.Module, path: Path) -> None:
+    """Write a state dict as safetensors, whole or not at all; a shared tensor is written under each name."""
+    state = module.state_dict()
+    tensors = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in state.items()}
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, metadata={"format": "pt"})
+
+
+def load_weights(denoiser: nn.Module, path: Path) -> None:
+    """Fill `denoiser`, in place, with the tensors of a safetensors file of the same names and shapes.
+
+    Raises `UserError` naming the first tensor that is missing, of another shape or unknown, or if the
+    file cannot be read; nothing has been changed then.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} is not a file; name a file of weights (safetensors).")
+    wanted = denoiser.state_dict()
+    try:
+        with safe_open(path, framework="pt") as file:
+            found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            _check_fit({name: tuple(tensor.shape) for name, tensor in wanted.items()}, found, path)
+            loaded = {name: file.get_tensor(name) for name in wanted}
+    except SafetensorError:
+        raise UserError(
+            f"{path} is not a whole safetensors file; copy it again, or make one of a published EDM network "
+            "with `rdmd convert-edm`."
+        ) from None
+    with torch.no_grad():
+        for name, tensor in wanted.items():
+            tensor.copy_(loaded[name])
+
+
+def _check_fit(wanted: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]], path: Path) -> None:
+    remedy = "set `network` in params.yaml to what this file was trained with, or name another file"
+    for name, shape in wanted.items():
+        if name not in found:
+            raise UserError(f"{path} has no tensor `{name}`, which the network needs; {remedy}.")
+        if found[name] != shape:
+            raise UserError(f"{path}: tensor `{name}` is {found[name]}, the network's is {shape}; {remedy}.")
+    for name in found:
+        if name not in wanted:
+            raise UserError(f"{path} has a tensor `{name}` that the network does not know; {remedy}.")

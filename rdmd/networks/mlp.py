@@ -1,0 +1,34 @@
+"""The network for points on the plane: a multilayer perceptron that sees the point and the noise label."""
+
+import itertools
+
+import torch
+from torch import Tensor, nn
+
+from rdmd.networks.blocks import NEAR_ZERO, xavier
+
+# In radians per unit of c_noise, which spans about three units from sigma = 0.002 to 80.
+FREQUENCIES = (1.0, 2.0, 4.0, 8.0)
+
+
+class PointMLP(nn.Module):
+    """F(x, c_noise): `depth` hidden layers of `width` with SiLU, on x and sines and cosines of c_noise."""
+
+    frequencies: Tensor
+
+    def __init__(self, dim: int, width: int, depth: int) -> None:
+        super().__init__()
+        self.register_buffer("frequencies", torch.tensor(FREQUENCIES), persistent=False)
+        widths = [dim + 2 * len(FREQUENCIES)] + [width] * depth
+        hidden: list[nn.Module] = []
+        for c_in, c_out in itertools.pairwise(widths):
+            hidden += [nn.Linear(c_in, c_out), nn.SiLU()]
+        self.hidden = nn.Sequential(*hidden)
+        self.out = nn.Linear(width, dim)
+        xavier(self.out, gain=NEAR_ZERO)
+
+    def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
+        """(B, dim) and (B,) give (B, dim)."""
+        angles = torch.outer(c_noise, self.frequencies)
+        features = torch.cat([angles.sin(), angles.cos()], dim=1).to(x.dtype)
+        return self.out(self.hidden(torch.cat([x, features], dim=1)))
