@@ -1,0 +1,32 @@
+"""Denoising score matching, the loss of the teacher and of the fake denoiser alike."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from rdmd.diffusion.shapes import like, mean_over_dimensions
+
+# D(x_t, sigma): (B, ...), (B,) -> (B, ...)
+Denoiser = Callable[[Tensor, Tensor], Tensor]
+
+
+def denoising_weight(sigma: Tensor, sigma_data: float) -> Tensor:
+    """beta(sigma) = 1/sigma^2 + 1/sigma_data^2 (Karras et al. 2022, table 1: lambda(sigma); the public DMD code's
+    weight of the fake denoiser is the same)."""
+    return sigma**-2 + sigma_data**-2
+
+
+def denoising_loss(D: Denoiser, x_0: Tensor, sigma: Tensor, eps: Tensor, sigma_data: float) -> Tensor:
+    """beta_t ||D(x_0 + sigma_t eps, sigma_t) - x_0||^2, mean over dimensions, one value a sample.
+
+    x_0, eps: (B, ...); sigma: (B,). Returns (B,), unreduced, so that the loop owns the scaling.
+    """
+    x_t = x_0 + like(sigma, x_0) * eps
+    error = D(x_t, sigma) - x_0
+    return denoising_weight(sigma, sigma_data) * mean_over_dimensions(error.square())
+
+
+def noise_like(x: Tensor, rng: torch.Generator) -> Tensor:
+    """Standard normal noise of x's shape from `rng`, which lives on x's device."""
+    return torch.randn(x.shape, generator=rng, device=x.device, dtype=x.dtype)
