@@ -1,0 +1,53 @@
+"""The two losses of RDMD, trained in turn (RDMD, section 3).
+
+Generator:  min_G  int omega_t KL(p_t^G || p_t^T) dt + lambda E c(x, G(x))
+Fake:       min_D  E beta_t ||D(G(x) + sigma_t eps, sigma_t) - G(x)||^2   (`diffusion.loss.denoising_loss`)
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rdmd.diffusion.loss import Denoiser
+from rdmd.diffusion.shapes import like
+from rdmd.distillation.matching import Weighting, matching_surrogate
+from rdmd.distillation.transport import Cost
+
+
+@dataclass(frozen=True)
+class GeneratorLoss:
+    """Per-sample terms of the generator's loss, all (B,). `total` is what is differentiated."""
+
+    total: Tensor
+    cost: Tensor
+    # Mean |gradient of the matching term|: it goes to 0 as p^G reaches p^T, up to the denoisers' noise.
+    discrepancy: Tensor
+
+
+def generator_loss(
+    x: Tensor,
+    generated: Tensor,
+    fake: Denoiser,
+    real: Denoiser,
+    sigma: Tensor,
+    eps: Tensor,
+    lam: float,
+    cost: Cost,
+    weighting: Weighting,
+) -> GeneratorLoss:
+    """The loss of the generator on one batch.
+
+    x: (B, ...) source; generated: (B, ...) = G(x), with its graph; sigma: (B,); eps: (B, ...). The denoisers are read
+    without a graph: the estimator needs only the difference of their outputs at x_t = G(x) + sigma eps.
+    """
+    with torch.no_grad():
+        x_0 = generated.detach()
+        x_t = x_0 + like(sigma, x_0) * eps
+        gradient = weighting(fake(x_t, sigma), real(x_t, sigma), x_0, sigma)
+    c = cost(x, generated)
+    return GeneratorLoss(
+        total=matching_surrogate(generated, gradient) + lam * c,
+        cost=c.detach(),
+        discrepancy=gradient.abs().flatten(1).mean(1),
+    )
