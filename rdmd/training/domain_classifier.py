@@ -1,0 +1,63 @@
+"""The objective of EGSDE's domain classifier: telling source from target at every noise level."""
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from rdmd.baselines.domain_classifier import build_domain_classifier, domain_loss
+from rdmd.diffusion.loss import noise_like
+from rdmd.diffusion.noise import noise_law
+from rdmd.training.data import ResidentDomain
+from rdmd.training.ema import EMA
+from rdmd.training.random import StepRandom
+from rdmd.training.spec import DomainClassifierRun
+
+PREVIEW = 32
+AMONG = 256
+
+
+class DomainClassifierObjective:
+    """Binary cross-entropy of the logit at x_t = x_0 + sigma_t eps, target against source, over both training
+    splits (EGSDE, section 3.2)."""
+
+    def __init__(self, run: DomainClassifierRun, accelerator: Accelerator) -> None:
+        self.settings = run.settings
+        self.sigma_data = run.network.sigma_data
+        self.accelerator = accelerator
+        self.source = ResidentDomain.load(run.source.path, "train", accelerator.device)
+        self.target = ResidentDomain.load(run.target.path, "train", accelerator.device)
+        self.noise = noise_law(run.noise)
+        classifier = build_domain_classifier(run.network, run.sample_shape).to(accelerator.device)
+        self.ema = EMA(classifier, run.settings.ema)
+        optimizer = torch.optim.Adam(classifier.parameters(), lr=run.settings.lr, fused=True)
+        self.classifier, self.optimizer = accelerator.prepare(classifier, optimizer)
+        self.modules = {"classifier": classifier}
+        self.optimizers = {"classifier": self.optimizer}
+        self.per_rank = run.settings.batch // accelerator.num_processes
+
+    def step(self, t: int, random: StepRandom) -> dict[str, Tensor]:
+        """One Adam step on a batch of each domain at the same noise levels."""
+        x_source = self.source.batch(self.per_rank, random.stream("source"))
+        x_target = self.target.batch(self.per_rank, random.stream("target"))
+        sigma = self.noise(self.per_rank, random.stream("sigma"))
+        eps_source = noise_like(x_source, random.stream("source eps"))
+        eps_target = noise_like(x_target, random.stream("target eps"))
+        with self.accelerator.autocast():
+            loss = domain_loss(self.classifier, x_source, x_target, sigma, eps_source, eps_target)
+        self.accelerator.backward(loss.mean())
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.ema.update(t)
+        return {"domain_loss": loss.detach().mean(), "worst_sigma": sigma[loss.detach().argmax()]}
+
+    @torch.no_grad()
+    def samples(self) -> tuple[Tensor, ...]:
+        """The sources that look most like targets to the averaged classifier, and the targets most like sources."""
+        rng = StepRandom(seed=0, rank=0, step=0, device=self.accelerator.device).stream("preview")
+        x_source, x_target = self.source.batch(AMONG, rng), self.target.batch(AMONG, rng)
+        return x_source[self._order(x_source, rng).flip(0)][:PREVIEW], x_target[self._order(x_target, rng)][:PREVIEW]
+
+    def _order(self, x: Tensor, rng: torch.Generator) -> Tensor:
+        """Indices by rising logit, at noise as strong as the data."""
+        sigma = x.new_full((len(x),), self.sigma_data)
+        return self.ema.averaged(x + self.sigma_data * noise_like(x, rng), sigma).argsort(stable=True)

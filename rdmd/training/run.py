@@ -1,0 +1,110 @@
+"""One training run in one process: `python -m rdmd.training.run runs/<fingerprint> [--device cpu|cuda]`.
+
+Started by `rdmd.pipeline.launch`; also by hand on a machine that has nothing but torch and accelerate. Exit status:
+0 finished, 2 something to mend (one sentence on stderr), 3 stopped on request with a checkpoint.
+"""
+
+import argparse
+import resource
+import sys
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+
+from rdmd.errors import reporting
+from rdmd.files import sha256_of, write_text
+from rdmd.networks.build import save_weights
+from rdmd.training.contract import EXIT_STOPPED
+from rdmd.training.distill import DistillObjective
+from rdmd.training.domain_classifier import DomainClassifierObjective
+from rdmd.training.folder import Result, RunFolder
+from rdmd.training.loop import train
+from rdmd.training.neural_ot import NeuralOTObjective
+from rdmd.training.objective import Objective
+from rdmd.training.random import derived_seed
+from rdmd.training.spec import DistillRun, DomainClassifierRun, NeuralOTRun, TeacherRun, TrainingRun
+from rdmd.training.stop import StopRequest
+from rdmd.training.teacher import TeacherObjective
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Train the run in a folder to its end, or until asked to stop."""
+    parser = argparse.ArgumentParser(description="Train one run, resuming from its checkpoint.")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    parser.add_argument("--threads", type=int, default=None, help="CPU threads (default: torch's own choice)")
+    given = parser.parse_args(arguments)
+    stop = StopRequest().listen()
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    with reporting(debug=False):
+        return _train(RunFolder(given.folder), given.device, stop)
+
+
+def _train(folder: RunFolder, device: str, stop: StopRequest) -> int:
+    run = folder.read_run()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    accelerator = Accelerator(cpu=device == "cpu", mixed_precision="bf16" if run.precision == "bf16" else "no")
+    if not accelerator.is_main_process:
+        return _finish(folder, run, accelerator, stop)
+    with folder.locked():
+        return _finish(folder, run, accelerator, stop)
+
+
+def _finish(folder: RunFolder, run: TrainingRun, accelerator: Accelerator, stop: StopRequest) -> int:
+    torch.manual_seed(derived_seed(run.seed, "initial weights"))
+    objective = objective_of(run, accelerator)
+    progress = train(objective, run.settings, folder, run.seed, accelerator, stop)
+    if progress.steps < run.settings.steps:
+        print(f"stopped after step {progress.steps} of {run.settings.steps}; the same command goes on", file=sys.stderr)
+        return EXIT_STOPPED
+    if accelerator.is_main_process:
+        kept = objective.ema.averaged
+        save_weights(kept.denoiser if isinstance(run, DistillRun) else kept, folder.weights)
+        if isinstance(run, DistillRun):
+            save_weights(objective.modules["fake"], folder.fake_weights)
+        result = Result(
+            steps=progress.steps,
+            sha256=sha256_of(folder.weights),
+            train_seconds=round(progress.seconds, 3),
+            device=device_name(accelerator.device),
+            peak_memory_mib=round(peak_memory_mib(accelerator.device), 1),
+            parameters=sum(weight.numel() for weight in kept.parameters()),
+            fake_sha256=sha256_of(folder.fake_weights) if isinstance(run, DistillRun) else None,
+        )
+        write_text(folder.result_file, result.model_dump_json(indent=2) + "\n")
+    accelerator.wait_for_everyone()
+    return 0
+
+
+def objective_of(run: TrainingRun, accelerator: Accelerator) -> Objective:
+    """What a run minimises, with its data, networks and optimizers on the device."""
+    match run:
+        case TeacherRun():
+            return TeacherObjective(run, accelerator)
+        case DistillRun():
+            return DistillObjective(run, accelerator)
+        case DomainClassifierRun():
+            return DomainClassifierObjective(run, accelerator)
+        case NeuralOTRun():
+            return NeuralOTObjective(run, accelerator)
+
+
+def device_name(device: torch.device) -> str:
+    """What a person calls the device: the GPU's model, or the number of CPU threads."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {torch.get_num_threads()} threads"
+
+
+def peak_memory_mib(device: torch.device) -> float:
+    """Peak memory in MiB: allocated on the GPU, or resident in this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    unit = 1 if sys.platform == "darwin" else 2**10  # ru_maxrss is bytes on macOS, KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,64 @@
+"""The teacher's objective: denoising score matching on the target."""
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from rdmd.diffusion.loss import denoising_loss, noise_like
+from rdmd.diffusion.noise import noise_law
+from rdmd.diffusion.samplers import heun, karras_sigmas
+from rdmd.networks.build import build_denoiser, load_weights
+from rdmd.training.data import ResidentDomain
+from rdmd.training.ema import EMA
+from rdmd.training.objective import set_lr
+from rdmd.training.random import StepRandom
+from rdmd.training.schedule import lr_factor
+from rdmd.training.spec import TeacherRun
+
+PREVIEW = 32
+PREVIEW_STEPS = 18
+
+
+class TeacherObjective:
+    """min_D E beta_t ||D(x_0 + sigma_t eps, sigma_t) - x_0||^2 over the target's training split."""
+
+    def __init__(self, run: TeacherRun, accelerator: Accelerator) -> None:
+        self.settings = run.settings
+        self.sigma_data = run.network.sigma_data
+        self.sample_shape = run.sample_shape
+        self.accelerator = accelerator
+        self.target = ResidentDomain.load(run.target.path, "train", accelerator.device)
+        self.noise = noise_law(run.settings.noise)
+        denoiser = build_denoiser(run.network, run.sample_shape)
+        if run.initial is not None:
+            load_weights(denoiser, run.initial.path)
+        denoiser.to(accelerator.device)
+        self.ema = EMA(denoiser, run.settings.ema)
+        optimizer = torch.optim.Adam(denoiser.parameters(), lr=run.settings.lr, betas=(0.9, 0.999), fused=True)
+        self.denoiser, self.optimizer = accelerator.prepare(denoiser, optimizer)
+        self.modules = {"denoiser": denoiser}
+        self.optimizers = {"denoiser": self.optimizer}
+        self.per_rank = run.settings.batch // accelerator.num_processes
+
+    def step(self, t: int, random: StepRandom) -> dict[str, Tensor]:
+        """One Adam step."""
+        x_0 = self.target.batch(self.per_rank, random.stream("target"))
+        sigma = self.noise(len(x_0), random.stream("sigma"))
+        eps = noise_like(x_0, random.stream("eps"))
+        with self.accelerator.autocast():
+            loss = denoising_loss(self.denoiser, x_0, sigma, eps, self.sigma_data)
+        s = self.settings
+        set_lr(self.optimizer, s.lr * lr_factor(t, s.steps, s.warmup, s.decay))
+        self.accelerator.backward(loss.mean())
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.ema.update(t)
+        return {"loss": loss.detach().mean(), "worst_sigma": sigma[loss.detach().argmax()]}
+
+    @torch.no_grad()
+    def samples(self) -> tuple[Tensor, ...]:
+        """Target samples, and draws of the averaged teacher from pure noise by Heun's method."""
+        rng = StepRandom(seed=0, rank=0, step=0, device=self.accelerator.device).stream("preview")
+        real = self.target.batch(PREVIEW, rng)
+        sigmas = karras_sigmas(PREVIEW_STEPS, 0.002, 80.0)
+        return real, heun(self.ema.averaged, noise_like(real, rng) * sigmas[0].item(), sigmas)

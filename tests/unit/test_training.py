@@ -1,0 +1,186 @@
+"""What makes a resumed run the run: derived randomness, fingerprints, averages, checkpoints, curves."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from rdmd import config
+from rdmd.errors import UserError
+from rdmd.files import sha256_of
+from rdmd.pipeline.plan import read_training_code
+from rdmd.training.ema import EMA
+from rdmd.training.folder import Point, Result, RunFolder, curve_line
+from rdmd.training.loop import LoggedSteps
+from rdmd.training.random import StepRandom, derived_seed
+from rdmd.training.schedule import DECAYS
+from rdmd.training.spec import DistillRun, Shards, Start, Weights, fingerprint, lambda_name, training_code_digest
+
+CPU = torch.device("cpu")
+
+
+def distill_run(**changes: object) -> DistillRun:
+    settings = config.load(Path(__file__).parents[2] / "experiments" / "digits.yaml")
+    base = {
+        "experiment": "digits",
+        "seed": 0,
+        "sample_shape": (3, 8, 8),
+        "network": settings.network,
+        "target": Shards(path=Path("data/shards/target"), digest="t"),
+        "source": Shards(path=Path("data/shards/source"), digest="s"),
+        "teacher": Weights(path=Path("models/teacher/model.safetensors"), sha256="w"),
+        "settings": settings.distill,
+        "lam": 0.1,
+        "precision": "float32",
+        "processes": 1,
+    }
+    return DistillRun(**base | changes)
+
+
+def draws(seed: int, rank: int, step: int, name: str) -> torch.Tensor:
+    return torch.randn(8, generator=StepRandom(seed, rank, step, CPU).stream(name))
+
+
+def test_randomness_is_a_function_of_seed_rank_step_and_name():
+    assert torch.equal(draws(1, 0, 7, "eps"), draws(1, 0, 7, "eps"))
+    others = [draws(2, 0, 7, "eps"), draws(1, 1, 7, "eps"), draws(1, 0, 8, "eps"), draws(1, 0, 7, "sigma")]
+    assert not any(torch.equal(draws(1, 0, 7, "eps"), other) for other in others)
+
+
+def test_neighbouring_steps_are_not_correlated():
+    table = torch.stack([draws(0, 0, step, "eps") for step in range(4000)])
+    correlation = torch.corrcoef(torch.stack([table[:-1].flatten(), table[1:].flatten()]))[0, 1].item()
+    assert abs(correlation) < 4 / (8 * 4000) ** 0.5  # four standard errors of an estimate whose truth is 0
+
+
+def test_derived_seeds_do_not_run_together():
+    assert derived_seed(1, 23) != derived_seed(12, 3)
+    assert derived_seed(1, 23) < 2**63
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"lam": 0.2},
+        {"seed": 1},
+        {"source": Shards(path=Path("data/shards/source"), digest="other")},
+        {"teacher": Weights(path=Path("models/teacher/model.safetensors"), sha256="other")},
+        {"precision": "bf16"},
+        {"settings": distill_run().settings.model_copy(update={"fake_steps": 5})},
+    ],
+    ids=lambda changed: next(iter(changed)),
+)
+def test_whatever_changes_the_weights_changes_the_fingerprint(changed: dict):
+    assert fingerprint(distill_run(**changed)) != fingerprint(distill_run())
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"settings": distill_run().settings.model_copy(update={"lambdas": [0.1, 7.0]})},
+        {"settings": distill_run().settings.model_copy(update={"checkpoint_every": 3})},
+        {"source": Shards(path=Path("/elsewhere"), digest="s")},
+    ],
+    ids=["another lambda in the sweep", "checkpoints more often", "the same shards elsewhere"],
+)
+def test_whatever_does_not_leaves_it(changed: dict):
+    assert fingerprint(distill_run(**changed)) == fingerprint(distill_run())
+
+
+def test_lambda_names():
+    assert [lambda_name(lam) for lam in (0.0, 0.1, 1.0, 1e-5)] == [
+        "lambda-0", "lambda-0.1", "lambda-1", "lambda-1e-05"
+    ]
+
+
+def test_ema_follows_the_recurrence():
+    module = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(module.weight, 0.0)
+    ema, expected = EMA(module, decay=0.5), 0.0
+    for t in range(30):
+        nn.init.constant_(module.weight, float(t))
+        ema.update(t)
+        decay = min(0.5, (1 + t) / (10 + t))
+        expected = decay * expected + (1 - decay) * t
+    assert ema.averaged.weight.item() == pytest.approx(expected, rel=1e-6)  # float32 against float64
+    assert module.weight.item() == 29.0
+
+
+def test_a_non_finite_value_stops_with_step_name_and_sigma():
+    logged = LoggedSteps(first=40)
+    for loss in (1.0, float("nan"), 2.0):
+        logged.rows.append({"fake_loss": torch.tensor(loss), "worst_sigma": torch.tensor(3.5)})
+    with pytest.raises(UserError, match=r"step 41: fake_loss is not finite .*sigma 3\.5"):
+        logged.means()
+
+
+def test_logged_values_are_means_over_the_steps():
+    logged = LoggedSteps(first=0, rows=[{"a": torch.tensor(v), "worst_sigma": torch.tensor(1.0)} for v in (1.0, 2.0)])
+    assert logged.means() == {"a": 1.5}
+
+
+def test_curves_are_read_up_to_a_line_cut_short_and_forgotten_after_a_checkpoint(tmp_path: Path):
+    folder = RunFolder(tmp_path)
+    lines = [curve_line(Point(step, {"loss": step / 10})) for step in (10, 20, 30)]
+    folder.curves_file.write_text("".join(lines) + '{"step": 40, "lo')
+    assert [point.step for point in folder.curves()] == [10, 20, 30]
+    folder.forget_curves_after(20)
+    assert folder.curves() == [Point(10, {"loss": 1.0}), Point(20, {"loss": 2.0})]
+
+
+def test_a_run_whose_weights_were_altered_is_not_finished(tmp_path: Path):
+    folder = RunFolder.prepare(tmp_path, distill_run())
+    folder.weights.write_bytes(b"weights")
+    result = Result(
+        steps=1, sha256=sha256_of(folder.weights), train_seconds=1.0, device="CPU", peak_memory_mib=1.0, parameters=1
+    )
+    folder.result_file.write_text(result.model_dump_json())
+    assert folder.result() == result
+    folder.weights.write_bytes(b"wEights")
+    assert folder.result() is None
+    folder.weights.unlink()
+    assert folder.result() is None
+
+
+def test_a_run_is_trained_by_one_process_at_a_time(tmp_path: Path):
+    folder = RunFolder(tmp_path)
+    with folder.locked(), pytest.raises(UserError, match="being trained by another process"), folder.locked():
+        pass
+    with folder.locked():
+        pass
+
+
+@pytest.mark.parametrize(("name", "quarter", "half", "end"), [
+    ("constant", 1.0, 1.0, 1.0), ("linear", 0.75, 0.5, 0.0), ("cosine", (1 + 2**-0.5) / 2, 0.5, 0.0),
+])
+def test_learning_rates_decay_as_named(name: str, quarter: float, half: float, end: float):
+    decay = DECAYS[name]
+    assert decay(0.0) == 1.0
+    assert [decay(0.25), decay(0.5), decay(1.0)] == pytest.approx([quarter, half, end])
+
+
+def test_how_a_sweep_is_run_is_no_part_of_a_run_but_where_it_starts_is():
+    settings = distill_run().settings
+    continued = settings.model_copy(update={"sweep": config.Continuation(mode="continuation", steps=9)})
+    assert fingerprint(distill_run(settings=continued)) == fingerprint(distill_run())
+    weights = Weights(path=Path("model.safetensors"), sha256="a")
+    start = Start(generator=weights, fake=weights)
+    other = Start(generator=weights.model_copy(update={"sha256": "b"}), fake=weights)
+    moved = Start(generator=weights.model_copy(update={"path": Path("elsewhere")}), fake=weights)
+    assert fingerprint(distill_run(start=start)) != fingerprint(distill_run())
+    assert fingerprint(distill_run(start=start)) != fingerprint(distill_run(start=other))
+    assert fingerprint(distill_run(start=start)) == fingerprint(distill_run(start=moved))
+    scratch = settings.model_copy(update={"init": "scratch"})
+    assert fingerprint(distill_run(settings=scratch)) != fingerprint(distill_run())
+
+
+def test_no_thread_reads_the_training_code_once_it_has_been_read():
+    # Python 3.11's parser fails now and then where two threads are in it.
+    training_code_digest.cache_clear()
+    read_training_code()
+    read = training_code_digest.cache_info().misses
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(fingerprint, [distill_run(lam=lam) for lam in (0.1, 0.2, 0.3, 0.4)]))
+    assert training_code_digest.cache_info().misses == read
