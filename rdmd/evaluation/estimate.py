@@ -1,0 +1,22 @@
+"""A number together with how far it can be trusted."""
+
+import math
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The mean of independent per-sample values and the standard error of that mean."""
+
+    mean: float
+    se: float
+
+
+def estimate(values: Tensor) -> Estimate:
+    """Mean and standard error (N - 1 in the variance) of per-sample values (N,), N >= 2, in float64."""
+    values = values.double()
+    if values.ndim != 1 or len(values) < 2:
+        raise ValueError(f"needs two or more per-sample values, got shape {tuple(values.shape)}")
+    return Estimate(values.mean().item(), values.std().item() / math.sqrt(len(values)))

@@ -1,0 +1,140 @@
+"""What a translator of images is measured on, and the measuring."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rdmd.config import Evaluate
+from rdmd.domains.pixels import to_uint8, to_unit
+from rdmd.errors import UserError
+from rdmd.evaluation import faithfulness, realism
+from rdmd.evaluation.classifier import FeatureClassifier
+from rdmd.evaluation.colour import colour_error
+from rdmd.evaluation.estimate import estimate
+from rdmd.evaluation.features import FeatureNetwork, features_of
+from rdmd.evaluation.row import FeaturesRecord, Scores
+from rdmd.evaluation.sampling import sample_of
+
+
+@dataclass(frozen=True)
+class ImageTask:
+    """Source and reference pictures of the test split, (N, 3, H, W) uint8, and how they are judged. A source of
+    float32 is noise, which nothing can be faithful to: only realism is measured.
+
+    `reference_features` (n_reference, dim) are kept, since every translator is compared with the same.
+    `classifier` and `settings.target_class` (one of its classes, by name) give `class_share`;
+    without either it is None.
+    """
+
+    source: Tensor
+    reference: Tensor
+    reference_features: Tensor
+    features: FeatureNetwork
+    settings: Evaluate
+    seed: int
+    device: torch.device
+    classifier: FeatureClassifier | None
+
+    @property
+    def from_noise(self) -> bool:
+        """Whether the source is noise."""
+        return self.source.is_floating_point()
+
+    def inputs(self) -> Tensor:
+        """What translators are given, on the CPU: float pictures in [-1, 1], or noise as it is."""
+        return self.source if self.from_noise else to_unit(self.source)
+
+    def record(self) -> FeaturesRecord:
+        """Which features realism is measured on."""
+        return FeaturesRecord(self.features.name, self.features.sha256, self.features.dim)
+
+    def score(self, translations: Tensor) -> Scores:
+        """All metrics of translations (n_source, 3, H, W) in [-1, 1], in the order of the source."""
+        pictures = to_uint8(translations)
+        if self.from_noise:
+            return Scores(**self._realism(pictures))
+        cost = estimate(faithfulness.cost(self.source, pictures))
+        norm = estimate(faithfulness.l2_norm01(self.source, pictures))
+        psnr = estimate(faithfulness.psnr(self.source, pictures))
+        ssim = estimate(faithfulness.ssim(self.source, pictures))
+        colour = estimate(colour_error(self.source, pictures))
+        return Scores(
+            **self._realism(pictures),
+            cost=cost.mean,
+            cost_se=cost.se,
+            cost_sum=cost.mean * pictures[0].numel(),
+            l2_norm01=norm.mean,
+            l2_norm01_se=norm.se,
+            psnr=psnr.mean,
+            psnr_se=psnr.se,
+            ssim=ssim.mean,
+            ssim_se=ssim.se,
+            colour_error=colour.mean,
+            colour_error_se=colour.se,
+        )
+
+    def score_target(self, target: Tensor) -> Scores:
+        """Realism of the target's own training pictures (N, 3, H, W) uint8, as many as there are sources."""
+        pictures = sample_of(target, len(self.source), self.seed)
+        return Scores(**self._realism(pictures))
+
+    def _realism(self, pictures: Tensor) -> dict[str, float | tuple[float, float] | None]:
+        """The fields of `Scores` that compare with the target and not with the source."""
+        generated = features_of(self.features, pictures, self.settings.batch, self.device)
+        kid = realism.kid(generated, self.reference_features, self.seed)
+        precision_recall = realism.precision_recall(generated, self.reference_features)
+        interval = None
+        if self.settings.bootstrap > 1:
+            interval = realism.fid_interval(generated, self.reference_features, self.settings.bootstrap, self.seed)
+        return {
+            "fid": realism.fid(generated, self.reference_features),
+            "fid_ci": interval,
+            "kid": kid.mean,
+            "kid_std": kid.std,
+            "precision": precision_recall.precision,
+            "recall": precision_recall.recall,
+            "class_share": self._class_share(pictures),
+        }
+
+    def _class_share(self, pictures: Tensor) -> float | None:
+        if self.classifier is None or self.settings.target_class is None:
+            return None
+        index = self.classifier.classes.index(self.settings.target_class)
+        return (self.classifier.classify(pictures) == index).double().mean().item()
+
+
+def image_task(
+    source: Tensor,
+    reference: Tensor,
+    features: FeatureNetwork,
+    settings: Evaluate,
+    seed: int,
+    device: torch.device,
+    classifier: FeatureClassifier | None = None,
+) -> ImageTask:
+    """A task on `settings.n_source` and `n_reference` pictures drawn from the test splits (all, where there
+    are fewer).
+
+    `source` and `reference` are (N, 3, H, W) uint8, a source of noise float32. The features' and the
+    classifier's networks must be on `device`. Raises `UserError` if `settings.target_class` is none of the
+    classifier's classes.
+    """
+    target_class = settings.target_class
+    if classifier is not None and target_class is not None and target_class not in classifier.classes:
+        known = ", ".join(str(name) for name in classifier.classes)
+        raise UserError(
+            f"evaluate.target_class is {target_class}, but the feature network knows the classes {known}; take one of "
+            "them, or null."
+        )
+    picked = sample_of(reference, settings.n_reference, seed)
+    return ImageTask(
+        source=sample_of(source, settings.n_source, seed),
+        reference=picked,
+        reference_features=features_of(features, picked, settings.batch, device),
+        features=features,
+        settings=settings,
+        seed=seed,
+        device=device,
+        classifier=classifier,
+    )

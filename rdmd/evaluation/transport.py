@@ -1,0 +1,173 @@
+"""Exact optimal transport between samples, for experiments on points: what a translation is compared with.
+
+The cost here is `||x - y||^2`, summed over dimensions, as in the Wasserstein distance. All functions take
+points (N, d) and work in float64 on the CPU.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rdmd.evaluation.realism import centred_interval
+
+# Directions are strongly correlated on the plane, so the spread between resamples needs fewer of them.
+_BOOTSTRAP_PROJECTIONS = 64
+_MAX_ITERATIONS = 10_000_000
+
+
+@dataclass(frozen=True)
+class ExactPlan:
+    """The optimal coupling of two samples: its cost W2^2, and each source point's mean image (N, d)."""
+
+    cost: float
+    barycentres: Tensor
+
+
+@dataclass(frozen=True)
+class AffineMap:
+    """`x -> matrix x + offset`, on row vectors (N, d)."""
+
+    matrix: Tensor
+    offset: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(N, d) to (N, d)."""
+        return x @ self.matrix.T + self.offset
+
+
+def sliced_w2(x: Tensor, y: Tensor, projections: int, seed: int) -> float:
+    """The sliced 2-Wasserstein distance: the root of the mean, over random directions, of the 1D W2^2.
+
+    Directions come from `seed`. Sizes may differ: each 1D distance is exact between the two empirical laws.
+    Two samples of one law are not at distance zero; compare with a second sample of the target.
+    """
+    x, y = _points(x), _points(y)
+    directions = _directions(projections, x.shape[1], seed)
+    return _sorted_w2((x @ directions).sort(dim=0).values, (y @ directions).sort(dim=0).values)
+
+
+def sliced_w2_interval(x: Tensor, y: Tensor, projections: int, resamples: int, seed: int) -> tuple[float, float]:
+    """A 95% bootstrap interval around `sliced_w2`, both sides resampled, centred as `fid_interval` is."""
+    if resamples < 2:
+        raise ValueError("a bootstrap interval needs two or more resamples")
+    x, y = _points(x), _points(y)
+    directions = _directions(min(projections, _BOOTSTRAP_PROJECTIONS), x.shape[1], seed)
+    rng = torch.Generator().manual_seed(seed)
+    sorted_x, sorted_y = (x @ directions).sort(dim=0), (y @ directions).sort(dim=0)
+    values = torch.tensor(
+        [
+            _sorted_w2(
+                _resampled(sorted_x.values, sorted_x.indices, rng),
+                _resampled(sorted_y.values, sorted_y.indices, rng),
+            )
+            for _ in range(resamples)
+        ],
+        dtype=torch.float64,
+    )
+    return centred_interval(sliced_w2(x, y, projections, seed), values)
+
+
+def exact_plan(x: Tensor, y: Tensor) -> ExactPlan:
+    """Exact discrete optimal transport between two samples with equal weights (POT's network simplex).
+
+    Costs are made from the coordinates as the solver asks for them, so memory grows with N and not with N^2
+    (a dense float64 matrix would be 800 MB at 10,000 points, and the dense solver's arcs several times
+    that); time grows a little faster than N^2: 2 s at 2,000 points, 9 s at 4,000 on one core. Raises
+    `RuntimeError` if the solver stops early.
+    """
+    import ot
+
+    x, y = _points(x), _points(y)
+    cost, log = ot.lp.emd2_lazy(x.numpy(), y.numpy(), numItermax=_MAX_ITERATIONS, log=True, return_matrix=True)
+    if log["warning"] is not None:
+        raise RuntimeError(f"exact transport between {len(x)} and {len(y)} points did not finish: {log['warning']}")
+    plan = log["G"].tocsr()
+    barycentres = torch.from_numpy(plan @ y.numpy()) * len(x)
+    return ExactPlan(float(cost), barycentres)
+
+
+def ot_cost(x: Tensor, y: Tensor) -> float:
+    """W2^2 between two samples: the least possible mean of `||x - G(x)||^2` of a map onto the target."""
+    return exact_plan(x, y).cost
+
+
+def w2(x: Tensor, y: Tensor) -> float:
+    """The 2-Wasserstein distance between two samples. At small N it is biased upward."""
+    return max(0.0, exact_plan(x, y).cost) ** 0.5
+
+
+def discrete_map(x: Tensor, y: Tensor) -> Tensor:
+    """The exact plan's barycentric projection: for each x, the mean of the y that it is coupled with, (N, d).
+
+    With as many points on both sides the plan is a permutation and this is the exact map between the samples.
+    """
+    return exact_plan(x, y).barycentres
+
+
+def total_variance(y: Tensor) -> float:
+    """The sum over dimensions of the variance (N - 1) of points (N, d)."""
+    return _points(y).var(dim=0).sum().item()
+
+
+def l2_uvp(mapped: Tensor, exact: Tensor, target: Tensor) -> float:
+    """Unexplained variance percentage: `100 E||G(x) - G*(x)||^2 / Var(p_T)` (Korotin et al. 2021).
+
+    0 for the exact map; 100 for the constant map to the target's mean. `exact` comes from finite samples:
+    two such estimates from 8,000 points differ by 0.4%, so smaller values are not told from zero.
+    """
+    gap = (_points(mapped) - _points(exact)).square().sum(dim=1).mean().item()
+    return 100 * gap / total_variance(target)
+
+
+def affine_monge_map(mean_1: Tensor, cov_1: Tensor, mean_2: Tensor, cov_2: Tensor) -> AffineMap:
+    """The Monge map from N(mean_1, cov_1) to N(mean_2, cov_2), cov_1 regular.
+
+    `A = cov_1^(-1/2) (cov_1^(1/2) cov_2 cov_1^(1/2))^(1/2) cov_1^(-1/2)`, symmetric (Peyre and Cuturi 2019,
+    remark 2.31).
+    """
+    root = _power(cov_1.double(), 0.5)
+    inverse_root = _power(cov_1.double(), -0.5)
+    matrix = inverse_root @ _power(root @ cov_2.double() @ root, 0.5) @ inverse_root
+    return AffineMap(matrix, mean_2.double() - matrix @ mean_1.double())
+
+
+def _power(matrix: Tensor, exponent: float) -> Tensor:
+    """A power of a symmetric positive matrix."""
+    values, vectors = torch.linalg.eigh(matrix)
+    return vectors * values.clamp(min=0).pow(exponent) @ vectors.T
+
+
+def _points(x: Tensor) -> Tensor:
+    if x.ndim != 2 or len(x) < 2:
+        raise ValueError(f"needs points (N, d) with N >= 2, got shape {tuple(x.shape)}")
+    if not torch.isfinite(x).all():
+        raise FloatingPointError("a point is not finite")
+    return x.detach().double().cpu()
+
+
+def _directions(projections: int, dim: int, seed: int) -> Tensor:
+    """Random unit vectors, (d, projections)."""
+    rng = torch.Generator().manual_seed(seed)
+    return torch.nn.functional.normalize(torch.randn(dim, projections, generator=rng, dtype=torch.float64), dim=0)
+
+
+def _sorted_w2(x: Tensor, y: Tensor) -> float:
+    """The root of the mean over columns of the 1D W2^2 between sorted columns (n, p) and (m, p)."""
+    n, m = len(x), len(y)
+    if n == m:
+        return (x - y).square().mean().sqrt().item()
+    # Both quantile functions are constant between neighbouring multiples of 1 / (n m): integers, so nothing
+    # is rounded.
+    steps = torch.cat([torch.arange(1, n + 1) * m, torch.arange(1, m + 1) * n]).unique()
+    widths = torch.diff(steps, prepend=torch.zeros(1, dtype=steps.dtype)).double() / (n * m)
+    gap = x[(steps - 1) // m] - y[(steps - 1) // n]
+    return (widths @ gap.square()).mean().sqrt().item()
+
+
+def _resampled(values: Tensor, order: Tensor, rng: torch.Generator) -> Tensor:
+    """Sorted columns (n, p) after drawing the n points again: still sorted, without sorting anew."""
+    n, p = values.shape
+    counts = torch.bincount(torch.randint(n, (n,), generator=rng), minlength=n)
+    repeated = torch.repeat_interleave(values.T.reshape(-1), counts[order.T].reshape(-1))
+    return repeated.reshape(p, n).T

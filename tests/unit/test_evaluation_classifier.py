@@ -1,0 +1,133 @@
+"""Feature networks: the classifier that the pipeline trains, and InceptionV3."""
+
+import hashlib
+import io
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from rdmd.config import ClassifierFeatures
+from rdmd.errors import UserError
+from rdmd.evaluation import inception
+from rdmd.evaluation.classifier import FeatureClassifier, train_classifier
+from rdmd.evaluation.classifier_folder import load_classifier, save_classifier
+from rdmd.evaluation.features import features_of
+from rdmd.evaluation.inception import load_inception
+
+CPU = torch.device("cpu")
+SETTINGS = ClassifierFeatures(network="classifier", dim=32, steps=60, batch=64)
+
+
+def in_random_hues(grey: Tensor, seed: int) -> Tensor:
+    """(N, H, W) in [0, 1] to (N, 3, H, W) uint8, each in a saturated hue of its own."""
+    hue = 6 * torch.rand(len(grey), generator=torch.Generator().manual_seed(seed))
+    colour = torch.stack([1 - torch.minimum((n + hue) % 6, 4 - (n + hue) % 6).clamp(0, 1) for n in (5, 3, 1)], dim=1)
+    return (255 * grey[:, None] * colour[:, :, None, None]).round().to(torch.uint8)
+
+
+@pytest.fixture(scope="module")
+def digits() -> tuple[Tensor, Tensor]:
+    """Real scans of 0, 1 and 2 in random hues, shuffled."""
+    from sklearn.datasets import load_digits
+
+    scans = load_digits(n_class=3)
+    order = torch.randperm(len(scans.target), generator=torch.Generator().manual_seed(0))
+    images = in_random_hues(torch.tensor(scans.images).float() / 16, seed=1)
+    return images[order], torch.tensor(scans.target)[order]
+
+
+@pytest.fixture(scope="module")
+def classifier(digits: tuple[Tensor, Tensor]) -> FeatureClassifier:
+    images, labels = digits
+    return train_classifier(images[:400], labels[:400], SETTINGS, n_classes=3, seed=0)
+
+
+def test_learns_digits_in_hues_that_it_has_not_seen(
+    classifier: FeatureClassifier, digits: tuple[Tensor, Tensor]
+) -> None:
+    images, labels = digits
+    assert classifier.accuracy(images[400:], labels[400:]) > 0.95
+
+
+def test_the_same_seed_gives_the_same_weights(digits: tuple[Tensor, Tensor]) -> None:
+    images, labels = digits
+    brief = SETTINGS.model_copy(update={"steps": 3})
+    torch.manual_seed(123)
+    first = train_classifier(images, labels, brief, 3, seed=5).sha256
+    torch.manual_seed(321)
+    assert train_classifier(images, labels, brief, 3, seed=5).sha256 == first
+    assert train_classifier(images, labels, brief, 3, seed=6).sha256 != first
+
+
+@pytest.mark.parametrize("side", [8, 28, 64])
+def test_every_size_gives_features_of_the_asked_dimension(side: int) -> None:
+    images = torch.randint(0, 256, (6, 3, side, side), dtype=torch.uint8)
+    brief = SETTINGS.model_copy(update={"steps": 1, "batch": 4})
+    trained = train_classifier(images, torch.tensor([0, 1] * 3), brief, 2, seed=0)
+    found = features_of(trained, images, batch=4, device=CPU)
+    assert found.shape == (6, 32)
+    assert found.dtype == torch.float64
+
+
+def test_saved_and_loaded_it_is_the_same_network(
+    classifier: FeatureClassifier, digits: tuple[Tensor, Tensor], tmp_path: Path
+) -> None:
+    card = save_classifier(classifier, tmp_path / "features", [0, 1, 2], 0.99, 0.98, "digits 0 to 2 in random hues")
+    loaded, read = load_classifier(tmp_path / "features")
+    assert read == card
+    assert card.sha256 == hashlib.sha256((tmp_path / "features" / "model.safetensors").read_bytes()).hexdigest()
+    assert torch.equal(loaded(digits[0][:5]), classifier(digits[0][:5]))
+
+
+def test_weights_of_another_network_are_told_by_their_hash(classifier: FeatureClassifier, tmp_path: Path) -> None:
+    folder = tmp_path / "features"
+    save_classifier(classifier, folder, [0, 1, 2], 0.99, 0.98, "digits")
+    card = json.loads((folder / "features.json").read_text())
+    (folder / "features.json").write_text(json.dumps(card | {"sha256": "0" * 64}))
+    with pytest.raises(UserError, match=r"model\.safetensors is not the file .* SHA-256 differs"):
+        load_classifier(folder)
+    (folder / "features.json").write_text(json.dumps(card | {"dim": 16}))
+    with pytest.raises(UserError, match="does not fit"):
+        load_classifier(folder)
+    (folder / "model.safetensors").write_bytes(b"not weights")
+    with pytest.raises(UserError, match="does not hold a feature network"):
+        load_classifier(folder)
+    (folder / "features.json").unlink()
+    with pytest.raises(UserError, match=r"features\.json cannot be read; make it again"):
+        load_classifier(folder)
+
+
+def test_a_missing_inception_names_the_file_and_the_key(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"absent\.pth cannot be read; .*evaluate\.features\.weights"):
+        load_inception(tmp_path / "absent.pth", CPU)
+
+
+def test_another_file_is_not_taken_for_inception(tmp_path: Path) -> None:
+    (tmp_path / "other.pth").write_bytes(b"something else")
+    with pytest.raises(UserError, match="is not the published InceptionV3"):
+        load_inception(tmp_path / "other.pth", CPU)
+
+
+def test_inceptions_weights_reach_torch_fidelitys_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With random weights, since the real ones are not at hand: only the hash that is asked for is replaced."""
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    class Blank(FeatureExtractorInceptionV3):
+        def load_state_dict(self, *_: object) -> None:
+            pass
+
+    nothing = io.BytesIO()
+    torch.save({}, nothing)
+    nothing.seek(0)
+    torch.manual_seed(0)
+    random = Blank("inception", ["2048"], feature_extractor_weights_path=nothing)
+    file = tmp_path / "weights.pth"
+    torch.save(random.state_dict(), file)
+    monkeypatch.setattr(inception, "WEIGHTS_SHA256", hashlib.sha256(file.read_bytes()).hexdigest())
+    images = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8)
+    network = load_inception(file, CPU)
+    assert torch.equal(network(images), random(images)[0])
+    assert network(images).shape == (2, network.dim)

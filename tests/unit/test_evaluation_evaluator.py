@@ -1,0 +1,146 @@
+"""One evaluator for all translators: on pictures with a real classifier, on points with exact transport."""
+
+import dataclasses
+
+import pytest
+import torch
+from torch import Tensor
+
+from rdmd.config import ClassifierFeatures, Evaluate, NoFeatures
+from rdmd.errors import UserError
+from rdmd.evaluation.classifier import FeatureClassifier, train_classifier
+from rdmd.evaluation.evaluator import evaluate_translator, identity_row, target_row, translate
+from rdmd.evaluation.image_task import ImageTask, image_task
+from rdmd.evaluation.point_task import PointTask, point_task
+from rdmd.evaluation.sampling import sample_of
+from rdmd.evaluation.translator import NamedTranslator
+
+CPU = torch.device("cpu")
+
+
+def bars(count: int, upright: bool, seed: int) -> Tensor:
+    """8x8 pictures of one bright bar on noise, upright or lying: two domains that a classifier tells apart."""
+    rng = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 60, (count, 3, 8, 8), generator=rng, dtype=torch.uint8)
+    places = torch.randint(0, 8, (count,), generator=rng)
+    for image, place in zip(images, places.tolist(), strict=True):
+        (image[:, :, place] if upright else image[:, place]).fill_(230)
+    return images
+
+
+@pytest.fixture(scope="module")
+def classifier() -> FeatureClassifier:
+    images = torch.cat([bars(200, True, 0), bars(200, False, 1)])
+    labels = torch.tensor([0] * 200 + [1] * 200)
+    return train_classifier(images, labels, ClassifierFeatures(network="classifier", dim=8, steps=40), 2, seed=0)
+
+
+@pytest.fixture(scope="module")
+def pictures(classifier: FeatureClassifier) -> ImageTask:
+    settings = Evaluate(
+        features=ClassifierFeatures(network="classifier"), n_source=100, n_reference=150, batch=32, bootstrap=20,
+        target_class=1,
+    )  # fmt: skip
+    return image_task(bars(120, True, 2), bars(300, False, 3), classifier, settings, 0, CPU, classifier)
+
+
+@pytest.fixture(scope="module")
+def points() -> PointTask:
+    settings = Evaluate(
+        features=NoFeatures(network="none"), n_source=600, n_reference=500, batch=256, bootstrap=20, projections=64,
+        n_transport=400,
+    )  # fmt: skip
+    rng = torch.Generator().manual_seed(4)
+    return point_task(
+        torch.randn(600, 2, generator=rng), 0.5 * torch.randn(500, 2, generator=rng) + 2, settings, 0, CPU
+    )
+
+
+def test_turning_the_pictures_is_the_perfect_translation(pictures: ImageTask) -> None:
+    turn = NamedTranslator(lambda source, rng: source.transpose(2, 3), "rdmd", 1, lam=0.1, train_seconds=3.0)
+    turned, same = evaluate_translator(turn, pictures, run="ab12"), identity_row(pictures)
+    assert turned.class_share > 0.98
+    assert same.class_share < 0.02
+    assert turned.fid < 0.1 * same.fid
+    assert turned.fid_ci[0] < turned.fid < turned.fid_ci[1]
+    assert turned.precision > 0.7
+    assert (turned.method, turned.lam, turned.run, turned.nfe, turned.train_seconds) == ("rdmd", 0.1, "ab12", 1, 3.0)
+    assert turned.cost_sum == pytest.approx(192 * turned.cost)
+    assert turned.seconds_per_image > 0
+    assert turned.sw2 is None
+
+
+def test_the_source_as_it_is_costs_nothing(pictures: ImageTask) -> None:
+    row = identity_row(pictures)
+    assert (row.cost, row.l2_norm01, row.colour_error, row.nfe) == (0.0, 0.0, 0.0, 0)
+    assert (row.psnr, row.ssim) == (100.0, pytest.approx(1.0))
+
+
+def test_the_target_itself_is_the_floor(pictures: ImageTask) -> None:
+    row = target_row(pictures, bars(200, False, 5))
+    assert row.fid < 0.05 * identity_row(pictures).fid
+    assert row.class_share > 0.98
+    assert row.cost is None
+
+
+def test_colour_error_and_psnr_of_a_known_change(pictures: ImageTask) -> None:
+    """Ten levels brighter everywhere, far from clipping: the difference is 20/255 in [-1, 1]."""
+    brighter = NamedTranslator(lambda source, rng: source + 20 / 255, "shift", 1)
+    row = evaluate_translator(brighter, pictures)
+    assert row.cost == pytest.approx((20 / 255) ** 2)
+    assert row.psnr == pytest.approx(28.13, abs=0.01)  # 20 log10(25.5)
+
+
+def test_points_are_compared_with_the_exact_map(points: PointTask) -> None:
+    near = evaluate_translator(NamedTranslator(lambda x, rng: 0.5 * x + 2, "rdmd", 1, lam=0.1), points)
+    same, floor = identity_row(points), target_row(points, 0.5 * torch.randn(800, 2) + 2)
+    # The Monge map of N(0, I) to N(2, I / 4) moves by E|x/2 - 2|^2 = 0.5 + 8; 600 samples know it to 5% or so.
+    assert near.cost_sum == pytest.approx(8.5, rel=0.1)
+    assert near.ot_cost == pytest.approx(8.5, rel=0.1)
+    # 400 points give the exact map to within ten percent; the identity is off by all of the displacement.
+    assert near.l2_uvp < 15
+    assert same.l2_uvp > 1000
+    assert same.cost == 0.0
+    assert same.w2 == pytest.approx(same.ot_cost**0.5)
+    assert near.sw2 < 0.15 * same.sw2
+    assert floor.sw2 < 0.15 * same.sw2
+    assert near.sw2_ci[0] < near.sw2 < near.sw2_ci[1]
+    assert (near.fid, near.psnr, floor.cost, floor.l2_uvp) == (None, None, None, None)
+
+
+def test_noise_is_one_stream_from_the_seed_and_warm_up_takes_none_of_it(points: PointTask) -> None:
+    noise = NamedTranslator(lambda x, rng: torch.randn(x.shape, generator=rng), "noise", 1)
+    rng = torch.Generator().manual_seed(0)
+    expected = torch.cat([torch.randn(count, 2, generator=rng) for count in (256, 256, 88)])
+    assert torch.equal(translate(noise, points).samples, expected)
+    assert not torch.equal(translate(noise, dataclasses.replace(points, seed=1)).samples, expected)
+
+
+def test_an_output_that_is_not_finite_names_the_method(points: PointTask) -> None:
+    broken = NamedTranslator(lambda x, rng: x / 0, "rdmd", 1, lam=0.5)
+    with pytest.raises(FloatingPointError, match=r"'rdmd' at lambda 0\.5 gave a value that is not finite in batch 0"):
+        evaluate_translator(broken, points)
+
+
+def test_samples_are_drawn_from_all_of_a_sorted_split() -> None:
+    split = torch.arange(1000)
+    drawn = sample_of(split, 100, seed=0)
+    assert len(drawn.unique()) == 100
+    # Means of 100 and of 20 draws from 0..999, within four standard errors.
+    assert abs(drawn.float().mean() - 500) < 4 * 289 / 10
+    assert abs(drawn[:20].float().mean() - 500) < 4 * 289 / 20**0.5
+    everything = sample_of(split, 2000, seed=0)
+    assert torch.equal(everything.sort().values, split)
+    assert not torch.equal(everything[:20], split[:20])
+
+
+def test_the_target_class_is_found_by_its_name(pictures: ImageTask, classifier: FeatureClassifier) -> None:
+    """The class 1 is named 7 here; the network is the same."""
+    named = FeatureClassifier(classifier.net, classifier.side, [4, 7])
+    settings = pictures.settings.model_copy(update={"target_class": 7})
+    task = dataclasses.replace(pictures, classifier=named, settings=settings)
+    assert task.score_target(bars(150, False, 5)).class_share > 0.98
+    with pytest.raises(UserError, match=r"evaluate\.target_class is 3, .* 4, 7"):
+        image_task(
+            bars(20, True, 2), bars(20, False, 3), named, settings.model_copy(update={"target_class": 3}), 0, CPU, named
+        )
