@@ -1,0 +1,71 @@
+"""The served model, as code: MLflow runs this file next to a model's folder (`model.json`, `model.safetensors`).
+
+No pickles: the weights are safetensors, this file is stored as it is, and so are the modules of `rdmd` that it imports.
+"""
+
+import functools
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+import torch
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
+from mlflow.pyfunc import PythonModel, PythonModelContext
+
+from rdmd.serving.model import open_folder
+from rdmd.serving.request import RequestError, answer
+
+# MLflow says at every start that it does not check samples which are texts or arrays; `answer` does.
+logging.getLogger("mlflow.types.type_hints").setLevel(logging.ERROR)
+
+
+class Refused(MlflowException):
+    """HTTP 400 with one sentence."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(sentence, error_code=INVALID_PARAMETER_VALUE)
+
+    def serialize_as_json(self) -> str:
+        """The body of the answer. MLflow's server has put the whole request before the sentence by now."""
+        (self.message,) = self.args
+        return super().serialize_as_json()
+
+
+class Translator(PythonModel):
+    """One-step translation, in the form of the request: base64 texts, arrays (N, H, W, 3), or points (N, d)."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Build the generator from the artifact `model`."""
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.model = open_folder(Path(context.artifacts["model"]), device)
+
+    def predict(self, model_input: list[str | list]) -> list[str] | np.ndarray:
+        """Translate a batch. Raises Refused where the request is wrong."""
+        try:
+            return answer(self.model, model_input)
+        except RequestError as error:
+            raise Refused(str(error)) from None
+
+
+def taking_arrays(predict: Callable) -> Callable:
+    """Let through NumPy arrays, which MLflow's check of the hint refuses, and say what it would not say."""
+
+    @functools.wraps(predict)
+    def checked(self: Translator, model_input: Any) -> Any:
+        if isinstance(model_input, np.ndarray) and model_input.ndim:
+            return predict(self, list(model_input))
+        if not isinstance(model_input, list | pd.DataFrame):
+            raise Refused("`inputs` is not a list; send a list of samples.")
+        return predict(self, model_input)
+
+    return checked
+
+
+# MLflow wraps `predict` in its check when the class is made.
+Translator.predict = taking_arrays(Translator.predict)
+mlflow.models.set_model(Translator())

@@ -1,0 +1,6 @@
+"""Using a trained generator: all that `rdmd translate`, the served model and the exports share.
+
+`model` (a generator with what it knows of its samples), `request` (what a client may send, and the answer), `export`
+(ONNX). A registered model carries `request` and whatever that imports, so nothing below it may need more than torch,
+numpy, Pillow, pydantic, PyYAML and safetensors.
+"""

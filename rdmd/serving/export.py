@@ -1,0 +1,115 @@
+"""A generator as an ONNX file, for runtimes without torch: `rdmd export MODEL out.onnx`."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rdmd.distillation.generator import Generator
+from rdmd.domains.pixels import quantise, to_unit
+from rdmd.errors import UserError
+from rdmd.files import replacing
+from rdmd.serving.model import Model, translate_pictures, translate_points
+
+# Of 255 levels: both sides round the same number, which may lie a float's error to either side of a half.
+PIXEL_TOLERANCE = 1
+# Times 1 + |x|: float32 sums in another order.
+POINT_TOLERANCE = 1e-4
+CHECKED_BATCHES = (1, 2, 7)
+
+
+def export_onnx(model: Model, path: Path) -> float:
+    """Write `path`, with any batch size N; gives the largest difference from torch on random samples.
+
+    Pictures: `source` uint8 (N, R, R, 3), already cropped or padded and resized (the file's metadata say which), to
+    `translation` of the same form; the difference is in levels of 255. Points: float32 (N, d) both ways; the
+    difference is divided by 1 + |x|. Raises UserError if a package is missing or the file's answers differ by more than
+    PIXEL_TOLERANCE or POINT_TOLERANCE; nothing is written then.
+    """
+    try:
+        import onnxruntime
+        import onnxscript  # noqa: F401 (torch's exporter needs it)
+    except ImportError as error:
+        raise UserError(f"exporting to ONNX needs the package {error.name}, which is missing here; install this "
+                        "project's extra `onnx` (`uv pip install --editable '.[onnx]'`).") from None
+    if not isinstance(model.generator, Generator):
+        raise TypeError(f"{type(model.generator).__name__} is no one-step generator")
+    written = _to_onnx(model, model.generator)
+    session = onnxruntime.InferenceSession(written, providers=["CPUExecutionProvider"])
+    difference = 0.0
+    for n in CHECKED_BATCHES:
+        source = _random(model, n)
+        (translation,) = session.run(None, {"source": source})
+        difference = max(difference, _difference(model, source, translation))
+    tolerance = POINT_TOLERANCE if model.of_points else PIXEL_TOLERANCE
+    if not difference <= tolerance:
+        raise UserError(f"the ONNX form of this model differs from torch by {difference:g}, more than {tolerance:g}; "
+                        "use another version of onnxscript or onnxruntime, or serve the model with MLflow.")
+    with replacing(path) as temporary:
+        temporary.write_bytes(written)
+    return difference
+
+
+class _FromPixels(nn.Module):
+    """uint8 (N, R, R, 3) to the same, through a denoiser read at `sigma`."""
+
+    def __init__(self, G: Generator) -> None:
+        super().__init__()
+        self.move = _AtSigma(G)
+
+    def forward(self, source: Tensor) -> Tensor:
+        return quantise(self.move(to_unit(source.permute(0, 3, 1, 2)))).permute(0, 2, 3, 1)
+
+
+class _AtSigma(nn.Module):
+    """G with its noise level as a tensor: `Generator` makes one of the batch's length, which an export would freeze."""
+
+    sigma: Tensor
+
+    def __init__(self, G: Generator) -> None:
+        super().__init__()
+        self.denoiser = G.denoiser
+        self.register_buffer("sigma", torch.tensor([G.sigma_init]))
+
+    def forward(self, source: Tensor) -> Tensor:
+        return self.denoiser(source, self.sigma)
+
+
+def _to_onnx(model: Model, G: Generator) -> bytes:
+    module = (_AtSigma(G) if model.of_points else _FromPixels(G)).eval()
+    program = torch.onnx.export(
+        module,
+        # Two samples: one would be taken for a constant.
+        (torch.from_numpy(_random(model, 2)),),
+        dynamo=True,
+        verbose=False,
+        input_names=["source"],
+        output_names=["translation"],
+        dynamic_shapes=({0: torch.export.Dim("N")},),
+    )
+    for node in program.model.graph:
+        # Stack traces, with the paths of this machine.
+        node.metadata_props.clear()
+    if not model.of_points:
+        program.model.metadata_props["fit"] = model.fit
+    file = io.BytesIO()
+    program.save(file)
+    return file.getvalue()
+
+
+def _random(model: Model, n: int) -> np.ndarray:
+    rng = np.random.default_rng(n)
+    if model.of_points:
+        return rng.normal(size=(n, *model.sample_shape)).astype(np.float32)
+    channels, height, width = model.sample_shape
+    return rng.integers(0, 256, (n, height, width, channels), dtype=np.uint8)
+
+
+def _difference(model: Model, source: np.ndarray, translation: np.ndarray) -> float:
+    if model.of_points:
+        expected = translate_points(model, source)
+        return float((np.abs(translation - expected) / (1 + np.abs(expected))).max())
+    expected = translate_pictures(model, source)
+    return float(np.abs(translation.astype(int) - expected.astype(int)).max())

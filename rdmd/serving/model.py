@@ -1,0 +1,63 @@
+"""A generator with what it knows of its samples, and how it translates a batch of them."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from rdmd.domains.pixels import to_uint8, to_unit
+from rdmd.domains.transforms import fit
+from rdmd.errors import UserError
+from rdmd.pipeline.generator_folder import load_generator
+
+BATCH = 64
+POINTS_BATCH = 65_536
+
+
+@dataclass(frozen=True)
+class Model:
+    """A generator, the shape of a sample ((3, R, R) or (d,)), and how a picture is made square."""
+
+    generator: nn.Module
+    sample_shape: tuple[int, ...]
+    fit: Literal["crop", "pad"]
+    device: torch.device
+
+    @property
+    def of_points(self) -> bool:
+        """Whether it moves points and not pictures."""
+        return len(self.sample_shape) == 1
+
+
+def open_folder(folder: Path, device: torch.device) -> Model:
+    """The model of a generator's folder. Raises UserError if there is none, or if it makes samples of noise."""
+    card, generator = load_generator(folder, device)
+    if card.source_noise is not None:
+        raise UserError(f"{folder} makes samples of noise and does not translate; give a generator of an experiment "
+                        "whose source is not noise.")
+    return Model(generator, card.sample_shape, card.fit, device)
+
+
+@torch.no_grad()
+def translate_pictures(model: Model, pictures: Iterable[np.ndarray]) -> np.ndarray:
+    """Translate uint8 (H, W, 3) pictures of any sizes to uint8 (N, R, R, 3), R the model's resolution.
+
+    Each is cropped or padded to a square and resized as in training, before the next is asked for.
+    """
+    side = model.sample_shape[-1]
+    fitted = np.stack([fit(picture, side, model.fit) for picture in pictures])
+    translated = []
+    for batch in torch.from_numpy(fitted).permute(0, 3, 1, 2).split(BATCH):
+        translated.append(to_uint8(model.generator(to_unit(batch.to(model.device)))).cpu())
+    return torch.cat(translated).permute(0, 2, 3, 1).numpy()
+
+
+@torch.no_grad()
+def translate_points(model: Model, points: np.ndarray) -> np.ndarray:
+    """Translate float32 (N, d) points to float32 (N, d)."""
+    batches = torch.from_numpy(points).split(POINTS_BATCH)
+    return torch.cat([model.generator(batch.to(model.device)).cpu() for batch in batches]).numpy()

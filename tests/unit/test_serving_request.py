@@ -1,0 +1,123 @@
+"""What a served model takes and gives, on a generator that changes nothing."""
+
+import base64
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from rdmd.serving import request
+from rdmd.serving.model import BATCH, Model, translate_pictures
+from rdmd.serving.request import RequestError, answer
+
+PICTURES = Model(nn.Identity(), (3, 8, 8), "crop", torch.device("cpu"))
+POINTS = Model(nn.Identity(), (2,), "crop", torch.device("cpu"))
+
+
+def noise(seed: int, height: int = 8, width: int = 8) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def text(picture: np.ndarray, kind: str = "PNG") -> str:
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, format=kind)
+    return base64.b64encode(file.getvalue()).decode("ascii")
+
+
+def read(answered: str) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(answered)), formats=["PNG"]))
+
+
+def test_pictures_come_back_in_the_form_in_which_they_came():
+    pictures = [noise(0), noise(1)]
+    texts = answer(PICTURES, [text(picture) for picture in pictures])
+    assert isinstance(texts, list)
+    np.testing.assert_array_equal([read(one) for one in texts], pictures)
+    arrays = answer(PICTURES, [picture.tolist() for picture in pictures])
+    assert isinstance(arrays, np.ndarray)
+    assert arrays.dtype == np.uint8
+    np.testing.assert_array_equal(arrays, pictures)
+
+
+def test_sizes_may_differ_in_one_request():
+    sizes = [(8, 8), (31, 9), (10, 64)]
+    pictures = [noise(i, *size) for i, size in enumerate(sizes)]
+    by_text = answer(PICTURES, [text(picture) for picture in pictures])
+    np.testing.assert_array_equal([read(one) for one in by_text], answer(PICTURES, pictures))
+
+
+def test_base64_may_be_broken_into_lines():
+    picture = noise(3, 20, 20)
+    lines = base64.encodebytes(base64.b64decode(text(picture))).decode("ascii")
+    assert "\n" in lines
+    assert answer(PICTURES, [lines]) == answer(PICTURES, [text(picture)])
+
+
+def test_more_pictures_than_a_batch():
+    pictures = [noise(i) for i in range(BATCH + 3)]
+    np.testing.assert_array_equal(translate_pictures(PICTURES, pictures), pictures)
+
+
+def test_points_come_back_as_float32():
+    points = answer(POINTS, [[1, 2], [0.5, -3]])
+    assert points.dtype == np.float32
+    np.testing.assert_array_equal(points, [[1, 2], [0.5, -3]])
+
+
+WRONG_PICTURES = {
+    "nothing": ([], "holds 0 samples"),
+    "no base64": (["{}"], "picture 0 of `inputs` is not base64"),
+    "no picture": ([text(noise(0)), "aGVsbG8="], "picture 1 of `inputs` cannot be used (not a picture"),
+    "cut short": ([text(noise(0, 40, 40))[:400]], "picture 0 of `inputs` cannot be used"),
+    "too small": ([text(noise(0, 4, 9))], "9x4 pixels"),
+    "an array too small": ([noise(0, 4, 9)], "9x4"),
+    "texts and arrays": ([text(noise(0)), noise(0).tolist()], "mixes"),
+    "one picture without its batch": (noise(0).tolist(), "picture 0 of `inputs` is neither"),
+    "ragged": ([[[[1, 2, 3]], [[1, 2, 3], [4, 5, 6]]]], "neither"),
+    "fractions": ([(noise(0) / 255).tolist()], "whole numbers"),
+    "negative": ([(noise(0).astype(int) - 256).tolist()], "whole numbers"),
+    "above 255": ([(noise(0).astype(int) + 256).tolist()], "whole numbers"),
+    "huge numbers": ([[[[10**30] * 3] * 8] * 8], "whole numbers"),
+    "grey": ([noise(0)[..., :1].tolist()], "(H, W, 3)"),
+    "null": ([None], "neither"),
+    "an object": ([{"png": 1}], "neither"),
+    "empty arrays": ([[]], "neither"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_PICTURES)
+def test_what_is_no_picture_is_refused_in_a_sentence(wrong: str):
+    inputs, words = WRONG_PICTURES[wrong]
+    with pytest.raises(RequestError) as refused:
+        answer(PICTURES, inputs)
+    assert words in str(refused.value)
+    assert str(refused.value).endswith(".")
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "wrong", [[1, 2], [[1, 2, 3]], [[1]], [["a", "b"]], [[1, None]], [[float("nan"), 0]], [[1e300, 0]], [[1, 2], [3]]]
+)
+def test_what_are_no_points_is_refused(wrong: list):
+    with pytest.raises(RequestError, match=r"not a list of points; send finite numbers of shape \(N, 2\)"):
+        answer(POINTS, wrong)
+
+
+def test_a_picture_that_would_unpack_to_gigabytes_is_refused_unread():
+    # 5000x5000 pixels in a few kilobytes; its data end after the header, so reading it would fail otherwise.
+    file = io.BytesIO()
+    Image.new("1", (5000, 5000)).save(file, format="PNG")
+    bomb = base64.b64encode(file.getvalue()[:100]).decode("ascii")
+    with pytest.raises(RequestError, match=f"5000x5000 is more than {request.MAX_PIXELS} pixels"):
+        answer(PICTURES, [bomb])
+
+
+@pytest.mark.parametrize(("model", "one", "most"), [
+    (PICTURES, "", request.MAX_PICTURES), (POINTS, [0, 0], request.MAX_POINTS),
+])
+def test_a_request_has_a_limit(model: Model, one: object, most: int):
+    with pytest.raises(RequestError, match=f"send 1 to {most} in one request"):
+        answer(model, [one] * (most + 1))
