@@ -1,0 +1,74 @@
+"""Experiments are files: listing them, and putting one into params.yaml."""
+
+import re
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from rdmd import config
+from rdmd.errors import UserError
+from rdmd.files import write_text
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One complete params file."""
+
+    name: str
+    path: Path
+    summary: str
+
+
+def experiments(folder: Path = config.EXPERIMENTS) -> list[Experiment]:
+    """The experiments that ship or were saved, by name; the summary is the file's first comment."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}/ does not exist here; run this from the project's root.")
+    files = sorted(folder.glob("*.yaml"))
+    if not files:
+        raise UserError(f"{folder}/ holds no .yaml file; save a complete params file there, or take the folder from "
+                        "the repository again.")
+    return [Experiment(file.stem, file, _summary(file)) for file in files]
+
+
+def find(name: str, folder: Path = config.EXPERIMENTS) -> Experiment:
+    """The experiment of that name. Raises UserError if there is none."""
+    known = experiments(folder)
+    chosen = next((experiment for experiment in known if experiment.name == name), None)
+    if chosen is None:
+        names = ", ".join(experiment.name for experiment in known)
+        raise UserError(f"there is no experiment {name!r} in {folder}/; use one of {names}.")
+    return chosen
+
+
+def use(name: str, force: bool, params: Path = config.PARAMS, folder: Path = config.EXPERIMENTS) -> Experiment:
+    """Replace params.yaml by an experiment's file.
+
+    Raises UserError if there is no such experiment, if its file is invalid, or if params.yaml holds edits that are
+    neither committed nor saved as an experiment (unless `force`).
+    """
+    known = experiments(folder)
+    chosen = find(name, folder)
+    config.load(chosen.path)
+    if not force and params.exists() and not _kept_elsewhere(params, known):
+        raise UserError(f"{params} holds edits that are neither committed nor saved; commit it, save it as "
+                        f"{folder}/NAME.yaml, or overwrite it with `rdmd use {name} --force`.")
+    write_text(params, chosen.path.read_text(encoding="utf-8"))
+    return chosen
+
+
+def _kept_elsewhere(params: Path, known: list[Experiment]) -> bool:
+    """Whether the bytes of params.yaml lie in an experiment's file or in the last commit."""
+    current = params.read_bytes()
+    if any(experiment.path.read_bytes() == current for experiment in known):
+        return True
+    try:
+        committed = subprocess.run(["git", "show", f"HEAD:./{params.name}"], cwd=params.resolve().parent,
+                                   capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return False
+    return committed.stdout == current
+
+
+def _summary(file: Path) -> str:
+    first = re.match(r"#\s*(.*)", file.read_text(encoding="utf-8", errors="replace"))
+    return first.group(1) if first else ""

@@ -1,0 +1,112 @@
+"""The stage that makes the feature network of FID and KID, and where evaluation finds it."""
+
+import sys
+from dataclasses import dataclass
+
+import torch
+from tqdm import tqdm
+
+from rdmd import config
+from rdmd.domains.shards import LoadedDomain, read_split
+from rdmd.errors import UserError
+from rdmd.evaluation.classifier import FeatureClassifier, train_classifier
+from rdmd.evaluation.classifier_folder import load_classifier, save_classifier
+from rdmd.evaluation.features import FeatureNetwork
+from rdmd.files import replacing_folder, write_json
+from rdmd.pipeline.layout import Layout
+
+
+@dataclass(frozen=True)
+class LabelledSplits:
+    """What a feature classifier learns from and is tested on: pictures (N, 3, H, W) uint8 with class indices (N,)."""
+
+    train: tuple[torch.Tensor, torch.Tensor]
+    test: tuple[torch.Tensor, torch.Tensor]
+    classes: list[str | int]
+    sentence: str
+
+
+def train_features(settings: config.Settings, layout: Layout) -> str:
+    """Make models/features as params.yaml asks, and say in a sentence what it is.
+
+    A classifier is trained here; Inception and points need nothing trained, so the folder only says so.
+    """
+    features = settings.evaluate.features
+    if not isinstance(features, config.ClassifierFeatures):
+        with replacing_folder(layout.features) as temporary:
+            write_json(temporary / "features.json", features.model_dump(mode="json"))
+        return f"the feature network is {features.network}: nothing to train"
+    splits = _labelled(settings, layout)
+    device = evaluation_device(settings)
+    with tqdm(total=features.steps, desc="features", unit="step", disable=not sys.stderr.isatty()) as bar:
+        classifier = train_classifier(
+            splits.train[0].to(device), splits.train[1], features, len(splits.classes), settings.seed,
+            lambda step, loss: bar.update(step - bar.n),
+        )
+    accuracy = {
+        name: classifier.accuracy(*data) for name, data in {"train": splits.train, "test": splits.test}.items()
+    }
+    card = save_classifier(
+        classifier, layout.features, splits.classes, accuracy["train"], accuracy["test"], splits.sentence
+    )
+    return (f"a classifier of {len(card.classes)} classes, {card.dim} features, sha256 {card.sha256[:12]}: "
+            f"{card.test_accuracy:.1%} right on {len(splits.test[1])} test pictures")
+
+
+def load_features(
+    settings: config.Settings, layout: Layout, device: torch.device
+) -> tuple[FeatureNetwork, FeatureClassifier | None]:
+    """The feature network, and, where it is a classifier of labelled classes, that classifier.
+
+    Raises UserError if the network is missing or damaged.
+    """
+    features = settings.evaluate.features
+    if isinstance(features, config.InceptionFeatures):
+        from rdmd.evaluation.inception import load_inception
+
+        return load_inception(features.weights, device), None
+    classifier, _ = load_classifier(layout.features)
+    classifier.to(device)
+    return classifier, classifier if settings.domains.features is not None else None
+
+
+def evaluation_device(settings: config.Settings) -> torch.device:
+    """Where evaluation runs: the first GPU unless launch.device is cpu. On a CPU it keeps to `launch.threads`."""
+    if settings.launch.threads is not None:
+        torch.set_num_threads(settings.launch.threads)
+    gpu = settings.launch.device != "cpu" and torch.cuda.is_available()
+    return torch.device("cuda" if gpu else "cpu")
+
+
+def _labelled(settings: config.Settings, layout: Layout) -> LabelledSplits:
+    if settings.domains.features is not None:
+        folder = layout.shards / "features"
+        train, test = read_split(folder, "train"), read_split(folder, "test")
+        classes = list(getattr(settings.domains.features, "classes", []))
+        if not classes:
+            raise UserError("params.yaml: domains.features needs a reader with labels (digits or mnist); remove the "
+                            "section to learn features from source against target.")
+        return LabelledSplits(
+            _indexed(train, classes), _indexed(test, classes), classes,
+            f"the train split of the domain `features`: {len(train.data)} pictures of classes "
+            f"{', '.join(map(str, classes))}",
+        )
+    both = {split: [read_split(layout.shards / name, split).data for name in ("source", "target")]
+            for split in ("train", "test")}
+    return LabelledSplits(
+        _stacked(both["train"]), _stacked(both["test"]), ["source", "target"],
+        "telling source from target on their train splits: "
+        f"{len(both['train'][0])} and {len(both['train'][1])} pictures",
+    )
+
+
+def _indexed(domain: LoadedDomain, classes: list[str | int]) -> tuple[torch.Tensor, torch.Tensor]:
+    index = torch.zeros(max(int(c) for c in classes) + 1, dtype=torch.long)
+    for i, label in enumerate(classes):
+        index[int(label)] = i
+    return domain.data, index[domain.labels]
+
+
+def _stacked(domains: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    labels = torch.cat([torch.full((len(data),), i) for i, data in enumerate(domains)])
+    return torch.cat(domains), labels

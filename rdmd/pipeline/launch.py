@@ -1,0 +1,193 @@
+"""Start training runs as processes of their own, follow them, and stop them with their launcher."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from rdmd import config
+from rdmd.errors import Interrupted, UserError
+from rdmd.training.contract import EXIT_STOPPED, WATCH_STDIN
+from rdmd.training.folder import Point, Result, RunFolder
+
+POLL_SECONDS = 0.5
+# Device files of NVIDIA's driver, of the same under WSL, and of AMD's.
+GPU_DRIVERS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
+# A stop waits for the step in progress and for a checkpoint to be written.
+STOP_SECONDS = 12.0
+
+# How torch says it, on a GPU and on a CPU.
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
+LESS_MEMORY = "lower `batch` or launch.parallel in params.yaml"
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Where one run goes: a kind of device, which GPUs of it (empty on a CPU), and its share of the CPU's threads."""
+
+    device: str
+    gpus: tuple[int, ...]
+    threads: int
+
+
+def slots(launch: config.Launch) -> list[Slot]:
+    """The slots of this machine: one for `launch.processes` GPUs, or one for `launch.threads` CPU cores.
+
+    Raises UserError if a GPU is asked for and there is none, or fewer than one run needs.
+    """
+    gpus = 0 if launch.device == "cpu" else gpu_count()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if launch.device == "cuda" and not gpus:
+        raise UserError("launch.device is cuda, but torch finds no CUDA device here; set it to auto or cpu, or see "
+                        "`rdmd doctor`.")
+    if not gpus:
+        n = max(1, cores // (launch.threads or cores)) if launch.parallel == "auto" else launch.parallel
+        return [Slot("cpu", (), launch.threads or max(1, cores // n))] * n
+    if launch.processes > gpus:
+        raise UserError(f"launch.processes is {launch.processes}, but torch finds {gpus} CUDA devices; lower it.")
+    groups = [tuple(range(i, i + launch.processes)) for i in range(0, gpus - launch.processes + 1, launch.processes)]
+    n = len(groups) if launch.parallel == "auto" else launch.parallel
+    return [Slot("cuda", groups[i % len(groups)], launch.threads or max(1, cores // n)) for i in range(n)]
+
+
+def gpu_count() -> int:
+    """CUDA (or ROCm) devices that torch finds. Importing torch takes seconds, so a Linux machine without a driver is
+    not asked."""
+    if sys.platform == "linux" and not any(Path(device).exists() for device in GPU_DRIVERS):
+        return 0
+    import torch
+
+    return torch.cuda.device_count()
+
+
+class TrainingProcesses:
+    """The training processes of this one. Safe to use from several threads, one run each."""
+
+    def __init__(self) -> None:
+        self._children: set[subprocess.Popen[bytes]] = set()
+        self._stopping = threading.Event()
+
+    def train(self, folder: RunFolder, slot: Slot, follow: Callable[[list[Point]], None]) -> Result:
+        """Train a planned run to its end in a process of its own, or reuse it if it is finished.
+
+        `follow` is called about twice a second with the new points of the run's curves (after a resume, from its
+        start). Output goes to the run's `log.txt`. Raises UserError with the run's own sentence if it failed,
+        Interrupted if it was stopped; whatever ends this function ends the process too, which leaves a checkpoint.
+        """
+        done = folder.result()
+        if done is not None:
+            follow(folder.curves())
+            return done
+        if self._stopping.is_set():
+            raise Interrupted(_how_to_go_on(folder))
+        run = folder.read_run()
+        with folder.log.open("ab") as log:
+            log_start = log.seek(0, os.SEEK_END)
+            child = subprocess.Popen(
+                _command(folder, slot, run.processes),
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                env=_environment(slot),
+                start_new_session=True,
+            )
+        self._children.add(child)
+        try:
+            _follow(folder, child, follow)
+        finally:
+            _stop(child)
+            self._children.discard(child)
+        result = folder.result()
+        if child.returncode == 0 and result is not None:
+            return result
+        if child.returncode == EXIT_STOPPED or self._stopping.is_set():
+            raise Interrupted(_how_to_go_on(folder))
+        if child.returncode == -signal.SIGKILL:
+            raise UserError(f"training in {folder.path} was killed from outside, as systems do that run out of memory; "
+                            f"{LESS_MEMORY}, and repeat the command to go on.")
+        raise UserError(f"training in {folder.path} failed: {_last_words(folder, log_start)}")
+
+    def stop_all(self) -> None:
+        """Ask every run to write a checkpoint and end, and let none begin. Returns at once."""
+        self._stopping.set()
+        for child in list(self._children):
+            _ask_to_stop(child)
+
+
+def _how_to_go_on(folder: RunFolder) -> str:
+    return f"{folder.path} was stopped; repeat the same command to go on from its checkpoint"
+
+
+def _ask_to_stop(child: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGTERM)
+
+
+def _stop(child: subprocess.Popen[bytes]) -> None:
+    """End a run and all that it started: asked first, so that it leaves a checkpoint, then killed."""
+    if child.stdin is not None:
+        child.stdin.close()
+    if child.poll() is not None:
+        return
+    _ask_to_stop(child)
+    try:
+        child.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+
+
+def _command(folder: RunFolder, slot: Slot, processes: int) -> list[str]:
+    module = ["-m", "rdmd.training.run", str(folder.path), "--device", slot.device, "--threads", str(slot.threads)]
+    if processes == 1:
+        # accelerate's launcher adds seconds and nothing else where there is one process.
+        return [sys.executable, *module]
+    several = ["--num_processes", str(processes), "--num_machines", "1", "--mixed_precision", "no",
+               "--dynamo_backend", "no"]
+    place = ["--cpu"] if slot.device == "cpu" else ["--multi_gpu"]
+    return [sys.executable, "-m", "accelerate.commands.launch", *several, *place, *module]
+
+
+def _environment(slot: Slot) -> dict[str, str]:
+    environment = os.environ | {
+        WATCH_STDIN: "1",
+        "PYTHONUNBUFFERED": "1",
+        "OMP_NUM_THREADS": str(slot.threads),
+        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+    }
+    if slot.gpus:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        names = visible.split(",") if visible else [str(i) for i in range(max(slot.gpus) + 1)]
+        environment["CUDA_VISIBLE_DEVICES"] = ",".join(names[i] for i in slot.gpus)
+    return environment
+
+
+def _follow(folder: RunFolder, child: subprocess.Popen[bytes], follow: Callable[[list[Point]], None]) -> None:
+    seen = 0
+    finished = False
+    while not finished:
+        finished = child.poll() is not None
+        new = [point for point in folder.curves() if point.step > seen]
+        if new:
+            seen = new[-1].step
+            follow(new)
+        if not finished:
+            time.sleep(POLL_SECONDS)
+
+
+def _last_words(folder: RunFolder, log_start: int) -> str:
+    """The sentence that the run printed last since byte `log_start` of its log, or where to look."""
+    lines = folder.log.read_bytes()[log_start:].decode("utf-8", errors="replace").strip().splitlines()
+    spoken = [line.removeprefix("rdmd: ") for line in lines if line.startswith("rdmd: ")]
+    if spoken:
+        return spoken[-1]
+    last = lines[-1] if lines else "no output"
+    remedy = f"; {LESS_MEMORY}" if any(words in last for words in OUT_OF_MEMORY) else ""
+    return f"{last} (all of it is in {folder.log}){remedy}."

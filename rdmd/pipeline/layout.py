@@ -1,0 +1,60 @@
+"""Where things lie, below the project's root."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The folders that stages read and write. Relative paths are taken from the current folder."""
+
+    root: Path = Path()
+
+    @property
+    def shards(self) -> Path:
+        return self.root / "data" / "shards"
+
+    @property
+    def runs(self) -> Path:
+        return self.root / "runs"
+
+    @property
+    def teacher(self) -> Path:
+        return self.root / "models" / "teacher"
+
+    @property
+    def features(self) -> Path:
+        return self.root / "models" / "features"
+
+    @property
+    def generators(self) -> Path:
+        return self.root / "models" / "generators"
+
+    @property
+    def baselines(self) -> Path:
+        return self.root / "models" / "baselines"
+
+    @property
+    def reports(self) -> Path:
+        return self.root / "reports"
+
+    @property
+    def metrics(self) -> Path:
+        return self.reports / "metrics.json"
+
+    @property
+    def validation(self) -> Path:
+        return self.reports / "validation.json"
+
+    @property
+    def registry(self) -> Path:
+        return self.reports / "registry.json"
+
+
+def use_local_tracking(root: Path | None = None) -> None:
+    """Let MLflow use the project's own store below `root` (default: here), unless MLFLOW_TRACKING_URI is set."""
+    store = (root or Path.cwd()).resolve() / "mlflow" / "store" / "mlflow.db"
+    os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{store}")
+    # A store that does not answer is reported within seconds, not after minutes of retries.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")

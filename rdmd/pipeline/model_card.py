@@ -1,0 +1,69 @@
+"""`model.json`: what a model is and where it came from. Read and written without torch, so that flows start quickly."""
+
+import shutil
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ValidationError
+
+from rdmd import config
+from rdmd.errors import UserError
+from rdmd.files import sha256_of, write_text
+
+
+class ModelCard(config.Section):
+    """`model.json`: all that is needed to build the network again, and where it came from."""
+
+    format: Literal[1] = 1
+    kind: Literal["teacher", "generator", "domain-classifier", "transport-map"]
+    experiment: str
+    network: config.Network
+    sample_shape: tuple[int, ...]
+    fit: Literal["crop", "pad"]
+    # Generators only: the noise level that G reads its denoiser at, and the weight of the transport cost.
+    sigma_init: float | None = None
+    lam: float | None = None
+    # DMD: it makes samples of N(0, source_noise^2 I), and translates nothing.
+    source_noise: float | None = None
+    # Transport maps of the neural OT baseline only: the weight of the cost in their training.
+    cost_weight: float | None = None
+    # The run that trained it (a fingerprint), its cost, and the SHA-256 of the weights.
+    run: str
+    train_seconds: float
+    trained_on: str
+    sha256: str
+    source_digest: str | None = None
+    target_digest: str
+
+
+def write_model(folder: Path, card: ModelCard, weights: Path) -> None:
+    """Put a model's two files into `folder`, checking that the weights are those that the card names."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(weights, folder / "model.safetensors")
+    if sha256_of(folder / "model.safetensors") != card.sha256:
+        raise UserError(f"{weights} changed while it was copied; repeat the command.")
+    write_text(folder / "model.json", card.model_dump_json(indent=2) + "\n")
+
+
+def read_card(folder: Path) -> ModelCard:
+    """What `folder` holds. Raises UserError if it is not a model's folder."""
+    file = folder / "model.json"
+    try:
+        return ModelCard.model_validate_json(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{file} does not exist, so {folder} is not a model; train it with `dvc repro`, or give a "
+                        "folder such as models/generators/lambda-0.1.") from None
+    except (ValidationError, UnicodeDecodeError):
+        raise UserError(f"{file} is not a model card that this version reads; take the model from its registry or "
+                        "train it again.") from None
+
+
+def weights_of(folder: Path, card: ModelCard) -> Path:
+    """The weights beside `card`. Raises UserError if they are missing or are not those that it names."""
+    weights = folder / "model.safetensors"
+    if not weights.is_file():
+        raise UserError(f"{weights} is missing; take the model from its registry or train it again.")
+    if sha256_of(weights) != card.sha256:
+        raise UserError(f"{weights} is not the file that model.json beside it names (its SHA-256 differs); copy the "
+                        "model again or train it again.")
+    return weights

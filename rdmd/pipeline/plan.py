@@ -1,0 +1,155 @@
+"""From settings and the files at hand to training runs."""
+
+from pathlib import Path
+
+from rdmd import config
+from rdmd.domains.manifest import read_manifest
+from rdmd.errors import UserError
+from rdmd.files import sha256_of
+from rdmd.pipeline.cost_weights import cost_weights
+from rdmd.pipeline.layout import Layout
+from rdmd.pipeline.model_card import read_card, weights_of
+from rdmd.training.folder import RunFolder
+from rdmd.training.spec import (
+    BASELINE_CODE,
+    TRAINING_CODE,
+    DistillRun,
+    DomainClassifierRun,
+    NeuralOTRun,
+    Shards,
+    Start,
+    TeacherRun,
+    TrainingRun,
+    Weights,
+    training_code_digest,
+)
+
+
+def read_training_code() -> None:
+    """Take the digests of the training code, which are kept, before threads ask for them: Python 3.11's parser fails
+    where two threads are in it at once (`SystemError: AST constructor recursion depth mismatch`)."""
+    training_code_digest(TRAINING_CODE)
+    training_code_digest(TRAINING_CODE + BASELINE_CODE)
+
+
+def plan_teacher(settings: config.Settings, layout: Layout) -> TeacherRun:
+    """The teacher's run. Raises UserError if the target's shards or the initial weights are missing."""
+    return TeacherRun(
+        experiment=settings.experiment,
+        seed=settings.seed,
+        sample_shape=settings.sample_shape,
+        network=settings.network,
+        target=_shards(layout, "target"),
+        precision=settings.launch.precision,
+        processes=settings.launch.processes,
+        settings=settings.teacher,
+        initial=_initial(settings.teacher.init),
+    )
+
+
+def chains(distill: config.Distill) -> list[list[float]]:
+    """The sweep's lambdas as chains: within one, each continues the generator before it; chains know nothing of each
+    other. A continued sweep is one chain, from the largest lambda down."""
+    if isinstance(distill.sweep, config.Continuation):
+        return [sorted(distill.lambdas, reverse=True)]
+    return [[lam] for lam in distill.lambdas]
+
+
+def plan_generator(settings: config.Settings, layout: Layout, lam: float, previous: RunFolder | None) -> DistillRun:
+    """The run of one lambda, continuing `previous`, which is finished, where one is given.
+
+    Raises UserError if shards, the teacher, the cost's weights or those to continue from are missing.
+    """
+    read_training_code()
+    card = read_card(layout.teacher)
+    if card.network != settings.network or card.sample_shape != settings.sample_shape:
+        raise UserError(f"{layout.teacher} holds another network than params.yaml describes; train the teacher first "
+                        "with `rdmd train-teacher`.")
+    teacher = Weights(path=weights_of(layout.teacher, card), sha256=card.sha256)
+    source, target = _shards(layout, "source"), _shards(layout, "target")
+    sweep = settings.distill.sweep
+    continued = previous is not None and isinstance(sweep, config.Continuation)
+    distill = settings.distill.model_copy(update={"steps": sweep.steps}) if continued else settings.distill
+    return DistillRun(
+        experiment=settings.experiment,
+        seed=settings.seed,
+        sample_shape=settings.sample_shape,
+        network=settings.network,
+        target=target,
+        precision=settings.launch.precision,
+        processes=settings.launch.processes,
+        settings=distill,
+        lam=lam,
+        source=source,
+        source_noise=domain.std if isinstance(domain := settings.domains.source, config.Noise) else None,
+        teacher=teacher,
+        start=_end_of(previous) if previous is not None else None,
+        cost_weights=cost_weights(settings, layout),
+    )
+
+
+def plan_refined(settings: config.Settings, layout: Layout, lam: float, coarse: RunFolder) -> DistillRun:
+    """The last run of one lambda, as `distill.refine` has it, which continues `coarse`. As `plan_generator`."""
+    refine = settings.distill.refine
+    assert refine is not None, "there is nothing to refine by"
+    run = plan_generator(settings, layout, lam, coarse)
+    changed = {name: getattr(refine, name) for name in type(refine).model_fields}
+    return run.model_copy(update={"settings": settings.distill.model_copy(update=changed | {"refine": None})})
+
+
+def plan_baselines(settings: config.Settings, layout: Layout) -> list[TrainingRun]:
+    """What the configured baselines need trained, the teacher of the target apart: a teacher of the source (DDIB), the
+    domain classifier (EGSDE), a map for every weight (neural OT). Raises UserError if shards are missing."""
+    read_training_code()
+    given = settings.baselines
+    source, target = _shards(layout, "source"), _shards(layout, "target")
+    common = {
+        "experiment": settings.experiment,
+        "seed": settings.seed,
+        "sample_shape": settings.sample_shape,
+        "network": settings.network,
+        "precision": settings.launch.precision,
+        "processes": settings.launch.processes,
+    }
+    runs: list[TrainingRun] = []
+    if given.ddib is not None:
+        initial = _initial(settings.teacher.init)
+        runs.append(TeacherRun(domain="source", target=source, settings=settings.teacher, initial=initial, **common))
+    if given.egsde is not None:
+        training, noise = given.egsde.classifier, settings.teacher.noise
+        runs.append(DomainClassifierRun(source=source, target=target, settings=training, noise=noise, **common))
+    if given.neural_ot is not None:
+        runs += [
+            NeuralOTRun(source=source, target=target, settings=given.neural_ot, cost_weight=weight, **common)
+            for weight in given.neural_ot.cost_weights
+        ]
+    return runs
+
+
+def _end_of(folder: RunFolder) -> Start:
+    """Where a finished run ended."""
+    result = folder.result()
+    if result is None or result.fake_sha256 is None or not folder.fake_weights.is_file():
+        raise UserError(f"{folder.path} holds no whole generator and fake denoiser to continue from; delete it and "
+                        "repeat the command to train it anew.")
+    run = folder.read_run()
+    before = run.start.seconds_before if isinstance(run, DistillRun) and run.start is not None else 0.0
+    return Start(
+        seconds_before=before + result.train_seconds,
+        generator=Weights(path=folder.weights, sha256=result.sha256),
+        fake=Weights(path=folder.fake_weights, sha256=result.fake_sha256),
+    )
+
+
+def _shards(layout: Layout, domain: str) -> Shards:
+    folder = layout.shards / domain
+    return Shards(path=folder, digest=read_manifest(folder).digest)
+
+
+def _initial(path: Path | None) -> Weights | None:
+    if path is None:
+        return None
+    if not path.is_file():
+        raise UserError(f"params.yaml: teacher.init is {path}, which is not a file; give a safetensors file (see "
+                        "`rdmd convert-edm --help`), or null to train from scratch.")
+    return Weights(path=path, sha256=sha256_of(path))

@@ -1,0 +1,120 @@
+"""Files in, files out: `rdmd translate MODEL IN OUT`. The translating itself is that of the served model."""
+
+import sys
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from rdmd.domains.readers.pictures import SUFFIXES, UnreadableError, decode
+from rdmd.errors import UserError
+from rdmd.files import replacing
+from rdmd.serving.model import BATCH, Model, translate_pictures, translate_points
+from rdmd.serving.request import as_points
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a folder: pictures written, and those that could not be read, by name and reason."""
+
+    written: int
+    broken: list[tuple[str, str]]
+
+
+def translate_path(model: Model, given: Path, out: Path) -> Outcome:
+    """Translate one picture to the file `out`, or every picture below a folder into the folder `out` as PNG, under
+    the same relative names. Points models take and give `.npy` files of shape (N, 2).
+
+    Raises UserError if `given` is missing or holds nothing to translate, or if results would overwrite it.
+    """
+    if not given.exists():
+        raise UserError(f"{given} does not exist; give a picture or a folder of pictures.")
+    if out.resolve() == given.resolve():
+        raise UserError(f"{out} is the input itself; give another place for the result.")
+    if model.of_points:
+        return _translate_points(model, given, out)
+    if given.is_file():
+        return _translate_file(model, given, out)
+    if out.is_file():
+        raise UserError(f"{out} is a file, but {given} is a folder; give a folder for the results.")
+    return _translate_folder(model, given, out)
+
+
+def _translate_file(model: Model, given: Path, out: Path) -> Outcome:
+    target = out / f"{given.stem}.png" if out.is_dir() or not out.suffix else out
+    if target.resolve() == given.resolve():
+        raise UserError(f"{target} is the input itself; give another place for the result.")
+    if target.suffix.lower() not in SUFFIXES:
+        raise UserError(f"{target} has no picture's ending; use .png, .jpg or .webp.")
+    picture = _read(given)
+    if isinstance(picture, str):
+        raise UserError(f"{given} is not a picture that can be read ({picture}); give a jpg, png, webp or bmp file.")
+    _save(translate_pictures(model, [picture])[0], target)
+    return Outcome(1, [])
+
+
+def _translate_folder(model: Model, given: Path, out: Path) -> Outcome:
+    inside = out.resolve()
+    names = sorted(
+        path.relative_to(given)
+        for path in given.rglob("*")
+        if path.suffix.lower() in SUFFIXES and path.is_file() and not path.resolve().is_relative_to(inside)
+    )
+    if not names:
+        raise UserError(f"{given} holds no pictures (jpg, png, webp, bmp, tif, gif); give another folder.")
+    endings = {name: name.with_suffix(".png") for name in names}
+    # a.jpg and a.webp would both become a.png
+    taken = list(endings.values())
+    targets = {n: t if taken.count(t) == 1 else n.with_name(f"{n.name}.png") for n, t in endings.items()}
+    broken: list[tuple[str, str]] = []
+    with tqdm(total=len(names), desc="translate", unit="image", disable=not sys.stderr.isatty()) as bar:
+        for start in range(0, len(names), BATCH):
+            chosen = names[start : start + BATCH]
+            pictures = {name: _read(given / name) for name in chosen}
+            broken += [(str(name), reason) for name, reason in pictures.items() if isinstance(reason, str)]
+            good = {name: picture for name, picture in pictures.items() if not isinstance(picture, str)}
+            if good:
+                for name, result in zip(good, translate_pictures(model, list(good.values())), strict=True):
+                    _save(result, out / targets[name])
+            bar.update(len(chosen))
+    return Outcome(len(names) - len(broken), broken)
+
+
+def _read(path: Path) -> np.ndarray | str:
+    """A picture, or the reason why there is none."""
+    try:
+        with path.open("rb") as file:
+            return decode(file)
+    except UnreadableError as error:
+        return str(error)
+    except OSError as error:
+        return error.strerror or "cannot be read"
+
+
+def _save(picture: np.ndarray, path: Path) -> None:
+    image = Image.fromarray(picture)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        image.save(file, format=Image.registered_extensions()[path.suffix.lower()])
+
+
+def _translate_points(model: Model, given: Path, out: Path) -> Outcome:
+    (dims,) = model.sample_shape
+    points = _read_points(given, dims)
+    if points is None:
+        raise UserError(f"{given} is not a .npy file of finite numbers of shape (N, {dims}), which this model of points"
+                        " takes; save one with numpy.save.")
+    with replacing(out) as temporary, temporary.open("wb") as file:
+        np.save(file, translate_points(model, points))
+    return Outcome(len(points), [])
+
+
+def _read_points(path: Path, dims: int) -> np.ndarray | None:
+    """Points (N, dims) as float32; None if the file holds anything else."""
+    try:
+        values = np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile):
+        return None
+    return as_points(values, dims) if isinstance(values, np.ndarray) else None
