@@ -1,0 +1,288 @@
+"""What each `rdmd` command does. Heavy packages are imported by the command that needs them, so `--help` is quick."""
+
+import contextlib
+import json
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+
+from rdmd import config
+from rdmd.errors import UserError
+from rdmd.pipeline import experiments as files
+from rdmd.pipeline.layout import Layout
+from rdmd.progress import run_bar
+
+LAYOUT = Layout()
+
+
+def experiments(given: Namespace) -> None:
+    """List the experiments, marking the one in params.yaml."""
+    known = files.experiments()
+    width = max(len(experiment.name) for experiment in known)
+    current = config.PARAMS.read_bytes() if config.PARAMS.exists() else b""
+    for experiment in known:
+        mark = "*" if experiment.path.read_bytes() == current else " "
+        print(f"{mark} {experiment.name:<{width}}  {experiment.summary}")
+
+
+def use(given: Namespace) -> None:
+    """Put an experiment into params.yaml."""
+    chosen = files.use(given.name, given.force)
+    print(f"params.yaml is now {chosen.path}. Next: make repro (or: dvc repro).")
+
+
+def check(given: Namespace) -> None:
+    """Check params.yaml and that what it names exists."""
+    settings = config.load()
+    for name, domain in _domains(settings).items():
+        if not domain.path.exists():
+            raise UserError(f"params.yaml: domains.{name}.path is {domain.path}, which does not exist; put your data "
+                            "there or correct the path.")
+    if settings.teacher.init is not None and not settings.teacher.init.is_file():
+        raise UserError(f"params.yaml: teacher.init is {settings.teacher.init}, which is not a file; give a "
+                        "safetensors file (see `rdmd convert-edm --help`), or null.")
+    cost = settings.distill.cost
+    # The pipeline's own features are made later.
+    given_one = isinstance(cost, config.LPIPS | config.FeatureCost) and cost.weights != config.FEATURES
+    if given_one and not cost.weights.exists():
+        raise UserError(f"params.yaml: distill.cost.weights is {cost.weights}, which does not exist; put the network "
+                        f"of the cost {cost.name!r} there or use another cost.")
+
+
+def preprocess(given: Namespace) -> None:
+    """Read domains and write their shards."""
+    from rdmd.domains.manifest import describe
+    from rdmd.domains.preprocess import preprocess as run
+
+    settings = config.load()
+    known = _domains(settings)
+    unknown = [name for name in given.domain if name not in known]
+    if unknown:
+        raise UserError(f"params.yaml has no domain {unknown[0]!r}; name one of {', '.join(known)}, or add it.")
+    for name in given.domain or known:
+        manifest = run(settings, name, LAYOUT.shards / name)
+        print(describe(manifest))
+
+
+def validate(given: Namespace) -> None:
+    """Check the shards with Great Expectations."""
+    from rdmd.domains.validation import validate as run
+
+    report = run(config.load(), LAYOUT.shards, LAYOUT.validation, LAYOUT.reports / "data_docs")
+    samples = sum(counts.train + counts.test for counts in report.domains.values())
+    print(f"{len(report.outcomes)} expectations hold on {samples} samples of {', '.join(report.domains)}; "
+          f"the pages are {LAYOUT.reports / 'data_docs' / 'index.html'}")
+
+
+def features(given: Namespace) -> None:
+    """Train the feature network."""
+    from rdmd.pipeline.features import train_features
+
+    print(train_features(config.load(), LAYOUT))
+
+
+def train_teacher(given: Namespace) -> None:
+    """Train the teacher, without Prefect and MLflow."""
+    from rdmd.pipeline import training
+    from rdmd.pipeline.launch import TrainingProcesses
+
+    folder = training.train_teacher(config.load(), LAYOUT, _bars, TrainingProcesses())
+    print(f"{LAYOUT.teacher} is {folder.path}")
+
+
+def distill(given: Namespace) -> None:
+    """Train the sweep, without Prefect and MLflow."""
+    from rdmd.pipeline import training
+    from rdmd.pipeline.launch import TrainingProcesses
+
+    settings = config.load()
+    training.train_sweep(settings, LAYOUT, _bars, TrainingProcesses())
+    print(f"{LAYOUT.generators} holds {len(settings.distill.lambdas)} generators")
+
+
+def train_baselines(given: Namespace) -> None:
+    """Train what the baselines need, without Prefect and MLflow."""
+    from rdmd.pipeline.baselines import train_baselines as run
+    from rdmd.pipeline.launch import TrainingProcesses
+
+    folders = run(config.load(), LAYOUT, _bars, TrainingProcesses())
+    print(f"{LAYOUT.baselines} holds {len(folders)} trained networks")
+
+
+def evaluate(given: Namespace) -> None:
+    """Evaluate everything, without Prefect and MLflow."""
+    from rdmd.pipeline.evaluation import evaluate as run
+
+    run(config.load(), LAYOUT)
+    summary(given)
+
+
+def summary(given: Namespace) -> None:
+    """Show the table, and where the rest is."""
+    from rdmd.evaluation.metrics_file import read_metrics
+    from rdmd.evaluation.table import format_table
+
+    if not LAYOUT.metrics.exists():
+        raise UserError(f"{LAYOUT.metrics} does not exist yet; run `make repro` (or `dvc repro`) first.")
+    print(format_table(read_metrics(LAYOUT.metrics)))
+    print(f"\nreport     {LAYOUT.reports / 'index.html'}")
+    if not LAYOUT.registry.exists():
+        return
+    uri = _champion()
+    if uri is None:
+        print("champion   none: a generator from noise does not translate")
+        return
+    print(f"champion   {uri}")
+    refused = json.loads(LAYOUT.registry.read_text(encoding="utf-8")).get("refused")
+    if refused is not None:
+        print(f"           stays, since this sweep's was refused: {refused['reason']}")
+    print(f"translate  rdmd translate {uri} IN OUT")
+    print("serve      make serve")
+    print("look       make ui")
+
+
+def registry(given: Namespace) -> None:
+    """List, explain, promote or roll back what is registered."""
+    try:
+        from flows.registry_command import COMMANDS
+    except ImportError as error:
+        raise UserError(f"`rdmd registry` needs the package {error.name}, which is missing here; build the environment "
+                        "with `make venv`.") from None
+    COMMANDS[given.action](given)
+
+
+def translate(given: Namespace) -> None:
+    """Translate pictures."""
+    from rdmd.pipeline.layout import use_local_tracking
+    from rdmd.pipeline.model_source import open_generator
+    from rdmd.pipeline.translate import Model, translate_path
+
+    use_local_tracking()
+    device = _device(given.device)
+    generator, shape, fit = open_generator(given.model, device)
+    outcome = translate_path(Model(generator, shape, fit, device), given.given, given.out)
+    if outcome.broken:
+        name, reason = outcome.broken[0]
+        total = len(outcome.broken) + outcome.written
+        raise UserError(f"{len(outcome.broken)} of {total} pictures in {given.given} could not be read and were "
+                        f"left out (the first: {name}: {reason}); mend or remove "
+                        f"them; {outcome.written} are in {given.out}.")
+    print(f"{outcome.written} written to {given.out}")
+
+
+def serve(given: Namespace) -> None:
+    """Serve a registered model with MLflow."""
+    import os
+    import subprocess
+    import sys
+    from pathlib import Path
+
+    from rdmd.pipeline.layout import use_local_tracking
+    from rdmd.pipeline.store import check_registered
+
+    use_local_tracking()
+    model = given.model or _champion()
+    if model is None:
+        raise UserError(f"{LAYOUT.registry} names no champion, since a generator from noise does not translate; give "
+                        "a model of another experiment.")
+    check_registered(model)
+    command = ["models", "serve", "--model-uri", model, "--env-manager", "local", "--host", given.host,
+               "--port", str(given.port)]
+    print(f"serving {model} at http://{given.host}:{given.port}/invocations; Ctrl-C stops it")
+    # MLflow starts its server by name, which is found only where this environment is activated.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    status = subprocess.run(
+        [sys.executable, "-m", "mlflow", *command], env=os.environ | {"PATH": path}, check=False
+    ).returncode
+    if status:
+        raise UserError(f"MLflow could not serve {model} (status {status}); its own message is above.")
+
+
+def export(given: Namespace) -> None:
+    """Write a generator as an ONNX file."""
+    import torch
+
+    from rdmd.pipeline.layout import use_local_tracking
+    from rdmd.pipeline.model_source import open_generator
+    from rdmd.serving.export import export_onnx
+    from rdmd.serving.model import Model
+
+    use_local_tracking()
+    device = torch.device("cpu")
+    generator, shape, fit = open_generator(given.model, device)
+    difference = export_onnx(Model(generator, shape, fit, device), given.out)
+    unit = "" if len(shape) == 1 else " of 255"
+    print(f"{given.out} written; on random samples it differs from torch by at most {difference:.2g}{unit}")
+
+
+def convert_edm(given: Namespace) -> None:
+    """Convert a published EDM pickle."""
+    from rdmd.networks.convert_edm import convert
+
+    print(f"{convert(given.pickle, given.out)} tensors written to {given.out}; set teacher.init to it")
+
+
+def dry_run(given: Namespace) -> None:
+    """Run an experiment's stages for a few steps, and estimate the whole."""
+    import tempfile
+    from pathlib import Path
+
+    from rdmd.dry_run.stages import dry_run as run
+
+    settings = config.load(files.find(given.name).path)
+    if given.keep is not None and given.keep.exists() and (not given.keep.is_dir() or any(given.keep.iterdir())):
+        raise UserError(f"--keep {given.keep} is not an empty folder; name a new or an empty one.")
+    print(f"DRY RUN of {given.name}: generated pictures, random weights, a few steps. Its metrics and models mean "
+          "nothing; only that every stage runs, its times and its memory do.", flush=True)
+    with contextlib.ExitStack() as stack:
+        root = given.keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rdmd-dry-run-")))
+        root.mkdir(parents=True, exist_ok=True)
+        found = run(settings, root, lambda line: print(line, flush=True), _bars)
+        print(f"every stage ran: {len(found.metrics.rows)} rows, report and figures")
+        print(found.estimate)
+        if given.keep:
+            print(f"all of it is in {given.keep}")
+
+
+def doctor(given: Namespace) -> None:
+    """Say what this machine has."""
+    from rdmd.doctor import examine
+
+    findings = examine(LAYOUT)
+    for finding in findings:
+        print(f"{finding.verdict:<5} {finding.subject:<12} {finding.text}")
+    failing = [finding.subject for finding in findings if finding.verdict == "FAIL"]
+    if failing:
+        raise UserError(f"the pipeline would fail here: {', '.join(failing)}; the lines above say how to mend it.")
+
+
+def _champion() -> str | None:
+    """The URI of the registered champion; None where the experiment registers nothing."""
+    if not LAYOUT.registry.exists():
+        raise UserError(f"{LAYOUT.registry} does not exist, so nothing is registered yet; run `make repro` (or "
+                        "`dvc repro`) first.")
+    try:
+        champion = json.loads(LAYOUT.registry.read_text(encoding="utf-8"))["champion"]
+        return None if champion is None else str(champion)
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{LAYOUT.registry} is damaged; make it again with `dvc repro -f register`.") from None
+
+
+@contextlib.contextmanager
+def _bars(folder: "object", run: "object") -> Iterator[Callable[[list], None]]:
+    from rdmd.training.spec import run_name
+
+    with run_bar(run_name(run), run.settings.steps) as bar:
+        yield bar.follow
+
+
+def _domains(settings: config.Settings) -> dict[str, config.Domain]:
+    """The domains that this experiment has, by name."""
+    return {name: domain for name in config.Domains.model_fields if (domain := getattr(settings.domains, name))}
+
+
+def _device(name: str) -> "torch.device":  # noqa: F821
+    import torch
+
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda, but torch finds no CUDA device here; use --device cpu, or see `rdmd doctor`.")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")

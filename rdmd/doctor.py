@@ -1,0 +1,157 @@
+"""What this machine has, and what would fail on it: `rdmd doctor`."""
+
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Literal
+from urllib.parse import urlsplit
+
+from rdmd import config
+from rdmd.errors import UserError
+from rdmd.pipeline.layout import Layout, use_local_tracking
+from rdmd.pipeline.store import check_sqlite, sqlite_file
+
+GIB = 2**30
+# Measured: the digits experiment peaks under 4 GiB, and its runs, caches and store take well under 1 GiB.
+MEMORY_NEEDED = 4 * GIB
+DISK_NEEDED = 2 * GIB
+PIPELINE_PACKAGES = ("torch", "accelerate", "webdataset", "dvc", "prefect", "mlflow", "great-expectations")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line: what was looked at, whether it would do, and what to do about it."""
+
+    verdict: Literal["ok", "warn", "FAIL"]
+    subject: str
+    text: str
+
+
+def examine(layout: Layout) -> list[Finding]:
+    """Look at the interpreter, packages, device, memory, disk, settings, data and stores."""
+    looks: list[Callable[[], list[Finding]]] = [
+        _python, _packages, _device, _memory, lambda: _disk(layout), lambda: _settings(), lambda: _domains(layout),
+        _mlflow, _prefect,
+    ]
+    return [finding for look in looks for finding in look()]
+
+
+def _python() -> list[Finding]:
+    fits = (3, 11) <= sys.version_info[:2] < (3, 14)
+    text = f"{platform.python_version()} on {platform.platform(terse=True)}"
+    return [Finding("ok" if fits else "FAIL", "python", text if fits else f"{text}; 3.11 to 3.13 is needed")]
+
+
+def _packages() -> list[Finding]:
+    found, missing = [], []
+    for name in PIPELINE_PACKAGES:
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            missing.append(name)
+    findings = [Finding("ok", "packages", ", ".join(found))]
+    if missing:
+        findings.append(Finding("FAIL", "packages", f"missing: {', '.join(missing)}; run `make .venv`"))
+    return findings
+
+
+def _device() -> list[Finding]:
+    import torch
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    findings = [Finding("ok", "cpu", f"{cores} cores, {torch.get_num_threads()} torch threads")]
+    for i in range(torch.cuda.device_count()):
+        free, total = torch.cuda.mem_get_info(i)
+        name = torch.cuda.get_device_name(i)
+        findings.append(Finding("ok", "gpu", f"{name}, {free / GIB:.0f} of {total / GIB:.0f} GiB free"))
+    if not torch.cuda.device_count():
+        findings.append(Finding("ok", "gpu", "none; digits and swissroll run on the CPU, 64x64 pictures want a GPU"))
+    return findings
+
+
+def _memory() -> list[Finding]:
+    import psutil
+
+    memory = psutil.virtual_memory()
+    enough = memory.available >= MEMORY_NEEDED
+    text = f"{memory.available / GIB:.1f} of {memory.total / GIB:.1f} GiB available"
+    return [Finding("ok" if enough else "warn", "memory",
+                    text if enough else f"{text}; set launch.parallel to 1 if runs are killed")]
+
+
+def _disk(layout: Layout) -> list[Finding]:
+    free = shutil.disk_usage(layout.root).free
+    enough = free >= DISK_NEEDED
+    text = f"{free / GIB:.1f} GiB free here"
+    writable = os.access(layout.root, os.W_OK)
+    findings = [Finding("ok" if enough else "FAIL", "disk",
+                        text if enough else f"{text}; digits needs {DISK_NEEDED // GIB} GiB, free some")]
+    if not writable:
+        findings.append(Finding("FAIL", "disk", "this folder is not writable; change its permissions"))
+    return findings
+
+
+def _settings() -> list[Finding]:
+    try:
+        settings = config.load()
+    except UserError as error:
+        return [Finding("FAIL", "params.yaml", str(error))]
+    findings = [Finding("ok", "params.yaml", f"experiment {settings.experiment}, "
+                                             f"lambdas {', '.join(f'{lam:g}' for lam in settings.distill.lambdas)}")]
+    for name in config.Domains.model_fields:
+        domain = getattr(settings.domains, name)
+        if domain is not None and not domain.path.exists():
+            findings.append(Finding("FAIL", "data", f"domains.{name}.path {domain.path} does not exist; put your data "
+                                                    "there or correct the path"))
+    return findings
+
+
+def _domains(layout: Layout) -> list[Finding]:
+    from rdmd.domains.manifest import describe, read_manifest
+
+    findings = []
+    for folder in sorted(path for path in layout.shards.glob("*") if path.is_dir()):
+        try:
+            findings.append(Finding("ok", "shards", describe(read_manifest(folder))))
+        except UserError as error:
+            findings.append(Finding("warn", "shards", str(error)))
+    return findings or [Finding("ok", "shards", "none yet; `rdmd preprocess` makes them")]
+
+
+def _mlflow() -> list[Finding]:
+    use_local_tracking()
+    return [_store("mlflow", os.environ["MLFLOW_TRACKING_URI"], "MLFLOW_TRACKING_URI")]
+
+
+def _prefect() -> list[Finding]:
+    uri = os.environ.get("PREFECT_API_URL")
+    if uri is None:
+        return [Finding("ok", "prefect", "no PREFECT_API_URL; each stage starts a server of its own")]
+    return [_store("prefect", uri, "PREFECT_API_URL")]
+
+
+def _store(subject: str, uri: str, variable: str) -> Finding:
+    """Whether a store answers: an HTTP server by a connection, SQLite by its file."""
+    import socket
+
+    parts = urlsplit(uri)
+    if parts.scheme in ("http", "https"):
+        try:
+            with socket.create_connection((parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)), 5):
+                return Finding("ok", subject, f"{uri} answers")
+        except OSError as error:
+            return Finding("FAIL", subject, f"{uri} does not answer ({error.strerror or error}); start it or correct "
+                                            f"{variable}")
+    file = sqlite_file(uri)
+    if file is not None:
+        try:
+            check_sqlite(uri)
+        except UserError as error:
+            return Finding("FAIL", subject, str(error))
+        state = f", {file.stat().st_size / 2**20:.1f} MiB" if file.exists() else " will be made"
+        return Finding("ok", subject, f"{file}{state}")
+    return Finding("ok", subject, f"{uri} (not looked at)")

@@ -1,0 +1,79 @@
+"""Fixtures that several test files share: tiny experiments, and a project folder to run them in."""
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+# Tests leave the user's servers and histories alone. This comes before Prefect and MLflow read their settings.
+for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
+    os.environ.pop(name, None)
+os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="rdmd-test-prefect-")
+
+from flows import environment  # noqa: E402, F401 (the rest of that environment)
+
+ROOT = Path(__file__).parents[1]
+Change = Callable[[dict], None]
+
+# Runs are compared bit for bit, and tests run beside each other: one thread for each.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def params(experiment: str, change: Change) -> str:
+    """The text of a shipped experiment with some settings changed."""
+    settings = yaml.safe_load((ROOT / "experiments" / f"{experiment}.yaml").read_text(encoding="utf-8"))
+    change(settings)
+    return yaml.safe_dump(settings, sort_keys=False)
+
+
+def tiny_points(settings: dict) -> None:
+    """Swissroll in seconds: few points, a small network, few steps."""
+    for name in ("source", "target"):
+        settings["domains"][name] |= {"train": 2000, "test": 1000}
+    settings["validation"] = {"min_train": 100, "min_test": 100}
+    settings["network"] |= {"width": 32}
+    settings["teacher"] |= {"steps": 60, "checkpoint_every": 20, "log_every": 10, "sample_every": 30}
+    settings["distill"] |= {
+        "lambdas": [0.05, 0.5], "steps": 40, "checkpoint_every": 10, "log_every": 10, "sample_every": 20
+    }
+    settings["evaluate"] |= {"n_source": 300, "n_reference": 300, "n_transport": 200, "projections": 32}
+    settings["baselines"] = {"sdedit": {"sigmas": [1.0], "steps": 4}}
+
+
+def tiny_digits(settings: dict) -> None:
+    """Digits in a minute: one copy a scan, a thin network, few steps."""
+    for domain in settings["domains"].values():
+        domain |= {"train_copies": 2, "test_copies": 2}
+    settings["validation"] = {"min_train": 50, "min_test": 20}
+    settings["network"] |= {"model_channels": 8}
+    settings["teacher"] |= {"steps": 40, "checkpoint_every": 20, "sample_every": 20}
+    settings["distill"] |= {"lambdas": [0.05, 0.5], "steps": 30, "checkpoint_every": 5, "sample_every": 15}
+    settings["evaluate"] |= {"n_source": 64, "n_reference": 70, "bootstrap": 20}
+    settings["evaluate"]["features"] |= {"steps": 40, "dim": 16}
+    settings["baselines"] = {"sdedit": {"sigmas": [1.0], "steps": 3}}
+
+
+def trained_baselines(settings: dict) -> None:
+    """The baselines that train something, in a few steps each."""
+    cadence = {"steps": 10, "batch": 16, "checkpoint_every": 5, "log_every": 5, "sample_every": 10}
+    settings["baselines"] |= {
+        "egsde": {
+            "sigmas": [0.5, 2.0], "repel": [0.0, 10.0], "attract": [1.0], "factor": 2, "steps": 3,
+            "classifier": dict(cadence),
+        },
+        "ddib": {"steps": [2, 3]},
+        "neural_ot": {"cost_weights": [0.5], "map_steps": 2, "r1": 0.1} | cadence,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def points_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with tiny swissroll settings and what its `path` keys name, which is also the current folder."""
+    (tmp_path / "params.yaml").write_text(params("swissroll", tiny_points), encoding="utf-8")
+    for name in ("rdmd", "flows", "mlflow", "experiments"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
