@@ -1,0 +1,41 @@
+"""The environment that Prefect and MLflow need, set before either is imported.
+
+Nothing is overridden: what the user has set stays.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+DEBUG = "--debug"
+ROOT = Path(os.environ.get("DVC_ROOT") or Path.cwd()).resolve()
+STORE = ROOT / "mlflow" / "store"
+
+_DEFAULTS = {
+    "DO_NOT_TRACK": "true",
+    "DVC_NO_ANALYTICS": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "GX_ANALYTICS_ENABLED": "false",
+    # A flow without a server starts one of its own, which takes longer than Prefect's 20 s on a busy laptop.
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "90",
+    "PREFECT_HOME": str(ROOT / ".prefect"),
+    # The terminal shows bars and one sentence; the UI shows every log line. `--debug` shows all here as well.
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    "MLFLOW_TRACKING_URI": f"sqlite:///{STORE / 'mlflow.db'}",
+    # A store that does not answer is reported within seconds, not after minutes of retries.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    # The UI would start workers for jobs that nothing here asks for, and leave them behind.
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+
+
+def prepare() -> None:
+    """Set what is not set yet."""
+    if DEBUG in sys.argv:
+        os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "DEBUG"
+    for name, value in _DEFAULTS.items():
+        os.environ.setdefault(name, value)

@@ -1,0 +1,72 @@
+"""The evaluating flow: `python -m flows.evaluate`. One task for every generator and baseline."""
+
+import sys
+
+from prefect import flow, task
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.cache_policies import NO_CACHE
+from tqdm import tqdm
+
+from flows.stage import run_stage
+from flows.tracking import open_record, record_evaluation, sweep_run
+from flows.watch import digests
+from rdmd import config
+from rdmd.evaluation.evaluator import EvaluationTask
+from rdmd.evaluation.labels import row_labels
+from rdmd.evaluation.row import Metrics
+from rdmd.evaluation.table import format_table
+from rdmd.evaluation.translator import NamedTranslator
+from rdmd.pipeline.evaluation import Evaluated, evaluate_one, evaluation_task, write_evaluation
+from rdmd.pipeline.layout import Layout
+from rdmd.pipeline.translators import translators
+
+
+@task(cache_policy=NO_CACHE, persist_result=False, task_run_name="{name}")
+def measure(name: str, translator: NamedTranslator, judged_on: EvaluationTask) -> Evaluated:
+    """Translate the test sources with one method and measure the result."""
+    return evaluate_one(translator, judged_on)
+
+
+@task(cache_policy=NO_CACHE, persist_result=False)
+def report(
+    settings: config.Settings, layout: Layout, judged_on: EvaluationTask, evaluated: list[Evaluated]
+) -> Metrics:
+    """Write reports/ and record it in MLflow and among Prefect's artifacts."""
+    metrics = write_evaluation(settings, layout, judged_on, evaluated)
+    record = open_record(settings.experiment)
+    record_evaluation(record, sweep_run(record, settings, digests(layout)), metrics, layout)
+    labels = row_labels(metrics.rows)
+    create_table_artifact(
+        [{"method": label, "FID": row.fid, "SW2": row.sw2, "cost": row.cost, "NFE": row.nfe, "front": row.on_front}
+         for label, row in zip(labels, metrics.rows, strict=True)],
+        key="metrics",
+        description=f"{settings.experiment}: {metrics.n_source} sources, {metrics.n_reference} references",
+    )
+    create_markdown_artifact(f"```\n{format_table(metrics)}\n```", key="metrics-text")
+    return metrics
+
+
+@flow(name="evaluate", validate_parameters=False)
+def evaluate(settings: config.Settings, layout: Layout) -> Metrics:
+    """Every method on the test split, by the same evaluator; writes reports/."""
+    judged_on = evaluation_task(settings, layout)
+    every = list(translators(settings, layout, judged_on.device))
+    names = [_name(translator) for translator in every]
+    # One after another: each is timed, and would slow the others down.
+    with tqdm(total=len(every), desc="evaluate", unit="method", disable=not sys.stderr.isatty()) as bar:
+        evaluated = []
+        for name, one in zip(names, every, strict=True):
+            evaluated.append(measure(name, one, judged_on))
+            bar.update()
+    return report(settings, layout, judged_on, evaluated)
+
+
+def _name(translator: NamedTranslator) -> str:
+    if translator.lam is not None:
+        return f"{translator.method} lambda {translator.lam:g}"
+    dials = [f"{key} {value:g}" for key, value in translator.settings.items() if not isinstance(value, str)]
+    return " ".join([translator.method, *dials])
+
+
+if __name__ == "__main__":
+    run_stage(evaluate, __doc__ or "")

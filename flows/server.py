@@ -1,0 +1,118 @@
+"""A Prefect server for the length of one command: `python -m flows.server dvc repro`.
+
+Every flow without a server starts one of its own, which costs each stage about ten seconds; this one starts beside the
+first stages. Nothing is started where PREFECT_API_URL names a server already.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from flows.dvc_lock import mend
+from flows.environment import ROOT
+from rdmd.errors import UserError, reporting
+
+API = "PREFECT_API_URL"
+# Says to flows that the server named by PREFECT_API_URL may still be starting.
+STARTING = "RDMD_PREFECT_SERVER_STARTING"
+START_SECONDS = 90.0
+STOP_SECONDS = 10.0
+
+
+def end_blocks_on_sigterm() -> None:
+    """Let SIGTERM leave this process through its `with` blocks: by default it would leave the servers behind."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+
+
+def free_port() -> int:
+    """A TCP port on the loopback that nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def running(command: list[str], output: IO[bytes] | int | None = None) -> Iterator[subprocess.Popen[bytes]]:
+    """A server as a process group of its own, which a Ctrl-C does not reach and the end of the block ends."""
+    server = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, cwd=ROOT
+    )
+    try:
+        yield server
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGTERM)
+        try:
+            server.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(server.pid, signal.SIGKILL)
+
+
+def prefect_command(port: int) -> list[str]:
+    """Prefect's server on the loopback."""
+    return [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+
+
+@contextlib.contextmanager
+def prefect_server() -> Iterator[dict[str, str]]:
+    """Run a server on the loopback; gives the environment in which flows use it. It may still be starting."""
+    port = free_port()
+    log = Path(os.environ["PREFECT_HOME"]) / "server.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as output, running([*prefect_command(port), "--no-ui"], output):
+        yield os.environ | {API: f"http://127.0.0.1:{port}/api", STARTING: "1"}
+
+
+def wait_for_api() -> None:
+    """Return once the server that PREFECT_API_URL names answers; at once where none is named.
+
+    Raises UserError if it does not: at the first failure, or after 90 s where it was said to be starting.
+    """
+    api = os.environ.get(API)
+    if api is None:
+        return
+    deadline = time.monotonic() + (START_SECONDS if os.environ.get(STARTING) else 0.0)
+    while not _answers(api):
+        if time.monotonic() > deadline:
+            raise UserError(f"Prefect's server at {api} does not answer; start it (`prefect server start`), correct "
+                            f"{API}, or unset it to let each stage start its own.")
+        time.sleep(0.25)
+
+
+def _answers(api: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{api.rstrip('/')}/health", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError, ValueError):
+        return False
+
+
+def main(command: list[str]) -> int:
+    """Run a command with a server beside it; gives the command's exit status."""
+    mend(ROOT)
+    if os.environ.get(API):
+        return subprocess.run(command, check=False).returncode
+    end_blocks_on_sigterm()
+    with prefect_server() as environment:
+        child = subprocess.Popen(command, env=environment)
+        while True:
+            try:
+                return child.wait()
+            except KeyboardInterrupt:
+                # The terminal has sent the same Ctrl-C to the command, which stops by itself.
+                continue
+
+
+if __name__ == "__main__":
+    with reporting(debug=False):
+        sys.exit(main(sys.argv[1:]))
