@@ -1,0 +1,98 @@
+"""The model registry: a version for each generator on the front, its tags, and the aliases.
+
+Everything is rebuilt from files: `models/generators` and `reports/metrics.json`. A version is known by the SHA-256 of
+its weights, so registering twice adds nothing.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlflow
+from mlflow.entities import Run
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from flows import version_tags
+from flows.handoff import log_model
+from flows.tracking import FINGERPRINT, Record, find_run, git_commit
+from rdmd.evaluation.row import Metrics, Row
+from rdmd.pipeline.model_card import ModelCard
+from rdmd.selection.identity import Evaluation, evaluation_of
+
+WEIGHTS = "sha256"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A generator of the sweep: its files, and its row of the metrics."""
+
+    folder: Path
+    card: ModelCard
+    row: Row
+    metrics: Metrics
+
+    @property
+    def evaluation(self) -> Evaluation:
+        """What its row was measured on."""
+        return evaluation_of(self.metrics, self.card.source_digest or "", self.card.target_digest)
+
+
+def model_name(experiment: str) -> str:
+    """`rdmd-digits`."""
+    return f"rdmd-{experiment}"
+
+
+def numbers(row: Row) -> dict[str, float]:
+    """The realism and cost that the registry shows: FID for pictures, SW2 for points."""
+    known = {"fid": row.fid, "sw2": row.sw2, "cost": row.cost}
+    return {key: value for key, value in known.items() if value is not None}
+
+
+def register(record: Record, name: str, candidate: Candidate) -> ModelVersion:
+    """The version that holds the candidate's weights, made if there is none; its tags are those of this evaluation."""
+    found = find(record, name, candidate.card.sha256)
+    if found is None:
+        run = _run_of(record, candidate.card)
+        with mlflow.start_run(run_id=run.info.run_id):
+            source = log_model(name, candidate.folder, candidate.card, candidate.row, candidate.metrics)
+        found = record.client.create_model_version(name, source, run.info.run_id, tags={WEIGHTS: candidate.card.sha256})
+    tags = {
+        "lambda": f"{candidate.card.lam:g}",
+        "nfe": str(candidate.row.nfe),
+        "data_digest": f"{candidate.card.source_digest[:16]}-{candidate.card.target_digest[:16]}",
+        "git_commit": git_commit(),
+    }
+    version_tags.put_tags(record.client, found, tags)
+    return version_tags.put(record.client, found, candidate.row, candidate.evaluation)
+
+
+def ensure_model(record: Record, name: str, description: str) -> None:
+    """Make the registered model if there is none."""
+    try:
+        record.client.get_registered_model(name)
+    except MlflowException:
+        record.client.create_registered_model(name, description=description)
+
+
+def set_aliases(record: Record, name: str, aliases: dict[str, ModelVersion]) -> None:
+    """Point every alias to its version."""
+    for alias, chosen in aliases.items():
+        record.client.set_registered_model_alias(name, alias, chosen.version)
+
+
+def find(record: Record, name: str, sha256: str) -> ModelVersion | None:
+    """The newest version that holds the weights of this hash."""
+    found = record.client.search_model_versions(f"name = '{name}' AND tags.`{WEIGHTS}` = '{sha256}'")
+    return max(found, key=lambda one: int(one.version)) if found else None
+
+
+def _run_of(record: Record, card: ModelCard) -> Run:
+    """The MLflow run that trained the generator, or a new one that stands for it where training left no record."""
+    found = find_run(record, FINGERPRINT, card.run)
+    if found is not None:
+        return found
+    run = record.client.create_run(
+        record.experiment_id, run_name=f"lambda-{card.lam:g}", tags={FINGERPRINT: card.run, "rebuilt": "from files"}
+    )
+    record.client.set_terminated(run.info.run_id)
+    return record.client.get_run(run.info.run_id)

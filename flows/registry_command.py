@@ -1,0 +1,218 @@
+"""What `rdmd registry` does: list, explain, promote, roll back."""
+
+import json
+from argparse import Namespace
+from collections.abc import Callable
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion, RegisteredModel
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
+
+from flows import alias_history, champion, registered_sweep, version_tags
+from flows.champion import CHAMPION
+from flows.comparison import Contender, cells
+from flows.registry import model_name
+from flows.tracking import Record, open_record
+from rdmd import config
+from rdmd.errors import UserError
+from rdmd.evaluation.labels import realism_name
+from rdmd.pipeline.layout import Layout
+from rdmd.pipeline.store import asking_for
+from rdmd.selection.identity import Evaluation
+
+LAYOUT = Layout()
+
+
+def show(given: Namespace) -> None:
+    """A table of the versions, with their aliases and numbers."""
+    client, model = _asked(given)
+    versions = _versions(client, model)
+    rows = [version_tags.row_of(version) for version in versions]
+    evaluations = [version_tags.evaluation_of(version) for version in versions]
+    letters = {one: _letter(number) for number, one in enumerate(dict.fromkeys(filter(None, evaluations)))}
+    metric = next((realism_name(row) for row in rows if row.realism is not None), "FID")
+    table = [["version", "aliases", "lambda", f"{metric} [95%]", "cost ± 2 se", "s/sample", "measured on"]]
+    for version, row, evaluation in zip(versions, rows, evaluations, strict=True):
+        aliases = sorted(alias for alias, number in model.aliases.items() if number == version.version)
+        table.append([str(version.version), ", ".join(aliases), *cells(row), letters.get(evaluation, "?")])
+    widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
+    print(model.name)
+    for line in table:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    for evaluation, letter in letters.items():
+        print(f"{letter}: {evaluation.short}")
+
+
+def explain(given: Namespace) -> None:
+    """Why the champion is the champion: what was compared when it was promoted, and where the alias has been."""
+    client, model = _asked(given)
+    now = model.aliases.get(CHAMPION)
+    if now is None:
+        raise UserError(f"{model.name} has no champion; let the rule pick one with `rdmd registry promote`.")
+    version = client.get_model_version(model.name, now)
+    print(f"models:/{model.name}@{CHAMPION} is version {now}, lambda {version.tags.get('lambda', '–')}\n")
+    print(version.description or "Nothing was written down at its promotion; `rdmd registry promote` compares anew.")
+    print()
+    measured = version_tags.evaluation_of(version)
+    if measured is not None and measured.short not in (version.description or ""):
+        _, realism, cost, _ = cells(version_tags.row_of(version))
+        print(f"Its newest evaluation is another, on {measured.short}: {realism}, cost {cost}.\n")
+    for move in alias_history.moves(model, CHAMPION):
+        print(f"{move.at}  version {move.version}  by {move.by}")
+    if alias_history.set_by_a_person(model, CHAMPION):
+        print("A person set it, so that the rule leaves it; `rdmd registry promote` lets the rule decide again.")
+    refused = _refused(model)
+    if refused is not None:
+        print(f"The last sweep's choice, version {refused['version']}, was refused: {refused['reason']}.")
+
+
+def promote(given: Namespace) -> None:
+    """Make a version the champion: the one that is named, or else the rule's choice for the present sweep."""
+    by_hand = given.version is not None or given.lam is not None
+    if given.alias != CHAMPION and not by_hand:
+        raise UserError(f"--alias {given.alias} needs a version; name one, or give --lambda.")
+    settings = config.load()
+    if isinstance(settings.domains.source, config.Noise):
+        raise UserError("domains.source is noise, and a generator from noise is not registered; put an experiment that "
+                        "translates into params.yaml with `rdmd use`.")
+    if not by_hand:
+        _by_rule(open_record(settings.experiment), settings, given)
+        return
+    client, model = _asked(given)
+    version = _named(client, model, given)
+    if given.alias != CHAMPION:
+        alias_history.move(client, model, given.alias, version.version, "hand")
+        print(f"models:/{model.name}@{given.alias} is version {version.version}")
+        return
+    if given.reevaluate:
+        _measure_today(open_record(settings.experiment), settings, [model.aliases.get(CHAMPION), version.version])
+        version = client.get_model_version(model.name, version.version)
+    _by_hand(client, model, version, settings.register_)
+
+
+def rollback(given: Namespace) -> None:
+    """The champion before this one is the champion again."""
+    client, model = _asked(given)
+    known = {version.version for version in _versions(client, model)}
+    now = model.aliases.get(CHAMPION)
+    trail = alias_history.trail(alias_history.moves(model, CHAMPION))
+    if trail and trail[-1] != now:
+        trail.append(now)
+    earlier = [version for version in trail[:-1] if version in known and version != now]
+    if not earlier:
+        raise UserError(f"{model.name} has had no champion before this one; name a version: `rdmd registry promote "
+                        "VERSION` (`rdmd registry list` shows them).")
+    alias_history.move(client, model, CHAMPION, earlier[-1], "rollback")
+    print(f"models:/{model.name}@{CHAMPION} is version {earlier[-1]} again, and was version {now}; the rule leaves it "
+          "until `rdmd registry promote`")
+
+
+COMMANDS: dict[str, Callable[[Namespace], None]] = {
+    "list": show, "explain": explain, "promote": promote, "rollback": rollback,
+}
+
+
+def _by_rule(record: Record, settings: config.Settings, given: Namespace) -> None:
+    registered = registered_sweep.register_sweep(record, settings, LAYOUT)
+    if given.reevaluate:
+        _measure_today(record, settings, [registered.model.aliases.get(CHAMPION)], registered.evaluation)
+    decision = registered_sweep.crown(record, registered, settings.register_, over_a_person=True)
+    chosen = decision.chosen
+    if decision.refused is not None:
+        raise UserError(f"version {chosen.version.version} (lambda {chosen.row.lam:g}) is not promoted: "
+                        f"{decision.refused}; measure the champion on today's task with `rdmd registry promote "
+                        "--reevaluate`, or name a version.")
+    print(f"models:/{registered.model.name}@{CHAMPION} is version {chosen.version.version}, lambda {chosen.row.lam:g}; "
+          "`rdmd registry explain` says why")
+
+
+def _measure_today(
+    record: Record, settings: config.Settings, versions: list[str | None], today: Evaluation | None = None
+) -> None:
+    """Evaluate those versions on today's task that were not measured on it."""
+    from flows.reevaluation import reevaluate, todays_task
+
+    name = model_name(settings.experiment)
+    if today is None:
+        today = registered_sweep.register_sweep(record, settings, LAYOUT).evaluation
+    found = [record.client.get_model_version(name, version) for version in dict.fromkeys(filter(None, versions))]
+    old = [version for version in found if version_tags.evaluation_of(version) != today]
+    task = todays_task(settings, LAYOUT, today) if old else None
+    for version in old:
+        print(f"evaluating version {version.version} on today's task")
+        reevaluate(record.client, version, task, today)
+
+
+def _by_hand(client: MlflowClient, model: RegisteredModel, version: ModelVersion, rules: config.Register) -> None:
+    """Promote what a person named, and write down what it was comparable with."""
+    evaluation = version_tags.evaluation_of(version)
+    before = champion.incumbent(client, model)
+    alias_history.move(client, model, CHAMPION, version.version, "hand")
+    print(f"models:/{model.name}@{CHAMPION} is version {version.version}, by hand; the rule leaves it until "
+          "`rdmd registry promote`")
+    if evaluation is None:
+        print("it does not say what it was measured on, so it was compared with nothing")
+        return
+    footing = champion.before(client, model.name)
+    other = None if before is None else champion.incomparable(before, evaluation)
+    if other is not None:
+        footing += f" They were not compared: {other}."
+        print(f"not compared with the champion before: {other}")
+    alike = [
+        Contender(one, version_tags.row_of(one))
+        for one in _versions(client, model)
+        if version_tags.evaluation_of(one) == evaluation
+    ]
+    chosen = next(one for one in alike if one.version.version == version.version)
+    decision = champion.Decision(chosen, alike, evaluation, None)
+    champion.write_description(client, decision, rules, "Champion by hand.", footing)
+
+
+def _asked(given: Namespace) -> tuple[MlflowClient, RegisteredModel]:
+    """The registered model that the command is about. Raises UserError if there is none or no store."""
+    name = getattr(given, "model", None) or model_name(config.load().experiment)
+    with asking_for(f"models:/{name}"):
+        client = MlflowClient()
+        try:
+            return client, client.get_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+                raise
+    raise UserError(f"nothing is registered as {name} in {mlflow.get_tracking_uri()}; run `make repro`, or name "
+                    "another with --model.")
+
+
+def _versions(client: MlflowClient, model: RegisteredModel) -> list[ModelVersion]:
+    return sorted(client.search_model_versions(f"name = '{model.name}'"), key=lambda one: int(one.version))
+
+
+def _named(client: MlflowClient, model: RegisteredModel, given: Namespace) -> ModelVersion:
+    """The version of the number or the lambda that was given; of several of one lambda the newest."""
+    versions = _versions(client, model)
+    if given.version is not None:
+        found = [one for one in versions if int(one.version) == given.version]
+        asked = f"version {given.version}"
+    else:
+        found = [one for one in versions if version_tags.row_of(one).lam == given.lam]
+        asked = f"version of lambda {given.lam:g}"
+    if not found:
+        raise UserError(f"{model.name} has no {asked}; `rdmd registry list` shows what it has.")
+    return found[-1]
+
+
+def _refused(model: RegisteredModel) -> dict[str, object] | None:
+    """What the last registering stage refused, if that was of this model and has not become the champion since."""
+    try:
+        registered = json.loads(LAYOUT.registry.read_text(encoding="utf-8"))
+        refused = registered["refused"]
+        since = {int(move.version) for move in alias_history.moves(model, CHAMPION)}
+        same = registered["name"] == model.name and refused["version"] not in since
+        return refused if same and registered["aliases"][CHAMPION]["version"] == int(model.aliases[CHAMPION]) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _letter(number: int) -> str:
+    return chr(ord("A") + number) if number < 26 else f"#{number}"

@@ -1,0 +1,279 @@
+"""The registry's decisions in a real MLflow store: by rule, refused, re-evaluated, by hand, and back again."""
+
+import contextlib
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import mlflow
+import pytest
+import torch
+import yaml
+from mlflow import MlflowClient
+
+from flows.register import register_front, said_loudly
+from rdmd import config
+from rdmd.cli import main
+from rdmd.domains.manifest import read_manifest
+from rdmd.domains.preprocess import preprocess
+from rdmd.evaluation.metrics_file import write_metrics
+from rdmd.evaluation.row import FeaturesRecord, Metrics, Row
+from rdmd.files import sha256_of, write_json
+from rdmd.networks.build import build_denoiser, save_weights
+from rdmd.pipeline.layout import Layout
+from rdmd.pipeline.model_card import ModelCard, write_model
+from rdmd.training.spec import lambda_name
+from tests.conftest import ROOT, params, tiny_points
+
+NAME = "rdmd-swissroll"
+# (cost, SW2) by lambda: three points of a front whose knee is the middle one.
+SWEEP = {0.5: (0.10, 0.90), 0.2: (0.20, 0.30), 0.05: (0.80, 0.25)}
+Said = Callable[..., str]
+
+
+@dataclass
+class Project:
+    """A project in the current folder with shards, whose sweep is made up: random weights and chosen numbers."""
+
+    layout: Layout = field(default_factory=Layout)
+
+    @property
+    def settings(self) -> config.Settings:
+        return config.load()
+
+    def train(self, sweep: dict[float, tuple[float, float]], generation: int = 0, n_source: int = 300) -> None:
+        """Put generators and their metrics there. Another `generation` has other weights."""
+        rows = []
+        for lam, (cost, sw2) in sweep.items():
+            run = f"{generation}-{lam:g}"
+            self._save(lam, run, seed=hash((generation, lam)) % 2**31)
+            rows.append(Row(method="rdmd", lam=lam, run=run, nfe=1, cost=cost, cost_se=0.001, sw2=sw2,
+                            sw2_ci=(sw2 - 0.01, sw2 + 0.01), seconds_per_image=0.001))
+        write_metrics(
+            Metrics("swissroll", self.settings.seed, FeaturesRecord("none", None, 2), n_source, 300, rows),
+            self.layout.metrics,
+        )
+
+    def _save(self, lam: float, run: str, seed: int) -> None:
+        torch.manual_seed(seed)
+        denoiser = build_denoiser(self.settings.network, (2,))
+        with torch.no_grad():
+            for weight in denoiser.parameters():
+                weight.add_(torch.randn_like(weight), alpha=0.05)
+        weights = Path("weights.safetensors")
+        save_weights(denoiser, weights)
+        card = ModelCard(
+            kind="generator", experiment="swissroll", network=self.settings.network, sample_shape=(2,), fit="crop",
+            sigma_init=1.0, lam=lam, run=run, train_seconds=1.0, trained_on="CPU", sha256=sha256_of(weights),
+            source_digest=self._digest("source"), target_digest=self._digest("target"),
+        )
+        write_model(self.layout.generators / lambda_name(lam), card, weights)
+
+    def _digest(self, name: str) -> str:
+        return read_manifest(self.layout.shards / name).digest
+
+    def read_data(self) -> None:
+        for name in ("source", "target"):
+            preprocess(self.settings, name, self.layout.shards / name)
+
+    def set(self, **sections: object) -> None:
+        """Change params.yaml."""
+        file = Path("params.yaml")
+        file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | sections, sort_keys=False))
+
+    def register(self) -> dict:
+        """What the stage does, without Prefect."""
+        registered = register_front.fn(self.settings, self.layout)
+        write_json(self.layout.registry, registered)
+        return registered
+
+
+@contextlib.contextmanager
+def inside(folder: Path) -> Iterator[Project]:
+    """A project in `folder`, which is the current one meanwhile, with the store below it."""
+    uri, before = f"sqlite:///{folder / 'store' / 'mlflow.db'}", mlflow.get_tracking_uri()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("MLFLOW_TRACKING_URI", uri)
+        mlflow.set_tracking_uri(uri)
+        try:
+            yield Project()
+        finally:
+            mlflow.set_tracking_uri(before)
+
+
+@pytest.fixture(scope="module")
+def registered_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project whose sweep is registered. Its copies share its models, which MLflow names by absolute paths."""
+    folder = tmp_path_factory.mktemp("registry")
+    (folder / "params.yaml").write_text(params("swissroll", tiny_points), encoding="utf-8")
+    for name in ("rdmd", "mlflow"):
+        (folder / name).symlink_to(ROOT / name)
+    with inside(folder) as made:
+        made.read_data()
+        made.train(SWEEP)
+        made.register()
+    return folder
+
+
+@pytest.fixture
+def project(registered_once: Path, tmp_path: Path) -> Iterator[Project]:
+    folder = tmp_path / "project"
+    shutil.copytree(registered_once, folder, symlinks=True)
+    with inside(folder) as made:
+        yield made
+
+
+@pytest.fixture
+def rdmd(capsys: pytest.CaptureFixture[str]) -> Said:
+    """Runs a command; gives what it said, on stdout if it succeeds and on stderr if it does not."""
+
+    def run(command: str, status: int = 0) -> str:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            main(command.split())
+        said = capsys.readouterr()
+        assert stopped.value.code == status, said.err
+        return said.err if status else said.out
+
+    return run
+
+
+def everything() -> object:
+    """All that the registry holds."""
+    client = MlflowClient()
+    model = client.get_registered_model(NAME)
+    versions = client.search_model_versions(f"name = '{NAME}'")
+    return (model.aliases, model.tags, model.last_updated_timestamp,
+            [(one.version, one.tags, one.description, one.last_updated_timestamp) for one in versions])
+
+
+def champion() -> str:
+    """The lambda of the champion."""
+    return MlflowClient().get_model_version_by_alias(NAME, "champion").tags["lambda"]
+
+
+def test_the_rule_decides_and_says_why_and_twice_is_once(project: Project, rdmd: Said):
+    registered = project.register()
+    assert registered["aliases"]["champion"]["lambda"] == 0.2
+    assert registered["refused"] is None
+    assert registered["rule"] == "knee of the front by intervals"
+    before = everything()
+    assert project.register() == registered
+    assert everything() == before
+
+    text = rdmd("registry explain")
+    assert "models:/rdmd-swissroll@champion is version 2, lambda 0.2" in text
+    assert "Champion by the rule: knee of the front by intervals." in text
+    assert "Measured on features none, 300 sources against 300 references, seed 0, data " in text
+    assert "| 2 | 0.2 | 0.300 [0.290, 0.310] | 0.200 ± 0.0020 | 0.00100 | champion, on the front |" in text
+    assert "| 1 | 0.5 | 0.900 [0.890, 0.910] | 0.100 ± 0.0020 | 0.00100 | on the front |" in text
+    assert "It is the first champion." in text
+
+    lines = rdmd("registry list").splitlines()
+    assert lines[1].split() == ["version", "aliases", "lambda", "SW2", "[95%]", "cost", "±", "2", "se", "s/sample",
+                                "measured", "on"]
+    assert [line.split()[:2] for line in lines[2:5]] == [["1", "most-faithful"], ["2", "champion"],
+                                                         ["3", "most-realistic"]]
+    assert lines[-1].startswith("A: features none, 300 sources")
+
+    # Other rules on the same sweep move the alias, and the new champion knows of the old one.
+    project.set(register={"constraints": {"cost": 0.9}, "champion": {"rule": "cheapest-under", "sw2": 0.26}})
+    assert project.register()["aliases"]["champion"]["lambda"] == 0.05
+    text = rdmd("registry explain")
+    assert "| 2 | 0.2 | 0.300 [0.290, 0.310] | 0.200 ± 0.0020 | 0.00100 | on the front, breaks" in text
+    assert "The champion before it was version 2." in text
+
+    said = rdmd("registry rollback")
+    assert "version 2 again, and was version 3" in said
+    assert champion() == "0.2"
+    refused = project.register()["refused"]
+    assert (refused["version"], refused["reason"]) == (3, "a person made version 2 the champion")
+    assert champion() == "0.2"
+    assert "has had no champion before this one" in rdmd("registry rollback", status=2)
+    rdmd("registry promote")
+    assert champion() == "0.05"
+    assert project.register()["refused"] is None
+
+
+def test_a_champion_of_another_evaluation_is_not_dethroned(project: Project, rdmd: Said):
+    # Other data, hence other weights, and far better numbers: on these data.
+    project.set(seed=1)
+    project.read_data()
+    project.train({0.1: (0.001, 0.02)}, generation=1)
+    registered = project.register()
+    assert champion() == "0.2"
+    assert registered["aliases"]["champion"] == {"version": 2, "lambda": 0.2}
+    assert [one["lambda"] for one in registered["versions"]] == [0.1], "its version is there all the same"
+    refused = registered["refused"]
+    assert (refused["version"], refused["lambda"]) == (4, 0.1)
+    assert refused["reason"].startswith("the champion, version 2, was measured on another source_digest (")
+    assert "seed (0, now 1)" in refused["reason"]
+    assert "THE CHAMPION STAYS version 2" in said_loudly(registered)
+    assert "`rdmd registry promote --reevaluate`" in said_loudly(registered)
+    before = everything()
+    assert project.register() == registered
+    assert everything() == before
+    assert "version 4, was refused: the champion, version 2, was measured" in rdmd("registry explain")
+    assert "is not promoted: the champion, version 2, was" in rdmd("registry promote", status=2)
+    assert [line.split()[-1] for line in rdmd("registry list").splitlines()[2:6]] == ["A", "A", "A", "B"]
+
+    # Re-evaluated on these data by the evaluator itself, both are compared, and the rule decides.
+    said = rdmd("registry promote --reevaluate")
+    assert "evaluating version 2 on today's task" in said
+    assert champion() == "0.1"
+    old = MlflowClient().get_model_version(NAME, "2").tags
+    assert old["evaluation_seed"] == "1"
+    assert float(old["sw2"]) == pytest.approx(reevaluated(project, "2"), rel=1e-5)  # six digits are kept
+    text = rdmd("registry explain")
+    assert "The champion before it was version 2." in text
+    assert "| 2 | 0.2 |" in text and "dominated |" in text
+    assert project.register()["refused"] is None
+    rdmd("registry rollback")
+    text = rdmd("registry explain")
+    assert "Its newest evaluation is another, on features none, 300 sources against 300 references, seed 1" in text
+    assert "was refused" not in text, "it has been the champion since"
+    assert "nothing is registered as nowhere in sqlite:" in rdmd("registry list --model nowhere", status=2)
+
+
+def reevaluated(project: Project, version: str) -> float:
+    """SW2 of a registered version on today's data, worked out from MLflow's model rather than by the evaluator."""
+    from rdmd.evaluation.transport import sliced_w2
+    from rdmd.pipeline.evaluation import evaluation_task
+
+    task = evaluation_task(project.settings, project.layout)
+    model = mlflow.pyfunc.load_model(f"models:/{NAME}/{version}")
+    return sliced_w2(torch.from_numpy(model.predict(task.source.numpy())), task.reference, 32, 1)
+
+
+def test_the_same_evaluation_lets_a_better_generator_win_and_a_worse_one_lose(project: Project):
+    # As after a longer training on the same data.
+    project.train({0.2: (0.30, 0.40)}, generation=1)
+    assert project.register()["aliases"]["champion"] == {"version": 2, "lambda": 0.2}
+    project.train({0.2: (0.10, 0.20)}, generation=2)
+    registered = project.register()
+    assert registered["aliases"]["champion"] == {"version": 5, "lambda": 0.2}
+    assert registered["refused"] is None
+
+
+def test_a_person_promotes_by_number_or_lambda(project: Project, rdmd: Said):
+    assert "is version 1, by hand" in rdmd("registry promote --lambda 0.5")
+    text = rdmd("registry explain")
+    assert "Champion by hand." in text and "The champion before it was version 2." in text
+    assert "A person set it" in text
+    assert json.loads(MlflowClient().get_registered_model(NAME).tags["history.champion"])[-1]["by"] == "hand"
+    rdmd("registry promote 3 --alias canary")
+    assert MlflowClient().get_model_version_by_alias(NAME, "canary").version in (3, "3")
+    assert champion() == "0.5"
+    assert "has no version 9" in rdmd("registry promote 9", status=2)
+    assert "has no version of lambda 7" in rdmd("registry promote --lambda 7", status=2)
+    assert "--alias canary needs a version" in rdmd("registry promote --alias canary", status=2)
+
+
+def test_bounds_that_nobody_keeps_leave_the_champion(project: Project, rdmd: Said):
+    project.set(register={"constraints": {"sw2": 0.1}})
+    said = rdmd("registry promote", status=2)
+    assert "keeps to register.constraints.sw2 <= 0.1: the nearest, lambda 0.05, has sw2 0.25; raise the bound" in said
+    assert champion() == "0.2"
