@@ -1,0 +1,126 @@
+"""The form of a run that is started in Prefect's UI: which experiment, and which of its values to change."""
+
+import difflib
+import enum
+import hashlib
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedSeq
+
+from flows.environment import ROOT
+from rdmd import config
+from rdmd.files import write_text
+
+# The choices of the form are the files that lay there when the deployment was made.
+Experiment = enum.StrEnum("Experiment", sorted(file.stem for file in (ROOT / config.EXPERIMENTS).glob("*.yaml")))
+# Where the text of a params.yaml goes that a run replaced, so that no edit is lost.
+REPLACED = ROOT / ".prefect" / "replaced"
+
+
+class Changes(BaseModel):
+    """What is left empty stays as the experiment, or `params.yaml`, has it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    experiment: Annotated[
+        Experiment | None, Field(description="A file of experiments/. Empty: params.yaml as it stands.")
+    ] = None
+    lambdas: Annotated[
+        list[Annotated[float, Field(ge=0)]] | None,
+        Field(description="Weights of the transport cost, a generator each: small is realistic, large is faithful."),
+    ] = None
+    teacher_steps: Annotated[int | None, Field(gt=0, description="Optimiser steps of the teacher.")] = None
+    distill_steps: Annotated[int | None, Field(gt=0, description="Optimiser steps of each generator.")] = None
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"] | None, Field(description="`auto` takes the GPUs that there are.")
+    ] = None
+    parallel: Annotated[
+        int | None, Field(gt=0, description="Generators trained at once. Empty or `auto`: one on each GPU.")
+    ] = None
+    seed: Annotated[int | None, Field(ge=0, lt=2**31, description="Of everything random.")] = None
+
+    def values(self) -> dict[str, Any]:
+        """The changed values by their dotted key in params.yaml."""
+        named = {
+            "distill.lambdas": self.lambdas,
+            "teacher.steps": self.teacher_steps,
+            "distill.steps": self.distill_steps,
+            "launch.device": self.device,
+            "launch.parallel": self.parallel,
+            "seed": self.seed,
+        }
+        return {key: value for key, value in named.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Changed:
+    """What `apply` did: the settings of the run, the difference to params.yaml as it was, and where that is kept."""
+
+    settings: config.Settings
+    difference: str
+    kept: Path | None
+
+
+def changed_text(changes: Changes, params: Path, experiments: Path) -> str:
+    """The text of params.yaml with the changes, comments and all."""
+    base = params if changes.experiment is None else experiments / f"{changes.experiment}.yaml"
+    # An empty or damaged file is told in a sentence.
+    config.load(base)
+    text = base.read_text(encoding="utf-8")
+    values = changes.values()
+    if not values:
+        return text
+    editor = _editor()
+    tree = editor.load(text)
+    for key, value in values.items():
+        *sections, last = key.split(".")
+        section = tree
+        for name in sections:
+            section = section[name]
+        section[last] = _in_one_line(value) if isinstance(value, list) else value
+    edited = io.StringIO()
+    editor.dump(tree, edited)
+    return edited.getvalue()
+
+
+def _editor() -> YAML:
+    """A reader and writer that leaves alone what is not changed: comments, quotes, `null`."""
+    editor = YAML()
+    editor.preserve_quotes = True
+    editor.width = 4096
+    editor.representer.add_representer(
+        type(None), lambda representer, _: representer.represent_scalar("tag:yaml.org,2002:null", "null")
+    )
+    return editor
+
+
+def _in_one_line(values: list[float]) -> CommentedSeq:
+    sequence = CommentedSeq(values)
+    sequence.fa.set_flow_style()
+    return sequence
+
+
+def apply(changes: Changes, params: Path = config.PARAMS, experiments: Path = config.EXPERIMENTS) -> Changed:
+    """Write the changes into params.yaml, as `dvc exp run --set-param` does. Applying them again changes nothing.
+
+    Raises UserError, and leaves params.yaml as it is, if they make settings that contradict each other.
+    """
+    text = changed_text(changes, params, experiments)
+    settings = config.parse(text, f"{params} with the changes of the form")
+    old = params.read_text(encoding="utf-8") if params.exists() else ""
+    difference = "".join(
+        difflib.unified_diff(old.splitlines(keepends=True), text.splitlines(keepends=True), "before", "params.yaml")
+    )
+    if not difference:
+        return Changed(settings, difference, None)
+    kept = None
+    if old:
+        kept = REPLACED / f"params-{hashlib.sha256(old.encode()).hexdigest()[:12]}.yaml"
+        write_text(kept, old)
+    write_text(params, text)
+    return Changed(settings, difference, kept)

@@ -1,0 +1,150 @@
+"""The flow that drives DVC stage by stage, from Prefect's UI or a schedule: a task for every stage of `dvc.yaml`."""
+
+import fcntl
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from prefect import flow, get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import FlowRun, State, TaskRun
+from prefect.context import TaskRunContext
+from prefect.flows import Flow
+from prefect.runtime import flow_run as this_run
+from prefect.states import AwaitingRetry, Completed
+from prefect.tasks import Task
+
+from flows import shown
+from flows.changes import Changed, Changes, apply
+from flows.dvc_lock import mend
+from flows.dvc_stages import is_up_to_date, save_experiment, stages_in_order
+from flows.environment import ROOT
+from flows.guard import run_guarded
+from flows.stage import PARENT_TASK
+from rdmd.errors import UserError
+
+# How often a run is begun whose process died, the first time included.
+ATTEMPTS = int(os.environ.get("RDMD_ATTEMPTS", "3"))
+# As DVC says how a stage ended.
+EXITED = re.compile(r"exited with (-?\d+)$")
+NO_CHANGES = Changes()
+
+
+class StageKilled(Exception):  # noqa: N818 (nothing is wrong with the stage)
+    """A stage was ended by a signal that nobody here sent, as by a system that runs out of memory."""
+
+
+def _was_killed(task: "Task[..., object]", run: TaskRun, state: State) -> bool:
+    return isinstance(state.result(raise_on_failure=False), StageKilled)
+
+
+@task(
+    cache_policy=NO_CACHE, persist_result=False, task_run_name="{name}",
+    retries=2, retry_delay_seconds=10, retry_condition_fn=_was_killed,
+)  # fmt: skip
+def stage(name: str, lock: int) -> State:
+    """Bring one stage up to date by `dvc repro`, its output as this task's log; a retry resumes its trainings.
+
+    lock: the descriptor of the lock on this project, held for as long as a process of the stage lives.
+    """
+    if is_up_to_date(name):
+        get_run_logger().info("up to date, skipped")
+        return Completed(name="Skipped", message="Up to date.")
+    said: list[str] = []
+    logger = get_run_logger()
+
+    def say(line: str) -> None:
+        said.append(line)
+        logger.info(line)
+
+    command = [sys.executable, "-m", "dvc", "repro", "--single-item", name]
+    status = run_guarded(command, _environment(), say, (lock,))
+    if status:
+        raise _failure(name, status, said)
+    if any("is cached - skipping run" in line for line in said):
+        return Completed(name="Restored", message="From DVC's cache.")
+    return Completed(message="Ran.")
+
+
+@task(cache_policy=NO_CACHE, persist_result=False, task_run_name="parameters")
+def parameters(changes: Changes) -> Changed:
+    """Write the form's values into params.yaml, and show what changed."""
+    changed = apply(changes)
+    shown.parameters(changed)
+    return changed
+
+
+@task(cache_policy=NO_CACHE, persist_result=False, task_run_name="results")
+def results(changed: Changed) -> None:
+    """Show the table, the pictures and the way to MLflow."""
+    shown.results(changed.settings)
+
+
+@task(cache_policy=NO_CACHE, persist_result=False, task_run_name="dvc exp save")
+def keep(name: str) -> None:
+    """Keep a run with changed parameters as a DVC experiment."""
+    commit = save_experiment(name)
+    get_run_logger().info(
+        f"kept as the DVC experiment {name} ({commit[:8]}): `dvc exp apply {name}` brings it back" if commit
+        else "this is no git repository, so no DVC experiment was kept"
+    )
+
+
+def start_again(flow: "Flow[..., object]", flow_run: FlowRun, state: State) -> None:
+    """For the worker, when the process of a run has died: schedule the run again, `ATTEMPTS` in all."""
+    with get_client(sync_client=True) as client:
+        if client.read_flow_run(flow_run.id).run_count < ATTEMPTS:
+            client.set_flow_run_state(flow_run.id, AwaitingRetry(message="Its process died; it resumes."))
+
+
+@flow(name="reproduce", on_crashed=[start_again])
+def reproduce(changes: Changes = NO_CHANGES) -> None:
+    """Bring the project up to date with the parameters of the form: what `dvc repro` does, a task for each stage.
+
+    Unfinished trainings resume, finished ones are reused. A form with changed values changes `params.yaml`, and the
+    run is kept as a DVC experiment.
+    """
+    with _alone_in_the_project() as lock:
+        mend(ROOT)
+        changed = parameters(changes)
+        for name in stages_in_order():
+            stage(name, lock)
+        results(changed)
+        if changes != NO_CHANGES:
+            keep(f"{changed.settings.experiment}-{this_run.name}")
+
+
+@contextmanager
+def _alone_in_the_project() -> Iterator[int]:
+    """Wait until no other run works in this project; gives the lock's descriptor, which children may hold open."""
+    file = ROOT / ".dvc" / "tmp" / "reproduce.lock"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            get_run_logger().info("waiting for another run in this project to end")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield lock.fileno()
+
+
+def _environment() -> dict[str, str]:
+    """For a stage: `rdmd` and `python` of this environment, and the task that its flow belongs to."""
+    context = TaskRunContext.get()
+    assert context is not None, "stages run as tasks"
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    return os.environ | {"PATH": path, PARENT_TASK: str(context.task_run.id), "PYTHONUNBUFFERED": "1"}
+
+
+def _failure(name: str, status: int, said: list[str]) -> Exception:
+    ended = [int(found[1]) for line in said if (found := EXITED.search(line))]
+    # A shell says 128 + n of a signal n, Python -n; 255 is DVC's own word for any failure.
+    if 128 < status < 255 or any(number < 0 or number > 128 for number in ended if number != 130):
+        return StageKilled(f"the stage {name} was killed from outside, as systems do that run out of memory")
+    spoken = [line.removeprefix("rdmd: ") for line in said if line.startswith("rdmd: ")]
+    last = spoken[-1] if spoken else (said[-1] if said else "no output")
+    return UserError(f"the stage {name} failed: {last}")
