@@ -1,0 +1,86 @@
+"""The figures of docs/results.md that show samples: the maps of points, and pictures beside their translations."""
+
+from rdmd.evaluation.labels import dial, method_name
+from rdmd.evaluation.pareto import knee, nondominated, plane
+from rdmd.evaluation.report.contents import Panel, PointSamples
+from rdmd.evaluation.report.image_figures import columns_png
+from rdmd.evaluation.report.point_figure import point_samples_png
+from rdmd.evaluation.row import GENERATOR, IDENTITY, Row
+from rdmd.results.cache import RowCache
+from rdmd.results.collect import Collected, SeedRow
+from rdmd.results.compare import CompareResult
+from rdmd.results.front import REFERENCES
+
+# Generators shown of a longer sweep, by falling lambda.
+_SHOWN = 5
+
+
+def maps_png(collected: Collected, cache: RowCache) -> bytes | None:
+    """Source, target, exact transport and a panel for each lambda, of the first seed; None before its rows."""
+    seed = collected.seeds[0]
+    source = _source(collected, cache, seed)
+    panels = [Panel(one.row, kept["samples"]) for one in _spread(_rows(collected, GENERATOR, seed))
+              if (kept := cache.samples(one.key))]
+    if not panels or "exact" not in source:
+        return None
+    samples = PointSamples(source["samples"], source["target"], source["exact"], panels)
+    return point_samples_png(samples, [panel.row for panel in panels])
+
+
+def pictures_png(collected: Collected, cache: RowCache) -> bytes | None:
+    """A row a source, a column a method, of the first seed: generators by falling lambda, then each baseline at the
+    knee of its own front. None before there are rows."""
+    seed = collected.seeds[0]
+    source = _source(collected, cache, seed)
+    methods = dict.fromkeys(one.row.method for one in collected.rows if one.seed == seed)
+    chosen = _spread(_rows(collected, GENERATOR, seed))
+    for method in methods:
+        rows = _rows(collected, method, seed)
+        if method != GENERATOR and method not in REFERENCES and rows:
+            chosen.append(rows[knee([plane(one.row) for one in rows])])
+    every = [one.row for one in collected.rows if one.seed == seed]
+    columns = [(_title(one.row, every), kept["samples"]) for one in chosen if (kept := cache.samples(one.key))]
+    if not columns or not source:
+        return None
+    return columns_png([("source", source["samples"]), *columns])
+
+
+def variants_png(result: CompareResult, study: Collected, cache: RowCache) -> bytes | None:
+    """A row a source, a column a variant at each of its lambdas, of the first seed."""
+    seed = study.seeds[0]
+    source = _source(study, cache, seed)
+    columns = [
+        (f"{variant}\nλ = {one.row.lam:g}", kept["samples"])
+        for variant, found in result.variants.items()
+        for one in _rows(found, GENERATOR, seed)
+        if (kept := cache.samples(one.key))
+    ]
+    if not columns or not source or source["samples"].ndim != 4:
+        return None
+    return columns_png([("source", source["samples"]), *columns])
+
+
+def _rows(collected: Collected, method: str, seed: int) -> list[SeedRow]:
+    return [one for one in collected.of(method) if one.seed == seed and one.row.cost is not None]
+
+
+def _source(collected: Collected, cache: RowCache, seed: int) -> dict:
+    found = next((one for one in collected.of(IDENTITY) if one.seed == seed), None)
+    return {} if found is None else cache.samples(found.key)
+
+
+def _spread(rows: list[SeedRow]) -> list[SeedRow]:
+    """At most `_SHOWN` rows of a sweep by falling lambda: its ends and evenly between; of its front where that is
+    long enough."""
+    flags = nondominated([plane(one.row) for one in rows])
+    front = [one for one, kept in zip(rows, flags, strict=True) if kept]
+    chosen = sorted(front if len(front) >= _SHOWN else rows, key=lambda one: -(one.row.lam or 0.0))
+    if len(chosen) <= _SHOWN:
+        return chosen
+    return [chosen[round(i * (len(chosen) - 1) / (_SHOWN - 1))] for i in range(_SHOWN)]
+
+
+def _title(row: Row, rows: list[Row]) -> str:
+    settings = dial(row, rows).split(", ")
+    # Three lines have room above a column.
+    return "\n".join([method_name(row.method), ", ".join(settings[:1]), ", ".join(settings[1:]) or f"NFE {row.nfe}"])
