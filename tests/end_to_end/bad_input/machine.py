@@ -1,0 +1,172 @@
+"""Full and read-only disks, devices that are not there, stores that do not answer, reports that do not exist yet."""
+
+import contextlib
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+
+from bad_input.models import PICTURE, PICTURES, TRANSLATE
+from bad_input.row import Row, edited, nothing, written
+from rdmd.pipeline.launch import gpu_count
+
+KIB = 2**10
+DEAD = "http://127.0.0.1:1"
+
+# --- disks --------------------------------------------------------------------------------------------------
+
+
+def mounted(folder: str, options: str) -> AbstractContextManager[None]:
+    """A file system in memory on `folder`, which keeps its files. Skips the test where that is not allowed."""
+
+    @contextlib.contextmanager
+    def disk() -> Iterator[None]:
+        place = Path(folder)
+        place.mkdir(parents=True, exist_ok=True)
+        kept = Path("kept")
+        place.rename(kept)
+        place.mkdir()
+        mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder]
+        if subprocess.run(mount, capture_output=True, check=False).returncode:
+            pytest.skip("this user may not mount a small disk")
+        try:
+            shutil.copytree(kept, place, dirs_exist_ok=True)
+            shutil.rmtree(kept)
+            yield
+        finally:
+            subprocess.run(["umount", "--lazy", folder], check=True)
+
+    return disk()
+
+
+def full(folder: str, room: int) -> Callable[[], AbstractContextManager[None]]:
+    """`folder` on a disk with `room` KiB left."""
+
+    @contextlib.contextmanager
+    def disk() -> Iterator[None]:
+        with mounted(folder, "size=1m"):
+            free = shutil.disk_usage(folder).free - room * KIB
+            (Path(folder) / "filler").write_bytes(bytes(free))
+            yield
+
+    return disk
+
+
+@contextlib.contextmanager
+def read_only_output() -> Iterator[None]:
+    """The folder `out`, into which nobody may write; permissions do not stop root, a disk does."""
+    if os.geteuid() == 0:
+        with mounted("out", "size=1m"):
+            subprocess.run(["mount", "-o", "remount,ro", "out"], check=True)
+            yield
+        return
+    Path("out").mkdir()
+    Path("out").chmod(0o555)
+    yield
+    Path("out").chmod(0o755)
+
+
+@contextlib.contextmanager
+def small_files_only() -> Iterator[None]:
+    """A limit of 4 KiB on every file written, as quotas and batch systems set."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    compiled, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4 * KIB, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        sys.dont_write_bytecode = compiled
+
+
+FREE = "nothing was lost: free some space and repeat the command"
+DISKS = [
+    Row("a full disk for shards", full("data/shards", 24), "rdmd preprocess source", "data/shards/source",
+        FREE),
+    Row("a full disk for pictures", full("out", 16), f"{TRANSLATE} {PICTURES} out", "out/", FREE,
+        ("out/*.png",)),
+    Row("a full disk for a checkpoint", full("runs", 40), "rdmd train-teacher",
+        "checkpoint.pt: No space left on device", FREE, ("runs/*/run.json", "runs/*/log.txt", "runs/*")),
+    Row("a limit on the size of files", small_files_only, "rdmd preprocess source", "data/shards/source",
+        "raise this user's limit on the size of a file"),
+    Row("an output that is read-only", read_only_output, f"{TRANSLATE} {PICTURE} out/a.png", "out/a.png",
+        "make it readable and writable"),
+    Row("a file where shards belong", written("data/shards", "kept"), "rdmd preprocess source", "data/shards",
+        "a file lies where a folder belongs"),
+    Row("a folder where a file belongs", lambda: Path("out.png/in").mkdir(parents=True),
+        f"rdmd convert-edm {PICTURE} out.png", f"{PICTURE} is not", "name another"),
+]
+
+# --- devices ------------------------------------------------------------------------------------------------
+
+DEVICES = [] if gpu_count() else [
+    Row("--device cuda without a GPU", nothing, f"{TRANSLATE} {PICTURE} out.png --device cuda", "--device cuda",
+        "use --device cpu"),
+    Row("launch.device cuda for a teacher", edited("launch:\n", "launch:\n  device: cuda\n"),
+        "rdmd train-teacher", "launch.device is cuda", "set it to auto or cpu"),
+    Row("launch.device cuda for a sweep", edited("launch:\n", "launch:\n  device: cuda\n"), "rdmd distill",
+        "launch.device is cuda", "set it to auto or cpu"),
+]
+
+# --- stores -------------------------------------------------------------------------------------------------
+
+NAMED = f"rdmd translate models:/rdmd-tiny@champion {PICTURE} out.png"
+TEXT = {"MLFLOW_TRACKING_URI": "sqlite:///notes.txt"}
+
+
+def empty_store() -> None:
+    """The project's own store, with nothing registered."""
+    from mlflow import MlflowClient
+
+    MlflowClient(os.environ["MLFLOW_TRACKING_URI"]).search_registered_models()
+
+
+STORES = [
+    Row("a model before any is registered", nothing, NAMED, "mlflow/store/mlflow.db does not exist",
+        "run `make repro`"),
+    Row("a model that is not registered", empty_store, NAMED, "models:/rdmd-tiny@champion cannot be fetched",
+        "list what is registered"),
+    Row("serving a model that is not registered", empty_store, "rdmd serve --model models:/rdmd-tiny/7",
+        "models:/rdmd-tiny/7 cannot be fetched", "list what is registered"),
+    Row("a store that does not answer", nothing, NAMED,
+        f"models:/rdmd-tiny@champion cannot be fetched from {DEAD}", "correct MLFLOW_TRACKING_URI",
+        environment={"MLFLOW_TRACKING_URI": DEAD}),
+    Row("a store of no kind", nothing, NAMED, "models:/rdmd-tiny@champion cannot be fetched from nosuch://x",
+        "correct MLFLOW_TRACKING_URI", environment={"MLFLOW_TRACKING_URI": "nosuch://x"}),
+    Row("a store that is a text", written("notes.txt", "These are notes.\n" * 99), NAMED,
+        "notes.txt cannot be used", "move it aside, or correct MLFLOW_TRACKING_URI", environment=TEXT),
+]
+
+# Each starts Python, MLflow and Prefect, which takes seconds.
+FLOWS = [
+    Row("a stage with a wrong key", edited("distill:", "distil:"), "python -m flows.distill",
+        "unknown key `distil`", "did you mean `distill`?"),
+    Row("a stage without Prefect's server", nothing, "python -m flows.teacher",
+        f"Prefect's server at {DEAD}/api", "correct PREFECT_API_URL",
+        environment={"PREFECT_API_URL": f"{DEAD}/api"}),
+    Row("a stage whose store does not answer", nothing, "python -m flows.teacher",
+        f"the MLflow store {DEAD} cannot be used", "correct MLFLOW_TRACKING_URI",
+        environment={"MLFLOW_TRACKING_URI": DEAD}),
+    Row("a stage whose store is a text", written("notes.txt", "These are notes.\n" * 99),
+        "python -m flows.teacher", "notes.txt cannot be used", "move it aside", environment=TEXT),
+]
+
+# --- before anything has run --------------------------------------------------------------------------------
+
+REPORTS = [
+    Row("a summary of nothing", nothing, "rdmd summary", "reports/metrics.json does not exist yet",
+        "run `make repro`"),
+    Row("a summary of something else", written("reports/metrics.json", "{}"), "rdmd summary",
+        "reports/metrics.json", "make it again with `rdmd evaluate`"),
+    Row("serving nothing", nothing, "rdmd serve", "reports/registry.json does not exist", "run `make repro`"),
+    Row("serving something else", written("reports/registry.json", "[]"), "rdmd serve",
+        "reports/registry.json is damaged", "`dvc repro -f register`"),
+]
+
+ROWS = [*DISKS, *DEVICES, *STORES, *FLOWS, *REPORTS]
