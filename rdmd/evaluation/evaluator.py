@@ -3,6 +3,7 @@
 import dataclasses
 import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -80,14 +81,14 @@ def identity_row(task: EvaluationTask) -> Row:
     return Row(method=IDENTITY, **_fields(task.score(task.inputs())))
 
 
-def target_row(task: EvaluationTask, target: Tensor) -> Row:
+def target_row(task: EvaluationTask, target: Tensor, scans: Sequence[str] | None = None) -> Row:
     """The target's training samples against its test samples: the realism that a perfect generator would
     have.
 
-    `target` is (N, 3, H, W) uint8, or points (N, d). There is nothing to be faithful to: those metrics are
-    None.
+    `target` is (N, 3, H, W) uint8, or points (N, d); `scans` as in `ImageTask.score_target`. There is nothing to
+    be faithful to: those metrics are None.
     """
-    return Row(method=TARGET, **_fields(task.score_target(target)))
+    return Row(method=TARGET, **_fields(task.score_target(target, scans)))
 
 
 def _fields(scores: Scores) -> dict[str, float | tuple[float, float] | None]:

@@ -1,5 +1,6 @@
 """What a translator of images is measured on, and the measuring."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +15,7 @@ from rdmd.evaluation.colour import colour_error
 from rdmd.evaluation.estimate import estimate
 from rdmd.evaluation.features import FeatureNetwork, features_of
 from rdmd.evaluation.row import FeaturesRecord, Scores
-from rdmd.evaluation.sampling import sample_of
+from rdmd.evaluation.sampling import sample_of, units_of
 
 
 @dataclass(frozen=True)
@@ -22,13 +23,16 @@ class ImageTask:
     """Source and reference pictures of the test split, (N, 3, H, W) uint8, and how they are judged. A source of
     float32 is noise, which nothing can be faithful to: only realism is measured.
 
-    `reference_features` (n_reference, dim) are kept, since every translator is compared with the same.
+    `reference_features` (n_reference, dim) are kept, since every translator is compared with the same. The units say
+    which scan is behind each source and each reference picture (`realism.Units`).
     `classifier` and `settings.target_class` (one of its classes, by name) give `class_share`;
     without either it is None.
     """
 
     source: Tensor
+    source_units: Tensor
     reference: Tensor
+    reference_units: Tensor
     reference_features: Tensor
     features: FeatureNetwork
     settings: Evaluate
@@ -53,14 +57,14 @@ class ImageTask:
         """All metrics of translations (n_source, 3, H, W) in [-1, 1], in the order of the source."""
         pictures = to_uint8(translations)
         if self.from_noise:
-            return Scores(**self._realism(pictures))
+            return Scores(**self._realism(pictures, self.source_units))
         cost = estimate(faithfulness.cost(self.source, pictures))
         norm = estimate(faithfulness.l2_norm01(self.source, pictures))
         psnr = estimate(faithfulness.psnr(self.source, pictures))
         ssim = estimate(faithfulness.ssim(self.source, pictures))
         colour = estimate(colour_error(self.source, pictures))
         return Scores(
-            **self._realism(pictures),
+            **self._realism(pictures, self.source_units),
             cost=cost.mean,
             cost_se=cost.se,
             cost_sum=cost.mean * pictures[0].numel(),
@@ -74,19 +78,24 @@ class ImageTask:
             colour_error_se=colour.se,
         )
 
-    def score_target(self, target: Tensor) -> Scores:
-        """Realism of the target's own training pictures (N, 3, H, W) uint8, as many as there are sources."""
-        pictures = sample_of(target, len(self.source), self.seed)
-        return Scores(**self._realism(pictures))
+    def score_target(self, target: Tensor, scans: Sequence[str] | None = None) -> Scores:
+        """Realism of the target's own training pictures (N, 3, H, W) uint8, as many as there are sources. `scans` names
+        the scan behind each; None if every picture is its own."""
+        count = len(self.source)
+        pictures = sample_of(target, count, self.seed)
+        return Scores(**self._realism(pictures, units_of(scans, len(target), count, self.seed)))
 
-    def _realism(self, pictures: Tensor) -> dict[str, float | tuple[float, float] | None]:
+    def _realism(self, pictures: Tensor, generated_units: Tensor) -> dict[str, float | tuple[float, float] | None]:
         """The fields of `Scores` that compare with the target and not with the source."""
         generated = features_of(self.features, pictures, self.settings.batch, self.device)
         kid = realism.kid(generated, self.reference_features, self.seed)
-        precision_recall = realism.precision_recall(generated, self.reference_features)
+        units = realism.Units(generated_units, self.reference_units)
+        precision_recall = realism.precision_recall(generated, self.reference_features, units)
         interval = None
         if self.settings.bootstrap > 1:
-            interval = realism.fid_interval(generated, self.reference_features, self.settings.bootstrap, self.seed)
+            interval = realism.fid_interval(
+                generated, self.reference_features, self.settings.bootstrap, self.seed, units
+            )
         return {
             "fid": realism.fid(generated, self.reference_features),
             "fid_ci": interval,
@@ -112,13 +121,15 @@ def image_task(
     seed: int,
     device: torch.device,
     classifier: FeatureClassifier | None = None,
+    source_scans: Sequence[str] | None = None,
+    reference_scans: Sequence[str] | None = None,
 ) -> ImageTask:
     """A task on `settings.n_source` and `n_reference` pictures drawn from the test splits (all, where there
     are fewer).
 
-    `source` and `reference` are (N, 3, H, W) uint8, a source of noise float32. The features' and the
-    classifier's networks must be on `device`. Raises `UserError` if `settings.target_class` is none of the
-    classifier's classes.
+    `source` and `reference` are (N, 3, H, W) uint8, a source of noise float32; `scans` name the scan behind each,
+    None if every one is its own. The features' and the classifier's networks must be on `device`. Raises
+    `UserError` if `settings.target_class` is none of the classifier's classes.
     """
     target_class = settings.target_class
     if classifier is not None and target_class is not None and target_class not in classifier.classes:
@@ -130,7 +141,9 @@ def image_task(
     picked = sample_of(reference, settings.n_reference, seed)
     return ImageTask(
         source=sample_of(source, settings.n_source, seed),
+        source_units=units_of(source_scans, len(source), settings.n_source, seed),
         reference=picked,
+        reference_units=units_of(reference_scans, len(reference), settings.n_reference, seed),
         reference_features=features_of(features, picked, settings.batch, device),
         features=features,
         settings=settings,

@@ -1,6 +1,8 @@
 """How like the target a set of translations is: FID, KID, precision and recall, on features (N, dim) float64.
 
-In every function `generated` comes first and `reference` second.
+In every function `generated` comes first and `reference` second. Where one scan stands behind several samples
+(copies in other colours), `Units` say which: copies are no independent samples, so intervals draw whole units, and
+a sample's neighbours are those of other units.
 """
 
 from dataclasses import dataclass
@@ -40,6 +42,14 @@ class PrecisionRecall:
     recall: float
 
 
+@dataclass(frozen=True)
+class Units:
+    """Which independent unit each sample comes from: int64 (N,), 0 to the number of units less one, on each side."""
+
+    generated: Tensor
+    reference: Tensor
+
+
 def moments(features: Tensor) -> Moments:
     """The two moments of features (N, dim), N >= 2, in float64."""
     _check(features)
@@ -65,8 +75,11 @@ def fid(generated: Tensor, reference: Tensor) -> float:
     return frechet_distance(moments(generated), moments(reference))
 
 
-def fid_interval(generated: Tensor, reference: Tensor, resamples: int, seed: int) -> tuple[float, float]:
-    """A 95% bootstrap interval around `fid`: both sets are drawn again with replacement, `resamples` times.
+def fid_interval(
+    generated: Tensor, reference: Tensor, resamples: int, seed: int, units: Units | None = None
+) -> tuple[float, float]:
+    """A 95% bootstrap interval around `fid`: both sets are drawn again with replacement, unit by unit, `resamples`
+    times.
 
     A resample repeats samples, so its FID is biased further upward, by about as much as the estimate itself
     is: the plain percentile interval would sit above the estimate and could leave it out. The interval is
@@ -78,8 +91,12 @@ def fid_interval(generated: Tensor, reference: Tensor, resamples: int, seed: int
         raise ValueError("a bootstrap interval needs two or more resamples")
     rng = torch.Generator().manual_seed(seed)
     generated, reference = generated.double(), reference.double()
+    units = units or _every_sample(generated, reference)
     values = torch.tensor(
-        [frechet_distance(_resampled(generated, rng), _resampled(reference, rng)) for _ in range(resamples)],
+        [
+            frechet_distance(_resampled(generated, units.generated, rng), _resampled(reference, units.reference, rng))
+            for _ in range(resamples)
+        ],
         dtype=torch.float64,
     )
     return centred_interval(fid(generated, reference), values)
@@ -110,20 +127,21 @@ def kid(generated: Tensor, reference: Tensor, seed: int) -> Kid:
     return Kid(float(np.mean(values)), float(np.std(values)))
 
 
-def precision_recall(generated: Tensor, reference: Tensor) -> PrecisionRecall:
+def precision_recall(generated: Tensor, reference: Tensor, units: Units | None = None) -> PrecisionRecall:
     """Improved precision and recall (Kynkaanniemi et al. 2019), k = 3.
 
     A set's manifold is the union of balls around its samples, each as large as the distance to its third
-    neighbour. Memory is bounded: distances are made 1024 rows at a time.
+    neighbour of another unit. Memory is bounded: distances are made 1024 rows at a time.
     """
     _check(generated)
     _check(reference)
     if min(len(generated), len(reference)) <= NEIGHBOURS:
         raise ValueError(f"precision and recall need more than {NEIGHBOURS} samples on both sides")
     generated, reference = generated.double(), reference.double()
+    units = units or _every_sample(generated, reference)
     return PrecisionRecall(
-        precision=_share_within(generated, reference),
-        recall=_share_within(reference, generated),
+        precision=_share_within(generated, reference, units.reference),
+        recall=_share_within(reference, generated, units.generated),
     )
 
 
@@ -140,10 +158,14 @@ def _weighted_moments(features: Tensor, counts: Tensor) -> Moments:
     return Moments(mean, (centred * counts[:, None]).T @ centred / (total - 1))
 
 
-def _resampled(features: Tensor, rng: torch.Generator) -> Moments:
-    drawn = torch.randint(len(features), (len(features),), generator=rng)
-    counts = torch.bincount(drawn, minlength=len(features)).double()
-    return _weighted_moments(features, counts)
+def _every_sample(generated: Tensor, reference: Tensor) -> Units:
+    return Units(torch.arange(len(generated)), torch.arange(len(reference)))
+
+
+def _resampled(features: Tensor, units: Tensor, rng: torch.Generator) -> Moments:
+    count = int(units.max()) + 1
+    drawn = torch.bincount(torch.randint(count, (count,), generator=rng), minlength=count)
+    return _weighted_moments(features, drawn[units].double())
 
 
 def _subset(features: Tensor, size: int, rng: torch.Generator) -> Tensor:
@@ -163,20 +185,21 @@ def _squared_distances(x: Tensor, y: Tensor) -> Tensor:
     return (x.square().sum(dim=1)[:, None] + y.square().sum(dim=1) - 2 * x @ y.T).clamp(min=0)
 
 
-def _radii(features: Tensor) -> Tensor:
-    """The squared distance from each sample to its k-th neighbour, itself not counted: (N,)."""
-    parts = [
-        _squared_distances(part, features).kthvalue(NEIGHBOURS + 1, dim=1).values for part in features.split(_BLOCK)
-    ]
+def _radii(features: Tensor, units: Tensor) -> Tensor:
+    """The squared distance from each sample to its k-th neighbour of another unit: (N,)."""
+    parts = []
+    for part, own in zip(features.split(_BLOCK), units.split(_BLOCK), strict=True):
+        distances = _squared_distances(part, features).masked_fill(own[:, None] == units, torch.inf)
+        parts.append(distances.kthvalue(NEIGHBOURS, dim=1).values)
     return torch.cat(parts)
 
 
-def _share_within(samples: Tensor, manifold: Tensor) -> float:
+def _share_within(samples: Tensor, manifold: Tensor, units: Tensor) -> float:
     centre = manifold.mean(dim=0)
     samples, manifold = samples - centre, manifold - centre
     # Distances come from a matrix product, in which equal samples are a rounding error apart instead of at
     # zero.
     slack = 1e-12 * manifold.square().sum(dim=1).max()
-    radii = _radii(manifold) + slack
+    radii = _radii(manifold, units) + slack
     inside = [(_squared_distances(part, manifold) <= radii).any(dim=1) for part in samples.split(_BLOCK)]
     return torch.cat(inside).double().mean().item()

@@ -1,5 +1,7 @@
 """Which samples of a split are evaluated."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -12,3 +14,15 @@ def sample_of(samples: Tensor, count: int, seed: int) -> Tensor:
     """
     rng = torch.Generator().manual_seed(seed)
     return samples[torch.randperm(len(samples), generator=rng)[:count]]
+
+
+def units_of(scans: Sequence[str] | None, total: int, count: int, seed: int) -> Tensor:
+    """Which scan each sample of `sample_of(samples, count, seed)` came from, int64 (N,), numbered from 0 without gaps.
+
+    `scans` names that of every one of the `total` samples; None if each is its own.
+    """
+    if scans is None:
+        return torch.arange(min(count, total))
+    known = {scan: number for number, scan in enumerate(dict.fromkeys(scans))}
+    picked = sample_of(torch.tensor([known[scan] for scan in scans]), count, seed)
+    return picked.unique(return_inverse=True)[1]

@@ -41,13 +41,23 @@ class Evaluated:
 def evaluation_task(settings: config.Settings, layout: Layout) -> EvaluationTask:
     """The test split with what it is judged by. Raises UserError if shards or the feature network are missing."""
     device = evaluation_device(settings)
-    source = read_split(layout.shards / "source", "test").data
-    reference = read_split(layout.shards / "target", "test").data
+    source = read_split(layout.shards / "source", "test")
+    reference = read_split(layout.shards / "target", "test")
     if settings.preprocess.kind == "points":
         task = noise_point_task if isinstance(settings.domains.source, config.Noise) else point_task
-        return task(source, reference, settings.evaluate, settings.seed, device)
+        return task(source.data, reference.data, settings.evaluate, settings.seed, device)
     features, classifier = load_features(settings, layout, device)
-    return image_task(source, reference, features, settings.evaluate, settings.seed, device, classifier)
+    return image_task(
+        source.data,
+        reference.data,
+        features,
+        settings.evaluate,
+        settings.seed,
+        device,
+        classifier,
+        source.scans,
+        reference.scans,
+    )
 
 
 def evaluate_one(translator: NamedTranslator, task: EvaluationTask) -> Evaluated:
@@ -66,7 +76,8 @@ def shown(task: EvaluationTask) -> int:
 def reference_rows(task: EvaluationTask, layout: Layout) -> list[Row]:
     """What the numbers are read against: the source as it is, unless it is noise, and the target's own training
     samples."""
-    target = target_row(task, read_split(layout.shards / "target", "train").data)
+    train = read_split(layout.shards / "target", "train")
+    target = target_row(task, train.data, train.scans)
     return [target] if task.from_noise else [identity_row(task), target]
 
 
