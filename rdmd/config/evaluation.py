@@ -41,6 +41,8 @@ class Evaluate(Section):
     features: Features
     n_source: Annotated[int, Field(ge=2)] = 512
     n_reference: Annotated[int, Field(ge=2)] = 2000
+    # Disjoint samples of the target over which SW2 is averaged: one pair of samples is a noisy yardstick (points only).
+    references: Count = 1
     batch: Count = 256
     # Resamples behind the FID interval; 0 gives none.
     bootstrap: Annotated[int, Field(ge=0)] = 200

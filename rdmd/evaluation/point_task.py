@@ -1,11 +1,14 @@
 """What a translator of points is measured on, and the measuring."""
 
+import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from rdmd.config import Evaluate
+from rdmd.errors import UserError
 from rdmd.evaluation import transport
 from rdmd.evaluation.estimate import estimate
 from rdmd.evaluation.row import FeaturesRecord, Interval, Scores
@@ -17,11 +20,13 @@ class PointTask:
     """Source and reference points of the test split, (N, d) float, and the exact transport between them.
 
     `plan` couples the first `n_transport` of both: what translations of those points are compared with. It is None
-    where the source is noise, which nothing can be faithful to: only realism is measured then.
+    where the source is noise, which nothing can be faithful to: only realism is measured then. `more` are further
+    disjoint samples of the target, (N, d) each: SW2 is the mean over all of them and `reference`.
     """
 
     source: Tensor
     reference: Tensor
+    more: tuple[Tensor, ...]
     plan: transport.ExactPlan | None
     settings: Evaluate
     seed: int
@@ -59,8 +64,9 @@ class PointTask:
             ot_cost=self.plan.cost,
         )
 
-    def score_target(self, target: Tensor) -> Scores:
-        """Realism of the target's own training points (N, d), as many as there are sources."""
+    def score_target(self, target: Tensor, scans: Sequence[str] | None = None) -> Scores:
+        """Realism of the target's own training points (N, d), as many as there are sources. Every point is its own
+        scan."""
         return self._realism(sample_of(target, len(self.source), self.seed))
 
     def _realism(self, points: Tensor) -> Scores:
@@ -74,13 +80,21 @@ class PointTask:
         )
 
     def _sw2(self, points: Tensor) -> float:
-        return transport.sliced_w2(points, self.reference, self.settings.projections, self.seed)
+        return statistics.fmean(
+            transport.sliced_w2(points, reference, self.settings.projections, self.seed)
+            for reference in (self.reference, *self.more)
+        )
 
     def _sw2_interval(self, points: Tensor) -> Interval | None:
         settings = self.settings
         if settings.bootstrap < 2:
             return None
-        return transport.sliced_w2_interval(points, self.reference, settings.projections, settings.bootstrap, self.seed)
+        low, high = transport.sliced_w2_interval(
+            points, self.reference, settings.projections, settings.bootstrap, self.seed
+        )
+        # The interval of one pair, around the mean over pairs.
+        shift = self._sw2(points) - transport.sliced_w2(points, self.reference, settings.projections, self.seed)
+        return max(0.0, low + shift), max(0.0, high + shift)
 
 
 def point_task(source: Tensor, reference: Tensor, settings: Evaluate, seed: int, device: torch.device) -> PointTask:
@@ -94,11 +108,25 @@ def noise_point_task(
     source: Tensor, reference: Tensor, settings: Evaluate, seed: int, device: torch.device
 ) -> PointTask:
     """As `point_task` where the source is noise, from which no exact transport is asked for."""
+    first, *more = reference_parts(reference, settings, seed)
     return PointTask(
         source=sample_of(source, settings.n_source, seed),
-        reference=sample_of(reference, settings.n_reference, seed),
+        reference=first,
+        more=tuple(more),
         plan=None,
         settings=settings,
         seed=seed,
         device=device,
     )
+
+
+def reference_parts(reference: Tensor, settings: Evaluate, seed: int) -> tuple[Tensor, ...]:
+    """`settings.references` disjoint samples of the target's test split, `n_reference` points each. Raises UserError
+    where the split has too few for more than one."""
+    size, parts = settings.n_reference, settings.references
+    if parts > 1 and len(reference) < size * parts:
+        raise UserError(
+            f"evaluate.references is {parts} times {size} points, but the target's test split has {len(reference)}; "
+            "lower it, or raise domains.target.test."
+        )
+    return sample_of(reference, size * parts, seed).split(size)[:parts]

@@ -157,6 +157,7 @@ def _facts(seed: Seed) -> Facts:
         seed=settings.seed,
         n_source=len(task.source),
         n_reference=len(task.reference),
+        references=1 + len(task.more) if points else 1,
         n_transport=len(task.plan.barycentres) if points and task.plan is not None else None,
         n_w2=min(settings.evaluate.n_w2 or settings.evaluate.n_transport, len(task.source)) if points else None,
         domains={name: SplitFacts(train=one.counts["train"], test=one.counts["test"], digest=one.digest)

@@ -65,6 +65,7 @@ def _measured_on(collected: Collected) -> dict[str, Any]:
         "evaluated_on": sorted({one.device for one in collected.rows}),
         "n_source": first.n_source,
         "n_reference": first.n_reference,
+        "references": first.references,
         "n_transport": first.n_transport,
         "n_w2": first.n_w2,
         "exact_transport": first.exact,

@@ -34,13 +34,14 @@ class Training(config.Section):
 
 
 class Facts(config.Section):
-    """What the numbers of a part were measured on. `features` as in metrics.json. `random_pairs_cost` is the mean cost
-    over all pairs of a test source and a test target."""
+    """What the numbers of a part were measured on: `references` samples of `n_reference` each. `features` as in
+    metrics.json. `random_pairs_cost` is the mean cost over all pairs of a test source and a test target."""
 
     experiment: str
     seed: int
     n_source: int
     n_reference: int
+    references: int = 1
     n_transport: int | None
     n_w2: int | None
     domains: dict[str, SplitFacts]

@@ -79,6 +79,9 @@ def stated(collected: Collected) -> str:
         text = [f"Seeds {seeds}: each has its own split, networks and order of samples. ± is one standard deviation "
                 "over the seeds (N − 1)."]
     text.append(f"{facts.n_source} translated test samples against {facts.n_reference} of the target's test split.")
+    if facts.references > 1:
+        text.append(f"SW2 is the mean over {facts.references} such reference samples that share no point; of data "
+                    "against data, over as many fresh samples against each of them.")
     if facts.n_transport is not None:
         kind = ("the affine Monge map in closed form" if facts.exact == "affine"
                 else f"exact discrete transport between {facts.n_transport} points")

@@ -15,7 +15,7 @@ from rdmd.domains.readers.points import draw
 from rdmd.domains.shards import read_split
 from rdmd.evaluation import transport
 from rdmd.evaluation.evaluator import EvaluationTask
-from rdmd.evaluation.point_task import PointTask
+from rdmd.evaluation.point_task import PointTask, reference_parts
 from rdmd.evaluation.sampling import sample_of
 from rdmd.files import canonical_json, replacing
 from rdmd.pipeline.evaluation import evaluation_task
@@ -57,12 +57,13 @@ def study_task(settings: config.Settings, layout: StudyLayout, plans: PlanCache)
         return evaluation_task(settings, layout)
     evaluate, seed = settings.evaluate, settings.seed
     source = sample_of(read_split(layout.shards / "source", "test").data, evaluate.n_source, seed)
-    reference = sample_of(read_split(layout.shards / "target", "test").data, evaluate.n_reference, seed)
+    reference, *more = reference_parts(read_split(layout.shards / "target", "test").data, evaluate, seed)
     count = evaluate.n_transport
     plan = affine_plan(settings.domains, source[:count]) or plans.plan(source[:count], reference[:count])
     return PointTask(
         source=source,
         reference=reference,
+        more=tuple(more),
         plan=plan,
         settings=evaluate,
         seed=seed,

@@ -8,11 +8,12 @@ from torch import Tensor
 
 from rdmd.config import ClassifierFeatures, Evaluate, NoFeatures
 from rdmd.errors import UserError
+from rdmd.evaluation import transport
 from rdmd.evaluation.classifier import FeatureClassifier, train_classifier
 from rdmd.evaluation.evaluator import evaluate_translator, identity_row, target_row, translate
 from rdmd.evaluation.image_task import ImageTask, image_task
 from rdmd.evaluation.point_task import PointTask, point_task
-from rdmd.evaluation.sampling import sample_of
+from rdmd.evaluation.sampling import sample_of, units_of
 from rdmd.evaluation.translator import NamedTranslator
 
 CPU = torch.device("cpu")
@@ -144,3 +145,27 @@ def test_the_target_class_is_found_by_its_name(pictures: ImageTask, classifier: 
         image_task(
             bars(20, True, 2), bars(20, False, 3), named, settings.model_copy(update={"target_class": 3}), 0, CPU, named
         )
+
+
+def test_units_follow_the_samples_that_are_drawn() -> None:
+    scans = ("a", "a", "b", "b", "b", "c")
+    samples = torch.tensor([0, 0, 1, 1, 1, 2])
+    picked = sample_of(samples, 4, seed=3)
+    units = units_of(scans, 6, 4, seed=3)
+    assert units.max() + 1 == len(picked.unique())
+    assert torch.equal(picked[:, None] == picked, units[:, None] == units)
+    assert units_of(None, 6, 4, seed=3).tolist() == [0, 1, 2, 3]
+
+
+def test_sw2_is_averaged_over_disjoint_references(points: PointTask) -> None:
+    """References of two laws: the mean lies halfway between the two distances."""
+    settings = points.settings.model_copy(update={"n_reference": 200, "references": 2, "bootstrap": 0})
+    reference = 0.5 * torch.randn(400, 2, generator=torch.Generator().manual_seed(9))
+    task = point_task(points.source, reference, settings, 0, CPU)
+    joined = torch.cat([task.reference, *task.more])
+    assert torch.equal(joined.sort(dim=0).values, reference.sort(dim=0).values), "every point in one part"
+    alone = [transport.sliced_w2(points.source, part, 64, 0) for part in (task.reference, *task.more)]
+    assert task.score(points.source).sw2 == pytest.approx(sum(alone) / 2, rel=1e-12)
+    assert alone[0] != alone[1]
+    with pytest.raises(UserError, match=r"evaluate.references is 3 times 200 points.* has 400; lower it"):
+        point_task(points.source, reference, settings.model_copy(update={"references": 3}), 0, CPU)
