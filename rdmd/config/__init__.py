@@ -20,6 +20,7 @@ from rdmd.config.register import (
     MostRealisticUnder,
     Register,
 )
+from rdmd.config.runner import LocalRunner, RayRunner
 from rdmd.config.settings import Settings
 from rdmd.config.training import Cadence, Continuation, Distill, Independent, Launch, Refine, Teacher
 from rdmd.config.transport import FEATURES, L1, LPIPS, FeatureCost, Huber, LowPass, SquaredL2, TransportCost
@@ -28,8 +29,9 @@ __all__ = [
     "DDIB", "EGSDE", "EXPERIMENTS", "FEATURES", "ILVR", "L1", "LPIPS", "PARAMS", "Baselines", "Cadence", "Champion",
     "CheapestUnder", "ClassifierFeatures", "Constraints", "Continuation", "Count", "Digits", "Distill", "Domain",
     "DomainClassifier", "Domains", "Evaluate", "FeatureCost", "Features", "Fraction", "Huber", "ImageFolder",
-    "ImageNetwork", "InceptionFeatures", "Independent", "KarrasLevels", "Knee", "Lambda", "Launch", "LogNormal",
-    "LowPass", "MostFaithful", "MostRealistic", "MostRealisticUnder", "Network", "NeuralOT", "NoFeatures", "Noise",
-    "NoiseLaw", "Number", "PointNetwork", "Points", "Positive", "Preprocess", "Refine", "Register", "SDEdit",
-    "SDEditSDE", "Section", "Settings", "SquaredL2", "Teacher", "TransportCost", "Validation", "load", "parse",
+    "ImageNetwork", "InceptionFeatures", "Independent", "KarrasLevels", "Knee", "Lambda", "Launch", "LocalRunner",
+    "LogNormal", "LowPass", "MostFaithful", "MostRealistic", "MostRealisticUnder", "Network", "NeuralOT",
+    "NoFeatures", "Noise", "NoiseLaw", "Number", "PointNetwork", "Points", "Positive", "Preprocess", "RayRunner",
+    "Refine", "Register", "SDEdit", "SDEditSDE", "Section", "Settings", "SquaredL2", "Teacher", "TransportCost",
+    "Validation", "load", "parse",
 ]

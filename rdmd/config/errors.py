@@ -9,8 +9,8 @@ from pydantic import ValidationError
 # pydantic puts the kind of a section into the path of a key; people did not write it there.
 _UNION_TAGS = {"images", "archive", "digits", "mnist", "points", "noise", "ddpmpp", "mlp", "lognormal", "karras",
                "classifier", "inception", "none", "squared_l2", "l1", "huber", "low_pass", "features", "lpips",
-               "knee", "most-faithful", "most-realistic", "cheapest-under", "most-realistic-under"}
-_UNION_PARENTS = {"source", "target", "features", "network", "noise", "cost", "champion"}
+               "knee", "most-faithful", "most-realistic", "cheapest-under", "most-realistic-under", "local", "ray"}
+_UNION_PARENTS = {"source", "target", "features", "network", "noise", "cost", "champion", "runner"}
 
 
 def sentence(error: ValidationError, known: set[str]) -> str:
@@ -50,5 +50,6 @@ def _tag_name(place: list[Any]) -> str:
     """The key that tells apart the kinds of the section at `place`."""
     if "domains" in place:
         return "reader"
-    names = {"network": "kind", "noise": "law", "features": "network", "cost": "name", "champion": "rule"}
+    names = {"network": "kind", "noise": "law", "features": "network", "cost": "name", "champion": "rule",
+             "runner": "name"}
     return names.get(str(place[-1]), "kind")
