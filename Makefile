@@ -42,6 +42,10 @@ lint: $(VENV)/installed ## check the style of the code
 serve: $(VENV)/installed ## serve the champion on 127.0.0.1:5001
 	@rdmd serve
 
+.PHONY: demo
+demo: $(VENV)/installed ## try every generator of the front on your own picture, on a page on 127.0.0.1
+	@rdmd demo
+
 .PHONY: ui
 ui: $(VENV)/installed ## start Prefect's and MLflow's pages on 127.0.0.1, with a form that starts runs
 	@python -m flows.ui
@@ -57,5 +61,5 @@ clean: ## remove what the pipeline made (not your data, not the environment)
 .PHONY: lock
 lock: $(VENV)/installed ## pin the newest packages that pyproject.toml allows
 	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header --no-strip-extras \
-	  --python-version 3.11 --extra dev --extra onnx --upgrade pyproject.toml --output-file requirements.lock
+	  --python-version 3.11 --extra dev --extra onnx --extra ray --upgrade pyproject.toml --output-file requirements.lock
 	@sed -i '1i # Pins and hashes of every package, made from pyproject.toml by `make lock`.' requirements.lock

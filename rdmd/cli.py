@@ -81,6 +81,11 @@ def parser() -> argparse.ArgumentParser:
     serve.add_argument("--model", help="models:/NAME@alias or models:/NAME/VERSION (default: the champion)")
     serve.add_argument("--host", default="127.0.0.1", help="where to listen (default: this machine alone)")
     serve.add_argument("--port", type=int, default=5001)
+    demo = add("demo", commands.demo, "open a page that translates a picture by every generator of the front",
+               "The registered generators, or those of models/generators where nothing is registered.")
+    demo.add_argument("--host", default="127.0.0.1", help="where to listen (default: this machine alone)")
+    demo.add_argument("--port", type=int, default=0, help="default: a free one")
+    demo.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     _registry(add("registry", commands.registry, "list, explain, promote and roll back registered generators",
                   "The rules are `register` in params.yaml; docs/registry.md tells of them."))
     add("summary", commands.summary, "show what came out: the table, the report, the registered champion")

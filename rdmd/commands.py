@@ -197,6 +197,51 @@ def serve(given: Namespace) -> None:
         raise UserError(f"MLflow could not serve {model} (status {status}); its own message is above.")
 
 
+def demo(given: Namespace) -> None:
+    """Serve the page that translates a picture by every generator of the front."""
+    try:
+        from rdmd.demo import app, samples, server
+        from rdmd.demo.models import open_front
+    except ImportError as error:
+        raise UserError(f"`rdmd demo` needs the package {error.name}, which is missing here; build the environment "
+                        "with `make venv`.") from None
+    from rdmd.pipeline.layout import use_local_tracking
+
+    use_local_tracking()
+    settings = config.load()
+    if isinstance(settings.domains.source, config.Noise):
+        raise UserError("domains.source is noise, which there are no pictures of to upload; put an experiment that "
+                        "translates into params.yaml with `rdmd use`.")
+    if settings.preprocess.kind == "points":
+        raise UserError("preprocess.kind is 'points', and the demo shows pictures; put an experiment of pictures into "
+                        "params.yaml with `rdmd use`.")
+    listening = server.listen(given.host, given.port)
+    opened = open_front(_front(settings), _device(given.device))
+    tries, what = samples.samples(LAYOUT, opened[0].model.sample_shape[-1])
+    page = app.build_app(f"RDMD: {settings.experiment}", opened, tries, what, server.hosts(given.host))
+    host = f"[{given.host}]" if ":" in given.host else given.host
+    print(f"{len(opened)} generators: {', '.join(one.found.model for one in opened)}\n"
+          f"the demo is http://{host}:{listening.getsockname()[1]}; Ctrl-C stops it", flush=True)
+    server.serve(page, listening)
+
+
+def _front(settings: config.Settings) -> "list[Found]":  # noqa: F821
+    """The registered generators of the front, or those on disk where none can be had from the registry."""
+    from rdmd.demo.models import front_on_disk
+
+    try:
+        from flows.registered_front import registered_front
+
+        return registered_front(settings)
+    except ImportError as error:
+        reason = f"the package {error.name} is missing"
+    except UserError as error:
+        reason = str(error)
+    found = front_on_disk(LAYOUT)
+    print(f"taking {LAYOUT.generators}, since the registry gives nothing: {reason}", flush=True)
+    return found
+
+
 def export(given: Namespace) -> None:
     """Write a generator as an ONNX file."""
     import torch
