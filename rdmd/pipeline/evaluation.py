@@ -1,7 +1,6 @@
 """The evaluating stage: every translator through one evaluator, then the report."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -15,15 +14,14 @@ from rdmd.evaluation.image_task import ImageTask, image_task
 from rdmd.evaluation.metrics_file import write_metrics, write_pareto
 from rdmd.evaluation.pareto import mark_front
 from rdmd.evaluation.point_task import noise_point_task, point_task
-from rdmd.evaluation.report.contents import Curve, ImageSamples, Panel, PointSamples, ReportSamples
+from rdmd.evaluation.report.contents import ImageSamples, Panel, PointSamples, ReportSamples
 from rdmd.evaluation.report.write import write_report
 from rdmd.evaluation.row import Metrics, Row
 from rdmd.evaluation.translator import NamedTranslator
+from rdmd.pipeline.account import account_of, curves_of
 from rdmd.pipeline.features import evaluation_device, load_features
 from rdmd.pipeline.layout import Layout
-from rdmd.pipeline.model_card import read_card
 from rdmd.pipeline.translators import translators
-from rdmd.training.folder import RunFolder
 
 # Pictures among which the report looks for the best and the worst translations, and points that it draws.
 SHOWN_IMAGES = 64
@@ -108,7 +106,8 @@ def write_evaluation(
     panels = [Panel(row, one.samples) for row, one in zip(rows, evaluated, strict=True)]
     write_metrics(metrics, layout.metrics)
     write_pareto(metrics, layout.reports / "pareto.csv")
-    write_report(metrics, _samples(task, panels), list(_curves(layout)), _validation(layout), layout.reports)
+    curves, account = list(curves_of(layout)), account_of(settings, layout)
+    write_report(metrics, _samples(task, panels), curves, _validation(layout), account, layout.reports)
     return metrics
 
 
@@ -120,17 +119,6 @@ def _samples(task: EvaluationTask, panels: list[Panel]) -> ReportSamples:
         return ImageSamples(to_uint8(source / (2 * source.std())) if task.from_noise else source, pictures)
     exact = None if task.plan is None else task.plan.barycentres[: shown(task)]
     return PointSamples(source, task.reference, exact, panels)
-
-
-def _curves(layout: Layout) -> Iterator[Curve]:
-    """The curves of the runs behind the models, where the runs' folders are still here."""
-    baselines = [file.parent for file in layout.baselines.glob("*/model.json")]
-    folders = [layout.teacher, *sorted(layout.generators.iterdir()), *sorted(baselines)]
-    for folder in folders:
-        points = RunFolder(layout.runs / read_card(folder).run).curves()
-        if points:
-            values = {name: [point.values[name] for point in points] for name in points[0].values}
-            yield Curve(folder.name, [point.step for point in points], values)
 
 
 def _validation(layout: Layout) -> dict | None:

@@ -12,8 +12,16 @@ import pytest
 import torch
 from PIL import Image
 
-from rdmd.evaluation.report import Curve, ImageSamples, Panel, PointSamples, write_report
-from rdmd.evaluation.report.pareto_figure import pareto_png
+from rdmd.evaluation.report import (
+    Account,
+    Curve,
+    ImageSamples,
+    Panel,
+    PointSamples,
+    TrainedModel,
+    write_report,
+)
+from rdmd.evaluation.report.pareto_figure import pareto_plot
 from rdmd.evaluation.report.style import styles
 from rdmd.evaluation.row import FeaturesRecord, Metrics, Row
 
@@ -29,6 +37,14 @@ CURVES = [
     Curve("teacher", list(range(10, 210, 10)), {"loss": [1 / step for step in range(1, 21)]}),
     Curve("λ = 0.1", list(range(10, 210, 10)), {"cost": [0.1] * 20, "loss": [2 / step for step in range(1, 21)]}),
 ]
+ACCOUNT = Account(
+    facts=[("source", "reader <images>, path data/raw/source"), ("teacher", "700 steps of 64 samples")],
+    settings="experiment: digits\nteacher: {steps: 700}\n",
+    trained=[TrainedModel("teacher", 50.0, "CPU", 200, 779.4), TrainedModel("lambda-0.1", 80.0, "CPU")],
+    without_curves=[],
+    commit="c0" * 20,
+    edited=False,
+)
 
 
 def image_rows() -> list[Row]:
@@ -80,7 +96,7 @@ def test_a_grid_of_two_dials_is_drawn_as_its_front_without_words():
     def figure(*settings: dict) -> bytes:
         grid = [Row(method="egsde", settings=each, nfe=3, fid=50.0 + i, cost=0.1 + 0.01 * (-1) ** i)
                 for i, each in enumerate(settings)]
-        return pareto_png(dataclasses.replace(image_metrics(), rows=[*image_rows(), *grid]))
+        return pareto_plot(dataclasses.replace(image_metrics(), rows=[*image_rows(), *grid])).png
 
     # The names of two dials are not written, so other values of them change nothing; one dial's are.
     two = figure({"sigma": 1.0, "repel": 1.0}, {"sigma": 2.0, "repel": 2.0})
@@ -109,14 +125,14 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("images")
-    write_report(image_metrics(), image_samples(), CURVES, VALIDATION, out)
+    write_report(image_metrics(), image_samples(), CURVES, VALIDATION, ACCOUNT, out)
     return out
 
 
 @pytest.fixture(scope="module")
 def points(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("points")
-    write_report(*point_report(), [], None, out)
+    write_report(*point_report(), [], None, ACCOUNT, out)
     return out
 
 
@@ -126,7 +142,8 @@ def test_three_files_and_no_leftovers(images: Path, points: Path) -> None:
 
 
 def test_page_refers_to_nothing_outside_itself(images: Path, points: Path) -> None:
-    for folder, pictures in ((images, 4), (points, 2)):
+    # Front and samples; for pictures also the extremes of three methods, and the curves.
+    for folder, pictures in ((images, 6), (points, 2)):
         text = (folder / "index.html").read_text(encoding="utf-8")
         page = Page(text)
         assert len(page.addresses) == pictures
@@ -153,7 +170,11 @@ def test_page_says_the_numbers_and_what_they_depend_on(images: Path) -> None:
         "0.118 ± 0.0020",
         "20.3 [18.0, 22.0]",
         "SDEdit, σ = 1",
-        "rdmd use digits",
+        f"git checkout {'c0' * 20}",
+        "make repro",
+        "dvc repro",
+        "reader <images>, path data/raw/source",
+        "teacher: {steps: 700}",
         "2 expectations of the data, of which 1 does not hold",
         "no (3 samples)",
         "1011",
@@ -166,6 +187,64 @@ def test_text_from_data_is_escaped(images: Path) -> None:
     assert "<script>" not in text
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
     assert "has no &lt;broken&gt; pictures" in text
+
+
+def test_timings_are_of_every_training_and_every_method(tmp_path: Path) -> None:
+    rows = [dataclasses.replace(image_rows()[0], seconds_per_image=0.0025)]
+    write_report(dataclasses.replace(image_metrics(), rows=rows), image_samples(), [], None, ACCOUNT, tmp_path)
+    text = Page((tmp_path / "index.html").read_text(encoding="utf-8")).text
+    timings = " ".join(text[text.index("Timings") :].split())
+    assert "130 s of optimiser steps in all" in timings
+    assert "teacher 200 50.0 250 779 CPU" in timings  # 50 s over 200 steps are 250 ms each
+    assert "lambda-0.1 – 80.0 – – CPU" in timings
+    assert "RDMD, λ = 0.02 1 2.50 1.28" in timings  # 512 sources at 2.5 ms
+
+
+def test_what_is_not_there_is_said(tmp_path: Path) -> None:
+    account = dataclasses.replace(ACCOUNT, without_curves=["teacher", "lambda-0.1"], commit=None, edited=False)
+    write_report(image_metrics(), image_samples(), [], None, account, tmp_path)
+    text = " ".join(Page((tmp_path / "index.html").read_text(encoding="utf-8")).text.split())
+    assert "Not available: the curves of teacher, lambda-0.1" in text
+    assert "Not available: the data were not validated" in text
+    assert "outside git" in text and "git checkout" not in text and "put the settings above" in text.lower()
+
+
+def test_changes_that_are_not_committed_are_said(tmp_path: Path) -> None:
+    write_report(image_metrics(), image_samples(), [], None, dataclasses.replace(ACCOUNT, edited=True), tmp_path)
+    text = " ".join(Page((tmp_path / "index.html").read_text(encoding="utf-8")).text.split())
+    assert "Files differed from that commit" in text
+
+
+def test_every_method_shows_its_best_and_worst_at_a_cost_near_the_knee(images: Path) -> None:
+    # Both ends of a front of two are equally near its corner; the one of less cost is taken.
+    titles = re.findall(r"<h3>([^<]*)</h3><figure>", (images / "index.html").read_text(encoding="utf-8"))
+    assert titles == ["RDMD, λ = 0.1", "SDEdit, σ = 1", "&lt;script&gt;alert(1)&lt;/script&gt;"]
+
+
+def test_the_setting_shown_of_a_baseline_is_the_one_nearest_to_the_knee(tmp_path: Path) -> None:
+    rows = [image_rows()[0]] + [
+        Row(method="sdedit", settings={"sigma": sigma}, nfe=19, fid=100.0, cost=cost)
+        for sigma, cost in ((0.5, 0.05), (1.0, 0.12), (2.0, 0.3))
+    ]
+    source = torch.full((10, 3, 8, 8), 100, dtype=torch.uint8)
+    samples = ImageSamples(source, [Panel(row, source + 1 + i) for i, row in enumerate(rows)])
+    write_report(dataclasses.replace(image_metrics(), rows=rows), samples, [], None, ACCOUNT, tmp_path)
+    titles = re.findall(r"<h3>([^<]*)</h3><figure>", (tmp_path / "index.html").read_text(encoding="utf-8"))
+    assert titles == ["RDMD, λ = 0.02", "SDEdit, σ = 1"]
+
+
+def test_every_mark_of_the_front_lies_on_its_point_and_has_its_settings(images: Path) -> None:
+    page = (images / "index.html").read_text(encoding="utf-8")
+    marks = re.findall(r'class="mark" style="left:([\d.]+)%;top:([\d.]+)%" aria-label="([^"]*)"', page)
+    assert len(marks) == 5  # every row with a cost and a realism
+    pixels = np.asarray(Image.open(images / "pareto.png").convert("RGB")).astype(int)
+    height, width = pixels.shape[:2]
+    left, top, _ = next(mark for mark in marks if mark[2] == "RDMD, λ = 0.02")
+    at = pixels[round(height * float(top) / 100), round(width * float(left) / 100)]
+    assert np.abs(at - [0x0B, 0x3C, 0x6F]).sum() < 10, "not the generator's blue"
+    note = page[page.index('aria-label="SDEdit, σ = 1"') :]
+    note = note[: note.index("</div>")]
+    assert "sigma = 1" in note and "NFE 19" in note and "cost 0.101" in note
 
 
 def test_drift_is_marked_for_points_and_only_where_it_is(points: Path) -> None:
@@ -200,7 +279,7 @@ def test_an_enlarged_picture_keeps_its_pixels(tmp_path: Path) -> None:
     rng = torch.Generator().manual_seed(0)
     source = torch.randint(0, 256, (2, 3, 8, 8), generator=rng, dtype=torch.uint8)
     samples = ImageSamples(source, [Panel(image_rows()[0], source)])
-    write_report(dataclasses.replace(image_metrics(), rows=image_rows()[:1]), samples, [], None, tmp_path)
+    write_report(dataclasses.replace(image_metrics(), rows=image_rows()[:1]), samples, [], None, ACCOUNT, tmp_path)
     pixels = np.asarray(Image.open(tmp_path / "samples.png").convert("RGB"))
     shown = pixels[62 + 7 : 62 + 112 : 14, 8 + 7 : 8 + 112 : 14]  # the middle of each enlarged pixel
     assert np.array_equal(shown, source[0].permute(1, 2, 0).numpy())
@@ -212,7 +291,7 @@ def test_best_and_worst_are_those_of_the_knee(tmp_path: Path) -> None:
     changed = source + 50
     changed[17], changed[23] = 255, 100
     metrics = dataclasses.replace(image_metrics(), rows=image_rows()[:1])
-    write_report(metrics, ImageSamples(source, [Panel(metrics.rows[0], changed)]), [], None, tmp_path)
+    write_report(metrics, ImageSamples(source, [Panel(metrics.rows[0], changed)]), [], None, ACCOUNT, tmp_path)
     page = Page((tmp_path / "index.html").read_text(encoding="utf-8"))
     extremes = np.asarray(Image.open(io.BytesIO(base64.b64decode(page.addresses[2].split(",", 1)[1]))).convert("RGB"))
     # Two strips, each a head of 26, source, gap of 6, translation, foot of 22.
@@ -221,8 +300,8 @@ def test_best_and_worst_are_those_of_the_knee(tmp_path: Path) -> None:
 
 
 def test_the_same_report_is_the_same_bytes(images: Path, points: Path, tmp_path: Path) -> None:
-    write_report(image_metrics(), image_samples(), CURVES, VALIDATION, tmp_path / "images")
-    write_report(*point_report(), [], None, tmp_path / "points")
+    write_report(image_metrics(), image_samples(), CURVES, VALIDATION, ACCOUNT, tmp_path / "images")
+    write_report(*point_report(), [], None, ACCOUNT, tmp_path / "points")
     for folder in (images, points):
         again = tmp_path / ("images" if folder is images else "points")
         for path in folder.iterdir():

@@ -1,6 +1,16 @@
 """The report: two figures and one self-contained page, made from the metrics and some samples."""
 
-from rdmd.evaluation.report.contents import Curve, ImageSamples, Panel, PointSamples, ReportSamples
+from rdmd.evaluation.report.contents import (
+    Account,
+    Curve,
+    ImageSamples,
+    Panel,
+    PointSamples,
+    ReportSamples,
+    TrainedModel,
+)
 from rdmd.evaluation.report.write import write_report
 
-__all__ = ["Curve", "ImageSamples", "Panel", "PointSamples", "ReportSamples", "write_report"]
+__all__ = [
+    "Account", "Curve", "ImageSamples", "Panel", "PointSamples", "ReportSamples", "TrainedModel", "write_report",
+]

@@ -50,3 +50,30 @@ class Curve:
     name: str
     steps: list[int]
     values: dict[str, list[float]]
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """What a model's training took. `steps` and `memory_mib` (peak) are None where the run's folder is gone."""
+
+    name: str
+    seconds: float
+    device: str
+    steps: int | None = None
+    memory_mib: float | None = None
+
+
+@dataclass(frozen=True)
+class Account:
+    """What was run, on what code, and what it took.
+
+    `facts` are pairs of a name and a sentence; `settings` is YAML. `commit` is that of the code, None outside git;
+    `edited` says that the work tree differed from it. `without_curves` names the models whose curves are gone.
+    """
+
+    facts: list[tuple[str, str]]
+    settings: str
+    trained: list[TrainedModel]
+    without_curves: list[str]
+    commit: str | None
+    edited: bool

@@ -28,9 +28,22 @@ tbody th, thead th:first-child { text-align: left; position: sticky; left: 0; ba
   font-weight: 400; }
 tr.front th, tr.front td { font-weight: 600; }
 tr.reference th, tr.reference td { color: var(--soft); }
-table.plain td { text-align: left; white-space: normal; overflow-wrap: anywhere; }
+table.plain td, table.facts td { text-align: left; white-space: normal; overflow-wrap: anywhere; }
+table.facts { font-size: .9rem; }
+table.facts th { vertical-align: top; color: var(--soft); padding-left: 0; }
 figure { margin: .5rem 0; }
 img { display: block; max-width: 100%; height: auto; }
+.hint { color: var(--soft); font-size: .9rem; }
+.plot { position: relative; width: max-content; max-width: 100%; }
+.mark { position: absolute; width: 1.3rem; height: 1.3rem; margin: -.65rem 0 0 -.65rem; padding: 0; border: 0;
+  border-radius: 50%; background: transparent; cursor: help; }
+.mark:hover, .mark:focus { outline: 2px solid var(--accent); }
+.note { display: none; position: absolute; z-index: 2; max-width: 45%; padding: .5rem .75rem; pointer-events: none;
+  border: 1px solid var(--ink); border-radius: 6px; background: #fff; font-size: .85rem; line-height: 1.35; }
+.note p { margin: 0 0 .25rem; font-weight: 600; }
+.note ul { margin: 0; padding: 0; list-style: none; font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
+.mark:hover + .note, .mark:focus + .note { display: block; }
+.mark:hover + .note { z-index: 3; }
 details { margin: .75rem 0; }
 summary { cursor: pointer; color: var(--accent); }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1rem; font-size: .9rem; }
@@ -43,15 +56,22 @@ pre { background: #f5f6f8; border-radius: 6px; padding: .75rem 1rem; overflow-x:
   dl { grid-template-columns: 1fr; }
   dd { margin-bottom: .4rem; }
   figure img { max-width: none; width: 44rem; }
+  .plot { max-width: none; }
 }
 @media print {
-  body { font-size: 11px; }
+  :root, body { font-size: 11px; }
   main { max-width: none; padding: 0; }
+  @page { margin: 14mm 12mm; }
   .scroll { overflow: visible; }
-  table { font-size: 7.5px; }
-  th, td { padding: .15rem .25rem; white-space: normal; }
+  .hint, .mark, .note { display: none !important; }
+  table, table.facts { font-size: 8.5px; }
+  th, td { padding: .15rem .3rem; white-space: normal; }
+  thead { display: table-header-group; }
   tbody th, thead th:first-child { position: static; }
-  h2, h3 { break-after: avoid; }
-  figure, .card, tr { break-inside: avoid; }
+  h2, h3, p:has(+ figure), p:has(+ .scroll), p:has(+ h3) { break-after: avoid; }
+  p, figure, .scroll, .card, tr, pre { break-inside: avoid; }
+  figure img { max-height: 20cm; width: auto; }
+  .plot { width: 15cm; }
+  pre { white-space: pre-wrap; overflow-wrap: anywhere; }
 }
 """

@@ -1,18 +1,22 @@
 """index.html: one page that opens from disk, without a network, on a desktop, a phone and paper."""
 
-import base64
-from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
 from typing import Any
 
 from rdmd.evaluation.labels import interval, plus_minus, realism_name, row_labels
-from rdmd.evaluation.pareto import Rule, hypervolume, pick, plane
+from rdmd.evaluation.pareto import Rule, pick
+from rdmd.evaluation.report.account_html import reproduce_html, run_html, timings_html
+from rdmd.evaluation.report.contents import Account
 from rdmd.evaluation.report.css import CSS
+from rdmd.evaluation.report.front_html import front_html
+from rdmd.evaluation.report.html import figure, section
+from rdmd.evaluation.report.plot import Plot
 from rdmd.evaluation.report.realism_figure import has_costs
+from rdmd.evaluation.report.results_html import results_html
 from rdmd.evaluation.report.validation_table import validation_html
-from rdmd.evaluation.row import IDENTITY, TARGET, Metrics, Row
-from rdmd.evaluation.table import Z95, columns, drifted, stated
+from rdmd.evaluation.row import TARGET, Metrics, Row
+from rdmd.evaluation.table import Z95, stated
 
 _RULES: list[tuple[Rule, str]] = [
     ("most-faithful", "most faithful"),
@@ -23,29 +27,34 @@ _RULES: list[tuple[Rule, str]] = [
 
 @dataclass(frozen=True)
 class Figures:
-    """The page's pictures as PNG; None where there is nothing to draw."""
+    """The page's pictures as PNG. `extremes` are a method's most and least changed pictures, by its label; `curves` is
+    None where there are none."""
 
-    pareto: bytes
+    front: Plot
     samples: bytes
-    extremes: bytes | None
+    extremes: list[tuple[str, bytes]]
     curves: bytes | None
 
 
-def page_html(metrics: Metrics, figures: Figures, validation: dict[str, Any] | None) -> str:
+def page_html(metrics: Metrics, figures: Figures, validation: dict[str, Any] | None, account: Account) -> str:
     """The whole page. Every text that comes from data is escaped."""
     title = f"RDMD: {metrics.experiment}"
+    plane = "Faithfulness against realism" if has_costs(metrics) else "Realism"
     sections = [
         _opening(title, metrics),
-        _section("Results", _table(metrics)),
-        _section("Faithfulness against realism" if has_costs(metrics) else "Realism", _pareto(metrics, figures.pareto)),
-        _section("Samples", _samples(figures)),
+        section("What was run", run_html(account)),
+        section("Results", results_html(metrics)),
+        section(plane, front_html(metrics, figures.front)),
+        section("Samples", figure(figures.samples, "Source samples and every method's translations of them")),
     ]
-    if figures.curves is not None:
-        text = "<p>Thin lines are what was logged, thick ones their running mean.</p>"
-        sections.append(_section("Training", text + _picture(figures.curves, "Training curves of every run")))
-    if validation is not None:
-        sections.append(_section("Data validation", validation_html(validation)))
-    sections.append(_section("How to reproduce", _reproduce(metrics)))
+    if figures.extremes:
+        sections.append(section("The best and the worst by cost", _extremes(figures.extremes)))
+    sections += [
+        section("Training", _curves(figures.curves, account)),
+        section("Timings", timings_html(account, metrics)),
+        section("Data validation", _validation(validation)),
+        section("How to reproduce", reproduce_html(account, metrics)),
+    ]
     body = "\n".join(sections)
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -53,10 +62,6 @@ def page_html(metrics: Metrics, figures: Figures, validation: dict[str, Any] | N
         f"<title>{escape(title)}</title>\n<style>{CSS}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n"
         "</html>\n"
     )
-
-
-def _section(title: str, content: str) -> str:
-    return f"<section>\n<h2>{escape(title)}</h2>\n{content}\n</section>"
 
 
 def _opening(title: str, metrics: Metrics) -> str:
@@ -93,79 +98,27 @@ def _card(name: str, label: str, row: Row) -> str:
     )
 
 
-def _table(metrics: Metrics) -> str:
-    shown = columns(metrics)
-    labels = row_labels(metrics.rows)
-    head = "".join(f'<th scope="col">{escape(column.heading)}</th>' for column in shown)
-    lines = []
-    for label, row in zip(labels, metrics.rows, strict=True):
-        marks = ("● " if row.on_front else "") + ("⚠ " if drifted(row) else "")
-        cells = "".join(f"<td>{escape(column.cell(row))}</td>" for column in shown)
-        kind = "front" if row.on_front else "reference" if row.method in (IDENTITY, TARGET) else "other"
-        lines.append(f'<tr class="{kind}"><th scope="row">{marks}{escape(label)}</th>{cells}</tr>')
-    meanings = "".join(f"<dt>{escape(column.heading)}</dt><dd>{escape(column.meaning)}</dd>" for column in shown)
-    notes = "<p>● on the front: no other generator is better in both cost and realism.</p>"
-    if any(drifted(row) for row in metrics.rows):
-        notes += (
-            "<p>⚠ costs more than exact transport to the target. An exact minimiser never does, whatever its "
-            "λ: this generator has drifted, which is an optimisation failure.</p>"
-        )
-    return (
-        '<div class="scroll" role="region" aria-label="Results" tabindex="0"><table>\n'
-        f'<thead><tr><th scope="col">method</th>{head}</tr></thead>\n<tbody>\n' + "\n".join(lines) + "\n</tbody>\n"
-        f"</table></div>\n{notes}\n<details><summary>What the columns mean</summary>\n"
-        f"<dl>{meanings}</dl></details>"
-    )
+def _extremes(extremes: list[tuple[str, bytes]]) -> str:
+    text = ("<p>Of the sources shown here, those that each method changed least and most. RDMD is taken at the knee of "
+            "its front, every other method at the setting whose cost is nearest to that.</p>")
+    pictures = [
+        f"<h3>{escape(label)}</h3>{figure(png, f'The translations that {label} changed least and most')}"
+        for label, png in extremes
+    ]
+    return text + "\n".join(pictures)
 
 
-def _pareto(metrics: Metrics, pareto: bytes) -> str:
-    if not has_costs(metrics):
-        text = "<p>The source is noise, which nothing can be faithful to: realism is all there is. Left is better.</p>"
-        return _picture(pareto, "Every method by realism") + text
-    shares = "".join(f"<li>{escape(name)}: {100 * share:.0f}%</li>" for name, share in _dominated(metrics))
-    text = (
-        "<p>Down and to the left is better. One number for a method's whole curve is the area that it "
-        "dominates, as a share of the box between the origin and the worst cost and realism in the table "
-        "(hypervolume):</p>"
-        f"<ul>{shares}</ul>"
-    )
-    return _picture(pareto, "Every method on the plane of cost and realism") + (text if shares else "")
-
-
-def _dominated(metrics: Metrics) -> Iterator[tuple[str, float]]:
-    """The hypervolume of each method's rows, as a share of the box of all rows."""
-    placed = [row for row in metrics.rows if row.cost is not None and row.realism is not None]
-    if not placed:
-        return
-    worst = (max(plane(row)[0] for row in placed), max(plane(row)[1] for row in placed))
-    if worst[0] <= 0 or worst[1] <= 0:
-        return
-    for method in dict.fromkeys(row.method for row in placed if row.method not in (IDENTITY, TARGET)):
-        points = [plane(row) for row in placed if row.method == method]
-        name = row_labels([row for row in placed if row.method == method][:1])[0].split(",")[0]
-        yield name, hypervolume(points, worst) / (worst[0] * worst[1])
-
-
-def _samples(figures: Figures) -> str:
-    text = _picture(figures.samples, "Source samples and every method's translations of them")
-    if figures.extremes is not None:
-        text += "<h3>The best and the worst by cost, at the knee of the front</h3>"
-        text += _picture(figures.extremes, "The translations that changed least and most")
+def _curves(png: bytes | None, account: Account) -> str:
+    text = ""
+    if png is not None:
+        text = "<p>Thin lines are what was logged, thick ones their running mean.</p>"
+        text += figure(png, "Training curves of every run")
+    if account.without_curves:
+        names = escape(", ".join(account.without_curves))
+        text += (f"<p>Not available: the curves of {names}, whose runs were not in <code>runs/</code> where this page "
+                 "was made.</p>")
     return text
 
 
-def _reproduce(metrics: Metrics) -> str:
-    experiment = escape(metrics.experiment)
-    return (
-        "<p>From a clone of the repository at the same commit:</p>\n"
-        f"<pre>rdmd use {experiment}\nmake repro</pre>\n"
-        f"<p>The seed is {metrics.seed} (<code>seed</code> in params.yaml). The numbers of this page stand "
-        "in <code>metrics.json</code> and <code>pareto.csv</code> beside it. Equal numbers bit for bit need "
-        "the same machine and library versions.</p>"
-    )
-
-
-def _picture(png: bytes, alt: str) -> str:
-    data = base64.b64encode(png).decode("ascii")
-    image = f'<img alt="{escape(alt)}" src="data:image/png;base64,{data}">'
-    return f'<figure><div class="scroll">{image}</div></figure>'
+def _validation(validation: dict[str, Any] | None) -> str:
+    return "<p>Not available: the data were not validated.</p>" if validation is None else validation_html(validation)

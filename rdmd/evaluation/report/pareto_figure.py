@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 from rdmd.evaluation.labels import dial, method_name, realism_name, varying_dials
 from rdmd.evaluation.pareto import nondominated, plane
 from rdmd.evaluation.report.label_placement import Label, place_labels
-from rdmd.evaluation.report.style import FAINT, INK, new_figure, png_of, styles
+from rdmd.evaluation.report.plot import Plot, plot_of
+from rdmd.evaluation.report.style import FAINT, INK, new_figure, styles
 from rdmd.evaluation.row import GENERATOR, IDENTITY, TARGET, Metrics, Row
 from rdmd.evaluation.table import Z95, stated
 
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 _LOG_FROM = 8
 
 
-def pareto_png(metrics: Metrics) -> bytes:
-    """The figure as PNG. Down and left is better. Raises `ValueError` if no row can be placed."""
+def pareto_plot(metrics: Metrics) -> Plot:
+    """The figure. Down and left is better. Raises `ValueError` if no row can be placed."""
     placed = [row for row in metrics.rows if row.cost is not None and row.realism is not None]
     if not placed:
         raise ValueError("no row has both a cost and a realism")
@@ -62,7 +63,7 @@ def pareto_png(metrics: Metrics) -> bytes:
     _axes(axes, placed)
     place_labels(axes, labels, lines + _bars(placed))
     figure.text(0.02, 0.015, _caption(metrics), fontsize=7.5, color="#444444", va="bottom", linespacing=1.35)
-    return png_of(figure)
+    return plot_of(figure, axes, [(*plane(row), row) for row in placed])
 
 
 def _front(rows: list[Row]) -> list[Row]:

@@ -3,7 +3,8 @@
 import textwrap
 
 from rdmd.evaluation.labels import dial, method_name, realism_name
-from rdmd.evaluation.report.style import FAINT, INK, new_figure, png_of, styles
+from rdmd.evaluation.report.plot import Plot, plot_of
+from rdmd.evaluation.report.style import FAINT, INK, new_figure, styles
 from rdmd.evaluation.row import TARGET, Metrics, Row
 from rdmd.evaluation.table import stated
 
@@ -13,8 +14,8 @@ def has_costs(metrics: Metrics) -> bool:
     return any(row.cost is not None for row in metrics.rows)
 
 
-def realism_png(metrics: Metrics) -> bytes:
-    """A line a method, its realism along it, as PNG. Left is better. Raises `ValueError` if no row has a realism."""
+def realism_plot(metrics: Metrics) -> Plot:
+    """A line a method, its realism along it. Left is better. Raises `ValueError` if no row has a realism."""
     placed = [row for row in metrics.rows if row.method != TARGET and row.realism is not None]
     if not placed:
         raise ValueError("no row has a realism")
@@ -43,7 +44,7 @@ def realism_png(metrics: Metrics) -> bytes:
     figure.tight_layout(rect=(0, 0.42 / figure.get_figheight(), 1, 1))
     text = textwrap.fill(f"{metrics.experiment}: {stated(metrics)}. Bars: 95% bootstrap intervals.", width=120)
     figure.text(0.02, 0.015, text, fontsize=7.5, color="#444444", va="bottom", linespacing=1.35)
-    return png_of(figure)
+    return plot_of(figure, axes, [(row.realism or 0.0, line, row) for line, row in enumerate(placed)])
 
 
 def _named(row: Row, rows: list[Row]) -> str:

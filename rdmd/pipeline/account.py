@@ -1,0 +1,126 @@
+"""What the report says of how its numbers came about: the settings, the code, the trained models and their curves."""
+
+import contextlib
+import platform
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from rdmd import config
+from rdmd.evaluation.labels import method_name
+from rdmd.evaluation.report.contents import Account, Curve, TrainedModel
+from rdmd.pipeline.layout import Layout
+from rdmd.pipeline.model_card import ModelCard, read_card
+from rdmd.training.folder import RunFolder
+
+# The sections of params.yaml that the report shows. `evaluate` in dvc.yaml names the same ones, so that none is stale.
+SECTIONS = (
+    "experiment", "seed", "domains", "preprocess", "network", "teacher", "distill", "baselines", "evaluate",
+)  # fmt: skip
+# What a run of the pipeline itself writes into the work tree.
+_WRITTEN = (":(exclude)reports", ":(exclude)dvc.lock")
+
+
+def account_of(settings: config.Settings, layout: Layout) -> Account:
+    """Everything that the report tells besides the numbers. What is in `runs/` is taken where it is still there."""
+    models = list(_models(layout))
+    commit = _git(layout.root, "rev-parse", "HEAD")
+    state = _git(layout.root, "status", "--porcelain", "--untracked-files=no", "--", ".", *_WRITTEN)
+    return Account(
+        facts=list(_facts(settings, [card for _, card in models], commit, bool(state))),
+        settings=_yaml(settings),
+        trained=[_trained(name, card, _run(layout, card)) for name, card in models],
+        without_curves=[name for name, card in models if not _run(layout, card).curves()],
+        commit=commit,
+        edited=bool(state),
+    )
+
+
+def curves_of(layout: Layout) -> Iterator[Curve]:
+    """The curves of the runs behind the models, where the runs' folders are still here."""
+    for name, card in _models(layout):
+        points = _run(layout, card).curves()
+        if points:
+            values = {key: [point.values[key] for point in points] for key in points[0].values}
+            yield Curve(name, [point.step for point in points], values)
+
+
+def _models(layout: Layout) -> Iterator[tuple[str, ModelCard]]:
+    """The teacher, the generators by their lambda, and what was trained for the baselines, by name."""
+    yield layout.teacher.name, read_card(layout.teacher)
+    generators = [(file.parent.name, read_card(file.parent)) for file in layout.generators.glob("*/model.json")]
+    yield from sorted(generators, key=lambda pair: (pair[1].lam or 0.0, pair[0]))
+    for file in sorted(layout.baselines.glob("*/model.json")):
+        yield file.parent.name, read_card(file.parent)
+
+
+def _run(layout: Layout, card: ModelCard) -> RunFolder:
+    return RunFolder(layout.runs / card.run)
+
+
+def _trained(name: str, card: ModelCard, folder: RunFolder) -> TrainedModel:
+    result = None
+    # Made by another version: the card is enough.
+    with contextlib.suppress(ValueError):
+        result = folder.result()
+    if result is None:
+        return TrainedModel(name, card.train_seconds, card.trained_on)
+    return TrainedModel(name, card.train_seconds, card.trained_on, result.steps, result.peak_memory_mib)
+
+
+def _facts(
+    settings: config.Settings, cards: list[ModelCard], commit: str | None, edited: bool
+) -> Iterator[tuple[str, str]]:
+    teacher, distill = settings.teacher, settings.distill
+    shape = " × ".join(str(size) for size in settings.sample_shape)
+    yield "experiment", f"{settings.experiment}, seed {settings.seed}"
+    yield "source", _inline(settings.domains.source)
+    yield "target", _inline(settings.domains.target)
+    yield "samples", f"{settings.preprocess.kind}, {shape}"
+    yield "network", _inline(settings.network)
+    start = f"from {teacher.init}" if teacher.init else "from scratch"
+    yield "teacher", f"{teacher.steps} steps of {teacher.batch} samples, learning rate {teacher.lr:g}, {start}"
+    lambdas = ", ".join(f"{lam:g}" for lam in distill.lambdas)
+    begun = "the teacher" if distill.init == "teacher" else "scratch"
+    yield "generators", (f"λ = {lambdas}; {distill.steps} steps of {distill.batch} samples, learning rate "
+                         f"{distill.generator_lr:g}, cost {distill.cost.name}, from {begun}")
+    given = {name: getattr(settings.baselines, name) for name in type(settings.baselines).model_fields}
+    baselines = [f"{method_name(name.replace('_', '-'))} ({_inline(grid)})" for name, grid in given.items() if grid]
+    yield "baselines", "; ".join(baselines) or "none"
+    machines = ", ".join(dict.fromkeys(card.trained_on for card in cards))
+    yield "trained on", f"{machines}, {settings.launch.precision}"
+    yield "software", f"Python {platform.python_version()}, torch {torch.__version__}; requirements.lock pins the rest"
+    changed = ", with changes that are not committed" if edited else ""
+    yield "code", f"commit {commit}{changed}" if commit else "outside git"
+
+
+def _inline(section: config.Section) -> str:
+    """A section in one line, without what is null, empty or a section itself."""
+    values = section.model_dump(mode="json", exclude_none=True)
+    shown = {key: value for key, value in values.items() if not isinstance(value, dict)}
+    return ", ".join(f"{key} {_plain(value)}" for key, value in shown.items())
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, list):
+        return " ".join(_plain(each) for each in value) or "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _yaml(settings: config.Settings) -> str:
+    values = settings.model_dump(mode="json", by_alias=True, include=set(SECTIONS))
+    return yaml.safe_dump({name: values[name] for name in SECTIONS}, sort_keys=False, default_flow_style=None,
+                          allow_unicode=True, width=100)
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    """What git says about the work tree of `root`, stripped; None outside git or without it."""
+    try:
+        said = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return said.stdout.strip()

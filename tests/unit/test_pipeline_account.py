@@ -1,0 +1,93 @@
+"""What the report says of how its numbers came about, taken from real files."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rdmd import config
+from rdmd.files import sha256_of, write_json
+from rdmd.pipeline.account import SECTIONS, account_of, curves_of
+from rdmd.pipeline.layout import Layout
+from rdmd.pipeline.model_card import ModelCard, write_model
+from rdmd.training.folder import Point, RunFolder, curve_line
+from tests.conftest import ROOT, params, tiny_digits
+
+
+@pytest.fixture
+def settings() -> config.Settings:
+    return config.parse(params("digits", tiny_digits), "params.yaml")
+
+
+@pytest.fixture
+def layout(tmp_path: Path, settings: config.Settings) -> Layout:
+    """A teacher, whose run is still there, and two generators, whose runs are gone."""
+    made = Layout(tmp_path)
+    for folder, lam in ((made.teacher, None), (made.generators / "lambda-0.5", 0.5), (made.generators / "a", 0.05)):
+        weights = tmp_path / "weights"
+        weights.write_bytes(b"w")
+        card = ModelCard(
+            kind="teacher" if lam is None else "generator", experiment="digits", network=settings.network,
+            sample_shape=settings.sample_shape, fit="crop", lam=lam, run=f"run-of-{folder.name}", train_seconds=12.5,
+            trained_on="CPU", sha256=sha256_of(weights), target_digest="b" * 64,
+        )
+        write_model(folder, card, weights)
+    run = RunFolder(made.runs / "run-of-teacher")
+    run.path.mkdir(parents=True)
+    run.curves_file.write_text("".join(curve_line(Point(step, {"loss": 1 / step})) for step in (10, 20)))
+    run.weights.write_bytes(b"w")
+    write_json(run.result_file, {"steps": 20, "sha256": sha256_of(run.weights), "train_seconds": 12.5, "device": "CPU",
+                                 "peak_memory_mib": 700.0, "parameters": 5})
+    return made
+
+
+def test_what_a_run_left_is_taken_and_what_is_gone_is_named(settings: config.Settings, layout: Layout):
+    account = account_of(settings, layout)
+    assert [(one.name, one.steps, one.seconds) for one in account.trained] == [
+        ("teacher", 20, 12.5), ("a", None, 12.5), ("lambda-0.5", None, 12.5)
+    ]
+    assert account.without_curves == ["a", "lambda-0.5"]
+    (curve,) = curves_of(layout)
+    assert (curve.name, curve.steps, curve.values) == ("teacher", [10, 20], {"loss": [0.1, 0.05]})
+
+
+def test_a_result_of_another_version_is_done_without(settings: config.Settings, layout: Layout):
+    (layout.runs / "run-of-teacher" / "result.json").write_text('{"of": "another version"}')
+    assert account_of(settings, layout).trained[0].steps is None
+
+
+def test_the_settings_are_those_of_the_run(settings: config.Settings, layout: Layout):
+    account = account_of(settings, layout)
+    shown = yaml.safe_load(account.settings)
+    assert list(shown) == list(SECTIONS)
+    assert shown["distill"]["lambdas"] == settings.distill.lambdas
+    facts = dict(account.facts)
+    assert facts["generators"].startswith("λ = 0.05, 0.5; 30 steps of 64 samples")
+    assert "classes 2" in facts["source"]
+    assert facts["baselines"] == "SDEdit (sigmas 1, steps 3)"
+
+
+def test_every_section_that_is_shown_makes_the_stage_run_again():
+    stage = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]["evaluate"]
+    assert set(stage["params"]) == set(SECTIONS)
+
+
+def test_the_commit_is_that_of_the_code_and_what_a_run_writes_is_no_edit(settings: config.Settings, layout: Layout):
+    def git(*arguments: str) -> str:
+        command = ["git", "-c", "user.name=a", "-c", "user.email=a@b.c", *arguments]
+        return subprocess.run(command, cwd=layout.root, capture_output=True, text=True, check=True).stdout.strip()
+
+    (layout.root / "params.yaml").write_text("a: 1\n")
+    (layout.root / "dvc.lock").write_text("a: 1\n")
+    assert account_of(settings, layout).commit is None
+    git("init", "--quiet")
+    git("add", "params.yaml", "dvc.lock")
+    git("commit", "--quiet", "--message", "first")
+    account = account_of(settings, layout)
+    assert (account.commit, account.edited) == (git("rev-parse", "HEAD"), False)
+    (layout.root / "dvc.lock").write_text("a: 2\n")
+    assert not account_of(settings, layout).edited
+    (layout.root / "params.yaml").write_text("a: 2\n")
+    account = account_of(settings, layout)
+    assert account.edited and "not committed" in dict(account.facts)["code"]
