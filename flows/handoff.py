@@ -27,8 +27,11 @@ PACKAGES = ("mlflow", "numpy", "pillow", "pydantic", "pyyaml", "safetensors", "t
 README = "README.md"
 
 
-def log_model(name: str, folder: Path, card: ModelCard, row: Row, metrics: Metrics) -> str:
-    """Log the generator in `folder` to the active run, to be registered as `name`; gives its URI."""
+def log_model(name: str, folder: Path, card: ModelCard, row: Row, metrics: Metrics, step: int) -> str:
+    """Log the generator in `folder` to the active run, to be registered as `name`; gives its URI.
+
+    step: of the run's curves, whose points there become the model's metrics.
+    """
     requirements = [f"{package}=={version(package)}" for package in PACKAGES]
     with tempfile.TemporaryDirectory() as temporary:
         copy_code(Path(temporary))
@@ -40,6 +43,8 @@ def log_model(name: str, folder: Path, card: ModelCard, row: Row, metrics: Metri
             code_paths=[str(Path(temporary) / "rdmd")],
             input_example=example(card),
             pip_requirements=requirements,
+            step=step,
+            params={"lambda": f"{card.lam:g}", "nfe": str(row.nfe)},
         )
         mlflow.MlflowClient().log_model_artifact(info.model_id, str(Path(temporary) / README))
     return info.model_uri

@@ -13,6 +13,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from flows import version_tags
+from flows.datasets import pair_digest
 from flows.handoff import log_model
 from flows.tracking import FINGERPRINT, Record, find_run, git_commit
 from rdmd.evaluation.row import Metrics, Row
@@ -53,13 +54,20 @@ def register(record: Record, name: str, candidate: Candidate) -> ModelVersion:
     found = find(record, name, candidate.card.sha256)
     if found is None:
         run = _run_of(record, candidate.card)
-        with mlflow.start_run(run_id=run.info.run_id):
-            source = log_model(name, candidate.folder, candidate.card, candidate.row, candidate.metrics)
-        found = record.client.create_model_version(name, source, run.info.run_id, tags={WEIGHTS: candidate.card.sha256})
+        with mlflow.start_run(run_id=run.info.run_id, log_system_metrics=False):
+            last = int(run.data.params.get("distill.steps", 1))
+            source = log_model(name, candidate.folder, candidate.card, candidate.row, candidate.metrics, last)
+        # Registering is no part of the time that the run took.
+        record.client.set_terminated(run.info.run_id, run.info.status, run.info.end_time)
+        found = record.client.create_model_version(
+            name, source, run.info.run_id, tags={WEIGHTS: candidate.card.sha256},
+            # A server refuses a source that it cannot trace to its model.
+            model_id=source.removeprefix("models:/"),
+        )  # fmt: skip
     tags = {
         "lambda": f"{candidate.card.lam:g}",
         "nfe": str(candidate.row.nfe),
-        "data_digest": f"{candidate.card.source_digest[:16]}-{candidate.card.target_digest[:16]}",
+        "data_digest": pair_digest(candidate.card.source_digest, candidate.card.target_digest),
         "git_commit": git_commit(),
     }
     version_tags.put_tags(record.client, found, tags)

@@ -1,5 +1,5 @@
-"""The record in MLflow: one parent run per sweep, a child for the teacher, for each lambda and
-for what baselines train.
+"""The record in MLflow: one parent run per sweep, a child for the teacher, for each lambda, for what baselines train
+and for each method that is evaluated.
 
 A run in MLflow is found again by tags, never by an id kept elsewhere: a resumed training goes on in the same MLflow
 run, and a stage that runs twice adds nothing.
@@ -8,31 +8,25 @@ run, and a stage that runs twice adds nothing.
 import contextlib
 import fcntl
 import hashlib
+import json
 import os
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import mlflow
 import mlflow.store.db.utils
-import numpy as np
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, Run
+from mlflow.entities import Param, Run
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
-from PIL import Image
 
 from flows.environment import ROOT
 from rdmd import config
 from rdmd.errors import UserError
-from rdmd.evaluation.row import Metrics
 from rdmd.files import canonical_json
-from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.store import check_sqlite
-from rdmd.training.folder import Point, RunFolder
-from rdmd.training.spec import TrainingRun, run_name
 
 FINGERPRINT = "rdmd.run"
 SWEEP = "rdmd.sweep"
@@ -111,86 +105,27 @@ def sweep_run(record: Record, settings: config.Settings, digests: dict[str, str]
     if found is not None:
         return found
     run = record.client.create_run(
-        record.experiment_id, run_name=f"sweep {key[:8]}", tags={SWEEP: key, **_provenance(), **digests}
+        record.experiment_id, run_name=f"sweep {key[:8]}", tags={SWEEP: key, **provenance(), **digests}
     )
-    _log_params(record, run, described)
+    log_params(record, run, described)
     return run
 
 
-def find_run(record: Record, tag: str, value: str) -> Run | None:
-    """The newest run that carries a tag, finished or not."""
+def find_run(record: Record, tag: str, value: str, parent: Run | None = None) -> Run | None:
+    """The newest run that carries a tag, finished or not, of all or of the children of `parent`."""
+    wanted = f"tags.`{tag}` = '{value}'"
+    if parent is not None:
+        wanted += f" AND tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent.info.run_id}'"
     runs = record.client.search_runs(
-        [record.experiment_id], f"tags.`{tag}` = '{value}'", max_results=1, order_by=["attributes.start_time DESC"]
+        [record.experiment_id], wanted, max_results=1, order_by=["attributes.start_time DESC"]
     )
     return runs[0] if runs else None
 
 
-@contextlib.contextmanager
-def tracked(
-    record: Record, parent: Run, folder: RunFolder, run: TrainingRun
-) -> Iterator[Callable[[list[Point]], None]]:
-    """A child run of `parent` for one training run; gives the function that records new points of its curves.
-
-    Points and grids that the store already holds, from before a crash, are not recorded again.
-    """
-    child = find_run(record, FINGERPRINT, folder.fingerprint)
-    if child is None:
-        tags = {FINGERPRINT: folder.fingerprint, MLFLOW_PARENT_RUN_ID: parent.info.run_id, **_provenance()}
-        child = record.client.create_run(record.experiment_id, run_name=run_name(run), tags=tags)
-        described = run.model_dump(mode="json", exclude={"settings": {"lambdas", "cost_weights"}})
-        _log_params(record, child, described)
-    elif child.info.status == "FINISHED":
-        yield lambda points: None
-        return
-    else:
-        record.client.update_run(child.info.run_id, status="RUNNING")
-    run_id = child.info.run_id
-    recorder = _Recorder(record.client, run_id, folder)
-    try:
-        yield recorder.record
-    except BaseException as error:
-        stopped = isinstance(error, Exception) and isinstance(error, UserError)
-        record.client.set_terminated(run_id, status="FAILED" if stopped else "KILLED")
-        raise
-    recorder.record([])
-    result = folder.result()
-    if result is not None:
-        record.client.log_metric(run_id, "train_seconds", result.train_seconds)
-        record.client.log_metric(run_id, "peak_memory_mib", result.peak_memory_mib)
-        record.client.set_tag(run_id, "device", result.device)
-        record.client.set_tag(run_id, "sha256", result.sha256)
-    record.client.set_terminated(run_id, status="FINISHED")
-
-
-class _Recorder:
-    """Sends curves and sample grids to one MLflow run, each once."""
-
-    def __init__(self, client: MlflowClient, run_id: str, folder: RunFolder) -> None:
-        self.client, self.run_id, self.folder = client, run_id, folder
-        known = client.get_run(run_id).data
-        histories = [client.get_metric_history(run_id, name) for name in known.metrics]
-        self.last_step = max((metric.step for history in histories for metric in history), default=0)
-        self.grids = {Path(item.path).name for item in client.list_artifacts(run_id, "samples")}
-
-    def record(self, points: list[Point]) -> None:
-        """Record new points, and the grids that lie in the run's folder by now."""
-        new = [point for point in points if point.step > self.last_step]
-        if new:
-            now = int(time.time() * 1000)
-            metrics = [Metric(k, v, now, point.step) for point in new for k, v in point.values.items()]
-            for start in range(0, len(metrics), 1000):
-                self.client.log_batch(self.run_id, metrics=metrics[start : start + 1000])
-            self.last_step = new[-1].step
-        for grid in sorted(self.folder.samples.glob("*.png")):
-            if grid.name not in self.grids:
-                self.client.log_artifact(self.run_id, str(grid), "samples")
-                with Image.open(grid) as picture:
-                    self.client.log_image(self.run_id, np.asarray(picture), key="samples", step=int(grid.stem))
-                self.grids.add(grid.name)
-
-
-def _log_params(record: Record, run: Run, described: dict[str, object]) -> None:
-    params = [Param(key, str(value)[:PARAM_LENGTH]) for key, value in _flat("", described)]
+def log_params(record: Record, run: Run, described: dict[str, object]) -> None:
+    """Record settings by dotted keys, with the values as YAML has them. What `run` has already stays as it is."""
+    new = [(key, value) for key, value in _flat("", described) if key not in run.data.params]
+    params = [Param(key, _as_typed(value)[:PARAM_LENGTH]) for key, value in new]
     for start in range(0, len(params), 100):
         record.client.log_batch(run.info.run_id, params=params[start : start + 100])
 
@@ -203,7 +138,11 @@ def _flat(prefix: str, value: object) -> Iterator[tuple[str, object]]:
         yield prefix, value
 
 
-def _provenance() -> dict[str, str]:
+def _as_typed(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def provenance() -> dict[str, str]:
     """The DVC stage and the git commit, as tags."""
     tags = {"git_commit": git_commit()}
     stage = os.environ.get("DVC_STAGE")
@@ -219,18 +158,3 @@ def git_commit() -> str:
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return commit.stdout.strip() + ("+changes" if state.stdout.strip() else "")
-
-
-
-
-def record_evaluation(record: Record, parent: Run, metrics: Metrics, layout: Layout) -> None:
-    """Numbers to the runs that they are of, figures and tables to the sweep's run. Recording again replaces."""
-    for row in metrics.rows:
-        run = find_run(record, FINGERPRINT, row.run) if row.run else None
-        if run is not None:
-            for name, value in vars(row).items():
-                if isinstance(value, float) and name not in {"lam", "train_seconds"}:
-                    record.client.log_metric(run.info.run_id, name, value, step=0)
-    for file in ("metrics.json", "pareto.csv", "pareto.png", "samples.png", "index.html"):
-        record.client.log_artifact(parent.info.run_id, str(layout.reports / file), "reports")
-    record.client.set_terminated(parent.info.run_id)

@@ -9,6 +9,7 @@ from dataclasses import fields
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
+from flows.model_metrics import tie
 from rdmd.evaluation.row import GENERATOR, Interval, Row
 from rdmd.selection.identity import Evaluation
 
@@ -46,7 +47,8 @@ def evaluation_of(version: ModelVersion) -> Evaluation | None:
 
 
 def put(client: MlflowClient, version: ModelVersion, row: Row, evaluation: Evaluation) -> ModelVersion:
-    """Give the version the tags of an evaluation, in place of those of an earlier one."""
+    """Give the version the tags of an evaluation, in place of those of an earlier one, and its model the metrics."""
+    tie(client, version, row, evaluation)
     tags = measured(row, evaluation)
     stale = {*_NUMBERS, *(f"{name}_{end}" for name in _INTERVALS for end in ("low", "high"))} & set(version.tags)
     for key in stale - set(tags):

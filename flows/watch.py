@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from mlflow.entities import Run
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
-from flows.tracking import Record, tracked
+from flows.recorded_training import tracked
+from flows.tracking import Record
 from rdmd.domains.manifest import read_manifest
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.training import Watch

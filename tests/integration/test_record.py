@@ -1,0 +1,238 @@
+"""What MLflow holds of a sweep, in a real SQLite store: data, settings, system metrics, evaluations, models."""
+
+import dataclasses
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlflow
+import pytest
+import yaml
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from flows.recorded_evaluation import record_evaluation
+from flows.recorded_training import tracked
+from flows.registered_sweep import register_sweep
+from flows.system_metrics import system_metrics
+from flows.tracking import Record, open_record, sweep_run
+from flows.watch import digests
+from rdmd import config
+from rdmd.domains.manifest import read_manifest
+from rdmd.domains.preprocess import preprocess
+from rdmd.evaluation.metrics_file import read_metrics, write_metrics
+from rdmd.evaluation.row import FeaturesRecord, Metrics, Row
+from rdmd.pipeline.launch import TrainingProcesses
+from rdmd.pipeline.layout import Layout
+from rdmd.pipeline.plan import plan_generator
+from rdmd.pipeline.training import SlotPool, Watch, publish_generators, train_one, train_teacher
+from tests.conftest import ROOT, params, tiny_points
+
+REPORTS = ("pareto.csv", "pareto.png", "samples.png", "index.html")
+
+
+@dataclass
+class Sweep:
+    """A trained and recorded sweep with made-up scores."""
+
+    record: Record
+    settings: config.Settings
+    layout: Layout
+
+    @property
+    def parent(self) -> Run:
+        return sweep_run(self.record, self.settings, digests(self.layout))
+
+    def children(self, parent: Run | None = None) -> dict[str, Run]:
+        wanted = f"tags.mlflow.parentRunId = '{(parent or self.parent).info.run_id}'"
+        runs = self.record.client.search_runs([self.record.experiment_id], wanted)
+        return {run.info.run_name: run for run in runs}
+
+    def watch(self) -> Watch:
+        return lambda folder, run: tracked(self.record, self.parent, folder, run)
+
+    def score(self, sw2: float) -> Metrics:
+        """Scores for the generator and SDEdit in reports/metrics.json, recorded."""
+        run = json.loads((self.layout.generators / "lambda-0.05" / "model.json").read_text())["run"]
+        rows = [
+            Row(method="rdmd", lam=0.05, run=run, nfe=1, cost=0.25, cost_se=0.01, sw2=sw2, sw2_ci=(0.1, 0.9),
+                seconds_per_image=0.001, settings={"sigma_init": 1.0, "run": run}),
+            Row(method="sdedit", nfe=7, cost=0.5, sw2=0.125, settings={"sigma": 0.6, "steps": 4}),
+        ]  # fmt: skip
+        metrics = Metrics("swissroll", self.settings.seed, FeaturesRecord("none", None, 2), 300, 300, rows)
+        write_metrics(metrics, self.layout.metrics)
+        for name in REPORTS:
+            (self.layout.reports / name).write_text("made up", encoding="utf-8")
+        record_evaluation(self.record, self.parent, metrics, self.layout)
+        return metrics
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sweep]:
+    """A teacher and one generator, trained by processes, in the current folder; the teacher in the stage `teacher`."""
+    folder = tmp_path_factory.mktemp("record")
+    (folder / "params.yaml").write_text(params("swissroll", tiny_points), encoding="utf-8")
+    for name in ("rdmd", "flows", "mlflow"):
+        (folder / name).symlink_to(ROOT / name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        uri = f"sqlite:///{folder / 'store' / 'mlflow.db'}"
+        patch.setenv("MLFLOW_TRACKING_URI", uri)
+        patch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.3")
+        mlflow.set_tracking_uri(uri)
+        settings, layout = config.load(), Layout()
+        for name in ("source", "target"):
+            preprocess(settings, name, layout.shards / name)
+        made = Sweep(open_record(settings.experiment), settings, layout)
+        patch.setenv("DVC_STAGE", "teacher")
+        processes = TrainingProcesses()
+        train_teacher(settings, layout, made.watch(), processes)
+        patch.setenv("DVC_STAGE", "distill")
+        run = plan_generator(settings, layout, 0.05, previous=None)
+        generator = train_one(run, layout, SlotPool(settings.launch), made.watch(), processes)
+        publish_generators(settings, layout, [generator])
+        made.score(0.5)
+        yield made
+        mlflow.set_tracking_uri(None)
+
+
+def test_runs_name_their_data_with_digest_schema_and_use(sweep: Sweep):
+    teacher, generator, sdedit = (sweep.children()[name] for name in
+                                  ("teacher", "lambda-0.05", "sdedit sigma 0.6 steps 4"))
+    assert used(teacher) == {"target-train": "training"}
+    assert used(generator) == {"source-train": "training", "target-train": "training", "test": "evaluation"}
+    assert used(sdedit) == {"test": "evaluation"}
+    assert used(sweep.record.client.get_run(sweep.parent.info.run_id)) == used(generator)
+    named = {one.dataset.name: one.dataset for one in generator.inputs.dataset_inputs}
+    target = read_manifest(sweep.layout.shards / "target")
+    assert named["target-train"].digest == target.digest[:16]
+    features = json.loads(named["target-train"].schema)["mlflow_tensorspec"]["features"]
+    assert json.loads(features)[0]["tensor-spec"] == {"dtype": "float32", "shape": [-1, 2]}
+    assert json.loads(named["target-train"].profile)["num_rows"] == target.counts["train"] == 2000
+    assert json.loads(named["test"].profile) == {"num_source": 1000, "num_target": 1000}
+    assert len(named["test"].digest) <= 36
+
+
+def used(run: Run) -> dict[str, str]:
+    """The names of a run's data, each with what it was used for."""
+    return {one.dataset.name: one.tags[0].value for one in run.inputs.dataset_inputs}
+
+
+def test_settings_have_the_keys_and_values_of_params_yaml(sweep: Sweep):
+    typed = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
+    teacher, generator = sweep.children()["teacher"].data.params, sweep.children()["lambda-0.05"].data.params
+    for key in ("steps", "batch", "lr", "ema", "init"):
+        assert json.loads(teacher[f"teacher.{key}"]) == typed["teacher"][key]
+    assert teacher["teacher.noise.law"] == "lognormal"
+    assert json.loads(generator["distill.generator_lr"]) == typed["distill"]["generator_lr"]
+    assert (generator["lambda"], generator["method"], generator["network.width"]) == ("0.05", "rdmd", "32")
+    whole = sweep.record.client.get_run(sweep.parent.info.run_id).data.params
+    assert json.loads(whole["baselines.sdedit.sigmas"]) == [1.0]
+
+
+def test_stage_commit_and_fingerprint_are_tags(sweep: Sweep):
+    for name, stage in (("teacher", "teacher"), ("lambda-0.05", "distill")):
+        tags = sweep.children()[name].data.tags
+        assert tags["dvc_stage"] == stage
+        assert tags["git_commit"]
+        assert (sweep.layout.runs / tags["rdmd.run"] / "result.json").exists()
+
+
+def test_the_machine_is_watched_while_it_trains(sweep: Sweep):
+    client = sweep.record.client
+    teacher = sweep.children()["teacher"]
+    for name in ("cpu_utilization_percentage", "system_memory_usage_megabytes", "disk_usage_percentage"):
+        history = client.get_metric_history(teacher.info.run_id, f"system/{name}")
+        assert len(history) >= 2, "a training process takes seconds to start"
+        assert all(one.value >= 0 for one in history)
+    assert "system/cpu_utilization_percentage" not in sweep.children()["sdedit sigma 0.6 steps 4"].data.metrics
+
+
+def test_the_machine_is_not_watched_where_the_user_says_so(sweep: Sweep, monkeypatch: pytest.MonkeyPatch):
+    run = sweep.record.client.create_run(sweep.record.experiment_id)
+    monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "false")
+    import threading
+
+    with system_metrics(run.info.run_id):
+        assert "SystemMetricsMonitor" not in {thread.name for thread in threading.enumerate()}
+    sweep.record.client.delete_run(run.info.run_id)
+
+
+def test_grids_are_images_over_steps(sweep: Sweep):
+    run = sweep.children()["lambda-0.05"]
+    images = [item.path for item in sweep.record.client.list_artifacts(run.info.run_id, "images")]
+    # MLflow parts its file names by % or +, as the store can.
+    steps = {int(re.search(r"[%+]step[%+](\d+)[%+]", path)[1]) for path in images}
+    assert steps == {20, 40}
+
+
+def test_rows_are_compared_by_the_names_of_metrics_json(sweep: Sweep):
+    generator, sdedit = (sweep.children()[name] for name in ("lambda-0.05", "sdedit sigma 0.6 steps 4"))
+    # The last point of the training curve has another value, and another name.
+    assert generator.data.metrics["cost"] == 0.25
+    assert generator.data.metrics["train/cost"] != 0.25
+    assert (sdedit.data.metrics["cost"], sdedit.data.metrics["sw2"]) == (0.5, 0.125)
+    assert (sdedit.data.params["sigma"], sdedit.data.params["nfe"]) == ("0.6", "7")
+    assert generator.data.metrics["sw2_ci_high"] == 0.9
+
+
+def test_recording_again_adds_nothing_and_new_numbers_replace(sweep: Sweep):
+    client = sweep.record.client
+    before = sweep.children()
+    sweep.score(0.5)
+    run_id = sweep.children()["lambda-0.05"].info.run_id
+    assert set(sweep.children()) == set(before)
+    assert len(client.get_metric_history(run_id, "sw2")) == 1
+    sweep.score(0.75)
+    assert sweep.children()["lambda-0.05"].data.metrics["sw2"] == 0.75
+    sweep.score(0.5)
+    assert sweep.children()["lambda-0.05"].data.metrics["sw2"] == 0.5
+
+
+def test_another_sweep_shows_the_runs_that_it_reuses(sweep: Sweep):
+    other = dataclasses.replace(
+        sweep, settings=sweep.settings.model_copy(update={
+            "evaluate": sweep.settings.evaluate.model_copy(update={"n_source": 200})
+        })
+    )
+    assert other.parent.info.run_id != sweep.parent.info.run_id
+    other.score(0.5)
+    for name in ("teacher", "lambda-0.05"):
+        first, again = sweep.children()[name], other.children()[name]
+        assert first.info.run_id != again.info.run_id
+        assert first.data.tags["rdmd.run"] == again.data.tags["rdmd.run"]
+        curve = {key: value for key, value in first.data.metrics.items() if key.startswith("train/")}
+        assert curve
+        assert curve.items() <= again.data.metrics.items()
+        assert "system/cpu_utilization_percentage" not in again.data.metrics, "nothing was trained for it"
+
+
+def test_the_model_has_its_metrics_with_their_data(sweep: Sweep):
+    client = MlflowClient()
+    sweep.score(0.5)
+    trained = sweep.children()["lambda-0.05"].info
+    for _ in range(2):
+        (version,) = register_sweep(sweep.record, sweep.settings, sweep.layout).versions
+    model = client.get_logged_model(version.source.removeprefix("models:/"))
+    metrics = {one.key: one for one in model.metrics}
+    assert len(model.metrics) == len(metrics), "each once"
+    assert client.get_run(version.run_id).info.end_time == trained.end_time, "registering is no training"
+    assert metrics["train/cost"].step == 40, "the last of its training"
+    assert (metrics["cost"].value, metrics["sw2"].value) == (0.25, 0.5)
+    assert (metrics["cost"].dataset_name, metrics["cost"].dataset_digest) == ("test", version.tags["data_digest"])
+    assert model.params["lambda"] == "0.05"
+    found = client.search_logged_models(
+        [sweep.record.experiment_id], "metrics.sw2 < 0.6",
+        datasets=[{"dataset_name": "test", "dataset_digest": version.tags["data_digest"]}],
+    )
+    assert [one.model_id for one in found] == [model.model_id]
+
+
+def test_it_is_registered_from_files_where_no_shards_are(sweep: Sweep, tmp_path: Path):
+    for name in ("models", "reports"):
+        shutil.copytree(sweep.layout.root / name, tmp_path / name)
+    assert read_metrics(Layout(tmp_path).metrics).rows
+    assert register_sweep(sweep.record, sweep.settings, Layout(tmp_path)).versions
