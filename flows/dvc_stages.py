@@ -16,7 +16,7 @@ def stages_in_order(root: Path = ROOT) -> list[str]:
 
     Raises UserError if the file, or the params.yaml that it reads, cannot be used.
     """
-    with _repo(root) as repo:
+    with open_repo(root) as repo:
         try:
             graph = repo.index.graph
             listed = {stage: position for position, stage in enumerate(repo.index.stages)}
@@ -29,7 +29,7 @@ def stages_in_order(root: Path = ROOT) -> list[str]:
 
 def is_up_to_date(stage: str, root: Path = ROOT) -> bool:
     """Whether `dvc repro` would skip this stage now."""
-    with _repo(root) as repo:
+    with open_repo(root) as repo:
         return not repo.status(targets=[stage])
 
 
@@ -38,7 +38,7 @@ def save_experiment(name: str, root: Path = ROOT) -> str | None:
 
     The branch, the index and the files are left as they are.
     """
-    with _repo(root) as repo:
+    with open_repo(root) as repo:
         if isinstance(repo.scm, NoSCM):
             return None
         try:
@@ -48,7 +48,8 @@ def save_experiment(name: str, root: Path = ROOT) -> str | None:
                             f"so mend that and run `dvc exp save --name {name}`.") from error
 
 
-def _repo(root: Path) -> Repo:
+def open_repo(root: Path) -> Repo:
+    """The DVC project at `root`. Raises UserError if there is none."""
     try:
         return Repo(str(root))
     except DvcException as error:

@@ -24,6 +24,7 @@ from flows.dvc_lock import mend
 from flows.dvc_stages import is_up_to_date, save_experiment, stages_in_order
 from flows.environment import ROOT
 from flows.guard import run_guarded
+from flows.remote import PULL, PUSH, RESTORE, default_remote, transfer
 from flows.stage import PARENT_TASK
 from rdmd.errors import UserError
 
@@ -46,10 +47,11 @@ def _was_killed(task: "Task[..., object]", run: TaskRun, state: State) -> bool:
     cache_policy=NO_CACHE, persist_result=False, task_run_name="{name}",
     retries=2, retry_delay_seconds=10, retry_condition_fn=_was_killed,
 )  # fmt: skip
-def stage(name: str, lock: int) -> State:
+def stage(name: str, lock: int, flags: tuple[str, ...] = ()) -> State:
     """Bring one stage up to date by `dvc repro`, its output as this task's log; a retry resumes its trainings.
 
-    lock: the descriptor of the lock on this project, held for as long as a process of the stage lives.
+    lock: the descriptor of the lock on this project, held for as long as a process of the stage lives. flags: of
+    `dvc repro`.
     """
     if is_up_to_date(name):
         get_run_logger().info("up to date, skipped")
@@ -61,7 +63,7 @@ def stage(name: str, lock: int) -> State:
         said.append(line)
         logger.info(line)
 
-    command = [sys.executable, "-m", "dvc", "repro", "--single-item", name]
+    command = [sys.executable, "-m", "dvc", "repro", "--single-item", *flags, name]
     status = run_guarded(command, _environment(), say, (lock,))
     if status:
         raise _failure(name, status, said)
@@ -76,6 +78,12 @@ def parameters(changes: Changes) -> Changed:
     changed = apply(changes)
     shown.parameters(changed)
     return changed
+
+
+@task(cache_policy=NO_CACHE, persist_result=False, task_run_name="dvc {arguments[0]}")
+def share(arguments: tuple[str, ...], lock: int) -> None:
+    """Fetch what others have made from the team's DVC remote, or push what was made here."""
+    transfer(arguments, get_run_logger().info, lock)
 
 
 @task(cache_policy=NO_CACHE, persist_result=False, task_run_name="results")
@@ -106,13 +114,19 @@ def reproduce(changes: Changes = NO_CHANGES) -> None:
     """Bring the project up to date with the parameters of the form: what `dvc repro` does, a task for each stage.
 
     Unfinished trainings resume, finished ones are reused. A form with changed values changes `params.yaml`, and the
-    run is kept as a DVC experiment.
+    run is kept as a DVC experiment. Where the project has a default DVC remote, what others made is pulled before, and
+    what this run made is pushed after it.
     """
     with _alone_in_the_project() as lock:
         mend(ROOT)
         changed = parameters(changes)
+        remote = default_remote()
+        if remote is not None:
+            share(PULL, lock)
         for name in stages_in_order():
-            stage(name, lock)
+            stage(name, lock, () if remote is None else RESTORE)
+        if remote is not None:
+            share(PUSH, lock)
         results(changed)
         if changes != NO_CHANGES:
             keep(f"{changed.settings.experiment}-{this_run.name}")
