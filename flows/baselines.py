@@ -5,13 +5,12 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import wait
 
-from flows.slots import SharedSlots
 from flows.stage import run_stage
 from flows.tracking import Record, open_record, sweep_run
 from flows.watch import digests, watcher
+from flows.workers import Workers, workers
 from rdmd import config
 from rdmd.pipeline.baselines import publish_baselines
-from rdmd.pipeline.launch import TrainingProcesses
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.plan import plan_baselines
 from rdmd.pipeline.training import train_one
@@ -21,11 +20,10 @@ from rdmd.training.spec import TrainingRun, run_name
 
 @task(cache_policy=NO_CACHE, persist_result=False, task_run_name="{name}")
 def train(
-    name: str, run: TrainingRun, layout: Layout, pool: SharedSlots, record: Record, parent: Run,
-    processes: TrainingProcesses,
+    name: str, run: TrainingRun, layout: Layout, work: Workers, record: Record, parent: Run
 ) -> RunFolder:
     """Train, resume or reuse one network that a baseline needs."""
-    return train_one(run, layout, pool, watcher(record, parent), processes)
+    return train_one(run, layout, work.slots, watcher(record, parent), work.trainer)
 
 
 @flow(name="baselines", validate_parameters=False)
@@ -37,13 +35,9 @@ def baselines(settings: config.Settings, layout: Layout) -> list[str]:
     if runs:
         record = open_record(settings.experiment)
         parent = sweep_run(record, settings, digests(layout))
-        pool, processes = SharedSlots(settings.launch), TrainingProcesses()
-        futures = [train.submit(run_name(run), run, layout, pool, record, parent, processes) for run in runs]
-        try:
+        with workers(settings.launch) as work:
+            futures = [train.submit(run_name(run), run, layout, work, record, parent) for run in runs]
             wait(futures)
-        except BaseException:
-            processes.stop_all()
-            raise
         folders = [future.result() for future in futures]
     publish_baselines(settings, layout, folders)
     return [folder.fingerprint for folder in folders]

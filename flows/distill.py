@@ -7,16 +7,16 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import wait
 
-from flows.slots import SharedSlots
 from flows.stage import run_stage
 from flows.tracking import Record, open_record, sweep_run
 from flows.watch import digests, watcher
+from flows.workers import Workers, workers
 from rdmd import config
-from rdmd.pipeline.launch import TrainingProcesses
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.plan import chains, plan_generator, plan_refined
 from rdmd.pipeline.training import publish_generators, train_one
 from rdmd.training.folder import RunFolder
+from rdmd.training.spec import DistillRun
 
 
 @dataclass(frozen=True)
@@ -25,24 +25,26 @@ class Sweep:
 
     settings: config.Settings
     layout: Layout
-    pool: SharedSlots
+    workers: Workers
     record: Record
     parent: Run
-    processes: TrainingProcesses
 
 
 @task(cache_policy=NO_CACHE, persist_result=False, task_run_name="lambda {lam:g}")
 def train(lam: float, sweep: Sweep, previous: RunFolder | None) -> RunFolder:
     """Train, resume or reuse the generator of one lambda, continuing `previous` where the sweep is a continuation."""
-    run = plan_generator(sweep.settings, sweep.layout, lam, previous)
-    return train_one(run, sweep.layout, sweep.pool, watcher(sweep.record, sweep.parent), sweep.processes)
+    return _train(plan_generator(sweep.settings, sweep.layout, lam, previous), sweep)
 
 
 @task(cache_policy=NO_CACHE, persist_result=False, task_run_name="lambda {lam:g}, refined")
 def refine(lam: float, sweep: Sweep, coarse: RunFolder) -> RunFolder:
     """Train, resume or reuse the last run of one lambda, as `distill.refine` has it."""
-    run = plan_refined(sweep.settings, sweep.layout, lam, coarse)
-    return train_one(run, sweep.layout, sweep.pool, watcher(sweep.record, sweep.parent), sweep.processes)
+    return _train(plan_refined(sweep.settings, sweep.layout, lam, coarse), sweep)
+
+
+def _train(run: DistillRun, sweep: Sweep) -> RunFolder:
+    watch = watcher(sweep.record, sweep.parent)
+    return train_one(run, sweep.layout, sweep.workers.slots, watch, sweep.workers.trainer)
 
 
 @flow(name="distill", validate_parameters=False)
@@ -53,18 +55,15 @@ def distill(settings: config.Settings, layout: Layout) -> list[str]:
     plan_generator(settings, layout, every[0][0], previous=None)
     record = open_record(settings.experiment)
     parent = sweep_run(record, settings, digests(layout))
-    sweep = Sweep(settings, layout, SharedSlots(settings.launch), record, parent, TrainingProcesses())
-    futures = []
-    for lambdas in every:
-        previous = None
-        for lam in lambdas:
-            previous = train.submit(lam, sweep, previous)
-            futures.append(previous if settings.distill.refine is None else refine.submit(lam, sweep, previous))
-    try:
+    with workers(settings.launch) as work:
+        sweep = Sweep(settings, layout, work, record, parent)
+        futures = []
+        for lambdas in every:
+            previous = None
+            for lam in lambdas:
+                previous = train.submit(lam, sweep, previous)
+                futures.append(previous if settings.distill.refine is None else refine.submit(lam, sweep, previous))
         wait(futures)
-    except BaseException:
-        sweep.processes.stop_all()
-        raise
     folders = [future.result() for future in futures]
     publish_generators(settings, layout, folders)
     return [folder.fingerprint for folder in folders]

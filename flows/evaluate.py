@@ -7,9 +7,11 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from tqdm import tqdm
 
+from flows.recorded_evaluation import record_evaluation
 from flows.stage import run_stage
-from flows.tracking import open_record, record_evaluation, sweep_run
+from flows.tracking import open_record, sweep_run
 from flows.watch import digests
+from flows.workers import need_ray
 from rdmd import config
 from rdmd.evaluation.evaluator import EvaluationTask
 from rdmd.evaluation.labels import row_labels
@@ -52,13 +54,16 @@ def evaluate(settings: config.Settings, layout: Layout) -> Metrics:
     judged_on = evaluation_task(settings, layout)
     every = list(translators(settings, layout, judged_on.device))
     names = [_name(translator) for translator in every]
-    # One after another: each is timed, and would slow the others down.
-    with tqdm(total=len(every), desc="evaluate", unit="method", disable=not sys.stderr.isatty()) as bar:
-        evaluated = []
-        for name, one in zip(names, every, strict=True):
-            evaluated.append(measure(name, one, judged_on))
-            bar.update()
-    return report(settings, layout, judged_on, evaluated)
+    if isinstance(settings.launch.runner, config.RayRunner):
+        need_ray()
+        from flows.cluster_evaluation import measured
+
+        results = measured(settings, layout, settings.launch.runner, names)
+    else:
+        # One after another: each is timed, and would slow the others down.
+        results = (measure(name, one, judged_on) for name, one in zip(names, every, strict=True))
+    shown = tqdm(results, total=len(every), desc="evaluate", unit="method", disable=not sys.stderr.isatty())
+    return report(settings, layout, judged_on, list(shown))
 
 
 def _name(translator: NamedTranslator) -> str:

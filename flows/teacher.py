@@ -3,14 +3,14 @@
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from flows.slots import reserved
 from flows.stage import run_stage
 from flows.tracking import open_record, sweep_run
 from flows.watch import digests, watcher
+from flows.workers import workers
 from rdmd import config
-from rdmd.pipeline.launch import TrainingProcesses
 from rdmd.pipeline.layout import Layout
-from rdmd.pipeline.training import teacher_slot, train_teacher
+from rdmd.pipeline.plan import plan_teacher
+from rdmd.pipeline.training import publish_teacher, train_one
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
@@ -18,8 +18,11 @@ def train(settings: config.Settings, layout: Layout) -> str:
     """Train, resume or reuse the teacher; gives the run's fingerprint."""
     record = open_record(settings.experiment)
     parent = sweep_run(record, settings, digests(layout))
-    with reserved(teacher_slot(settings.launch)):
-        return train_teacher(settings, layout, watcher(record, parent), TrainingProcesses()).fingerprint
+    # It trains alone, so all cores are its own unless `launch.threads` says otherwise.
+    with workers(settings.launch.model_copy(update={"parallel": 1})) as work:
+        folder = train_one(plan_teacher(settings, layout), layout, work.slots, watcher(record, parent), work.trainer)
+    publish_teacher(settings, layout, folder)
+    return folder.fingerprint
 
 
 @flow(name="teacher", validate_parameters=False)

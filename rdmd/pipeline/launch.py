@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from rdmd import config
 from rdmd.errors import Interrupted, UserError
@@ -64,6 +65,23 @@ def gpu_count() -> int:
     import torch
 
     return torch.cuda.device_count()
+
+
+class Trainer(Protocol):
+    """What trains runs: processes of this machine, or the nodes of a cluster. Safe to use from several threads, one run
+    each."""
+
+    def train(self, folder: RunFolder, slot: Slot, follow: Callable[[list[Point]], None]) -> Result:
+        """Train a planned run to its end, or reuse it if it is finished.
+
+        `follow` is called with the new points of the run's curves as they come (after a resume, from its start). Raises
+        UserError with the run's own sentence if it failed, Interrupted if it was stopped.
+        """
+        ...
+
+    def stop_all(self) -> None:
+        """Ask every run to write a checkpoint and end, and let none begin. Returns at once."""
+        ...
 
 
 class TrainingProcesses:

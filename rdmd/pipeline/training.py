@@ -4,11 +4,12 @@ import queue
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
 
 from rdmd import config
 from rdmd.errors import UserError
 from rdmd.files import replacing_folder
-from rdmd.pipeline.launch import Slot, TrainingProcesses, slots
+from rdmd.pipeline.launch import Slot, Trainer, TrainingProcesses, slots
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.model_card import ModelCard, write_model
 from rdmd.pipeline.plan import chains, plan_generator, plan_refined, plan_teacher, read_training_code
@@ -17,6 +18,14 @@ from rdmd.training.spec import DistillRun, DomainClassifierRun, NeuralOTRun, Tea
 
 # Opens whatever watches one run (a bar, a tracking run) and gives the function that takes new points of its curves.
 Watch = Callable[[RunFolder, TrainingRun], AbstractContextManager[Callable[[list[Point]], None]]]
+
+
+class Slots(Protocol):
+    """Where runs may go."""
+
+    def lend(self) -> AbstractContextManager[Slot]:
+        """Wait for a slot, and give it back afterwards."""
+        ...
 
 
 class SlotPool:
@@ -62,13 +71,13 @@ def train_teacher(settings: config.Settings, layout: Layout, watch: Watch, proce
     run = plan_teacher(settings, layout)
     folder = prepared(layout, run)
     with watch(folder, run) as follow:
-        result = processes.train(folder, slot, follow)
-    publish_teacher(settings, layout, folder, result)
+        processes.train(folder, slot, follow)
+    publish_teacher(settings, layout, folder)
     return folder
 
 
 def train_one(
-    run: TrainingRun, layout: Layout, pool: SlotPool, watch: Watch, processes: TrainingProcesses
+    run: TrainingRun, layout: Layout, pool: Slots, watch: Watch, processes: Trainer
 ) -> RunFolder:
     """Train (or reuse) one run of several: the generator of one lambda, or what a baseline needs."""
     folder = prepared(layout, run)
@@ -108,8 +117,10 @@ def train_sweep(settings: config.Settings, layout: Layout, watch: Watch, process
     publish_generators(settings, layout, [folder for future in futures for folder in future.result()])
 
 
-def publish_teacher(settings: config.Settings, layout: Layout, folder: RunFolder, result: Result) -> None:
+def publish_teacher(settings: config.Settings, layout: Layout, folder: RunFolder) -> None:
     """Replace models/teacher by a finished run's weights and card."""
+    result = folder.result()
+    assert result is not None, f"{folder.path} is published before it is finished"
     with replacing_folder(layout.teacher) as temporary:
         write_model(temporary, card_of(settings, folder, result), folder.weights)
 
