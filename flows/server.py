@@ -82,16 +82,17 @@ def wait_for_api() -> None:
     if api is None:
         return
     deadline = time.monotonic() + (START_SECONDS if os.environ.get(STARTING) else 0.0)
-    while not _answers(api):
+    while not answers(f"{api.rstrip('/')}/health"):
         if time.monotonic() > deadline:
             raise UserError(f"Prefect's server at {api} does not answer; start it (`prefect server start`), correct "
                             f"{API}, or unset it to let each stage start its own.")
         time.sleep(0.25)
 
 
-def _answers(api: str) -> bool:
+def answers(address: str) -> bool:
+    """Whether there is something at a URL."""
     try:
-        with urllib.request.urlopen(f"{api.rstrip('/')}/health", timeout=5) as answer:
+        with urllib.request.urlopen(address, timeout=5) as answer:
             return bool(answer.status == 200)
     except (urllib.error.URLError, OSError, ValueError):
         return False

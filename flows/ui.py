@@ -6,12 +6,24 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack
+from pathlib import Path
 
-from flows.server import API, STARTING, end_blocks_on_sigterm, free_port, prefect_command, running, wait_for_api
+from flows.deployment import NAME
+from flows.server import (
+    API,
+    STARTING,
+    answers,
+    end_blocks_on_sigterm,
+    free_port,
+    prefect_command,
+    running,
+)
 from flows.shown import MLFLOW_UI
 from rdmd.errors import UserError, reporting
 
 POLL_SECONDS = 0.5
+# What the three servers say, of this start alone.
+LOGS = Path(os.environ["PREFECT_HOME"]) / "ui"
 
 
 def main() -> None:
@@ -23,18 +35,39 @@ def main() -> None:
                       "--backend-store-uri", os.environ["MLFLOW_TRACKING_URI"]]
     # Of the server that is started here, for its own pages as well as for the deployment.
     os.environ |= {API: f"{prefect}/api", STARTING: "1", MLFLOW_UI: mlflow}
+    LOGS.mkdir(parents=True, exist_ok=True)
+    servers: dict[str, subprocess.Popen[bytes]] = {}
     with ExitStack() as stack:
+
+        def start(name: str, command: list[str]) -> None:
+            log = stack.enter_context((LOGS / f"{name}.log").open("wb"))
+            servers[name] = stack.enter_context(running(command, log))
+
         # Left in the opposite order: a run that is stopped tells the server so.
-        servers = [stack.enter_context(running(prefect_command(prefect_port), subprocess.DEVNULL)),
-                   stack.enter_context(running(mlflow_command))]
-        print(f"Prefect  {prefect}\nMLflow   {mlflow}", flush=True)
-        wait_for_api()
-        servers.append(stack.enter_context(running([sys.executable, "-m", "flows.deployment"])))
-        print(f"start a run at {prefect}/deployments (reproduce/project), or by\n"
+        start("prefect", prefect_command(prefect_port))
+        start("mlflow", mlflow_command)
+        print(f"Prefect  {prefect}\nMLflow   {mlflow}\nboth are starting, which takes half a minute", flush=True)
+        while not (answers(f"{prefect}/api/health") and answers(f"{mlflow}/health")):
+            _check(servers)
+        start("deployment", [sys.executable, "-m", "flows.deployment"])
+        while not answers(f"{prefect}/api/deployments/name/reproduce/{NAME}"):
+            _check(servers)
+        print(f"start a run at {prefect}/deployments (reproduce/{NAME}), or by\n"
               f"  PREFECT_API_URL={prefect}/api dvc repro\nCtrl-C stops all of it", flush=True)
-        while all(server.poll() is None for server in servers):
-            time.sleep(POLL_SECONDS)
-    raise UserError("a server ended by itself; run `rdmd doctor`.")
+        while True:
+            _check(servers)
+
+
+def _check(servers: dict[str, subprocess.Popen[bytes]]) -> None:
+    """Raises UserError if one has ended; otherwise waits a little."""
+    for name, server in servers.items():
+        if server.poll() is not None:
+            raise UserError(f"{_ENDED[name]} ended by itself; {LOGS / f'{name}.log'} has what it said, and `rdmd "
+                            "doctor` looks at what it needs.")
+    time.sleep(POLL_SECONDS)
+
+
+_ENDED = {"prefect": "Prefect's server", "mlflow": "MLflow's server", "deployment": "what runs the deployment"}
 
 
 if __name__ == "__main__":
