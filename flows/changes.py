@@ -40,7 +40,7 @@ class Changes(BaseModel):
         Literal["auto", "cpu", "cuda"] | None, Field(description="`auto` takes the GPUs that there are.")
     ] = None
     parallel: Annotated[
-        int | None, Field(gt=0, description="Generators trained at once. Empty or `auto`: one on each GPU.")
+        int | None, Field(gt=0, description="Generators trained at once; `auto` in params.yaml is one on each GPU.")
     ] = None
     seed: Annotated[int | None, Field(ge=0, lt=2**31, description="Of everything random.")] = None
 
