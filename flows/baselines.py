@@ -23,7 +23,7 @@ def train(
     name: str, run: TrainingRun, layout: Layout, work: Workers, record: Record, parent: Run
 ) -> RunFolder:
     """Train, resume or reuse one network that a baseline needs."""
-    return train_one(run, layout, work.slots, watcher(record, parent), work.trainer)
+    return train_one(run, layout, work.slots, watcher(record, parent, work), work.trainer)
 
 
 @flow(name="baselines", validate_parameters=False)

@@ -11,6 +11,7 @@ import ray
 from flows.cluster import Cluster, cluster_slot
 from flows.depot import read_files, write_files
 from flows.node import TrainingJob, train_there
+from flows.node_metrics import samples_file
 from rdmd import config
 from rdmd.errors import Interrupted, UserError
 from rdmd.pipeline.launch import Slot
@@ -87,7 +88,8 @@ class ClusterTraining:
             self._changed.notify_all()
 
     def _train(self, folder: RunFolder, slot: Slot, follow: Callable[[list[Point]], None]) -> None:
-        so_far = [folder.checkpoint.name, folder.curves_file.name] if folder.checkpoint.exists() else []
+        resumed = [folder.checkpoint.name, folder.curves_file.name] if folder.checkpoint.exists() else []
+        so_far = [*resumed, samples_file(folder).name]
         ray.get(self._depot.open.remote(folder.fingerprint, read_files(folder.path, so_far)))
         there = portable_run(folder.read_run())
         cargo = self._cluster.hold.cargo(there.files)

@@ -43,7 +43,7 @@ def refine(lam: float, sweep: Sweep, coarse: RunFolder) -> RunFolder:
 
 
 def _train(run: DistillRun, sweep: Sweep) -> RunFolder:
-    watch = watcher(sweep.record, sweep.parent)
+    watch = watcher(sweep.record, sweep.parent, sweep.workers)
     return train_one(run, sweep.layout, sweep.workers.slots, watch, sweep.workers.trainer)
 
 

@@ -15,6 +15,7 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.cargo import Cargo, task_folder
 from flows.depot import read_files, write_files
+from flows.node_metrics import NodeMetrics, samples_file
 from rdmd import config
 from rdmd.errors import Interrupted, UserError
 from rdmd.evaluation.evaluator import EvaluationTask
@@ -113,16 +114,18 @@ class _Sender:
 
     def __init__(self, job: TrainingJob, folder: RunFolder) -> None:
         self._job, self._folder = job, folder
+        self._metrics = NodeMetrics(folder, ray.util.get_node_ip_address())
         self._sent: dict[str, int] = {}
         self._next_checkpoint = 0.0
 
     def send_progress(self) -> bool:
-        """Send checkpoint, curves, pictures and log; says whether the run is to stop."""
+        """Send checkpoint, curves, pictures, log and what the node does; says whether the run is to stop."""
+        self._metrics.sample_if_due()
         # The checkpoint first: the curves that it goes with reach at least as far.
         begun = time.monotonic()
         if begun >= self._next_checkpoint and self._send([self._folder.checkpoint]) is not None:
             self._next_checkpoint = time.monotonic() + REST * (time.monotonic() - begun)
-        stop = self._send([self._folder.curves_file, self._folder.log, *sorted(self._folder.samples.glob("*.png"))])
+        stop = self._send(self._followed())
         return bool(self._post({}) if stop is None else stop)
 
     def send_rest(self) -> None:
@@ -130,8 +133,12 @@ class _Sender:
         folder = self._folder
         finished = [folder.weights, folder.fake_weights, folder.result_file]
         self._send(finished[:2] if folder.result_file.exists() else [folder.checkpoint])
-        self._send([folder.curves_file, folder.log, *sorted(folder.samples.glob("*.png"))])
+        self._send(self._followed())
         self._send(finished[2:])
+
+    def _followed(self) -> list[Path]:
+        folder = self._folder
+        return [folder.curves_file, folder.log, samples_file(folder), *sorted(folder.samples.glob("*.png"))]
 
     def _send(self, files: list[Path]) -> bool | None:
         """Post those that have changed; None if none has."""

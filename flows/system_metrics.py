@@ -8,8 +8,14 @@ from collections.abc import Iterator
 from mlflow.environment_variables import MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
+PREFIX = "system/"
 # A point for each; MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL sets another. Runs shorter than this have none.
 SAMPLING_SECONDS = 10.0
+
+
+def wanted() -> bool:
+    """Whether MLflow's switch leaves system metrics on."""
+    return not MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING.is_set() or bool(MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING.get())
 
 
 @contextlib.contextmanager
@@ -20,7 +26,7 @@ def system_metrics(run_id: str) -> Iterator[None]:
     never fails for it. GPUs need the package nvidia-ml-py (NVIDIA) or pyrsmi (AMD).
     """
     monitor = None
-    if not MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING.is_set() or MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING.get():
+    if wanted():
         try:
             monitor = SystemMetricsMonitor(run_id, sampling_interval=SAMPLING_SECONDS, resume_logging=True)
         except Exception as error:

@@ -20,7 +20,8 @@ def train(settings: config.Settings, layout: Layout) -> str:
     parent = sweep_run(record, settings, digests(layout))
     # It trains alone, so all cores are its own unless `launch.threads` says otherwise.
     with workers(settings.launch.model_copy(update={"parallel": 1})) as work:
-        folder = train_one(plan_teacher(settings, layout), layout, work.slots, watcher(record, parent), work.trainer)
+        watch = watcher(record, parent, work)
+        folder = train_one(plan_teacher(settings, layout), layout, work.slots, watch, work.trainer)
     publish_teacher(settings, layout, folder)
     return folder.fingerprint
 

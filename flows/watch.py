@@ -10,6 +10,7 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
 from flows.recorded_training import tracked
 from flows.tracking import Record
+from flows.workers import Workers
 from rdmd.domains.manifest import read_manifest
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.training import Watch
@@ -21,8 +22,8 @@ from rdmd.training.spec import TrainingRun, run_name
 SEND_SECONDS = 5.0
 
 
-def watcher(record: Record, parent: Run) -> Watch:
-    """Watches that record below `parent`."""
+def watcher(record: Record, parent: Run, workers: Workers) -> Watch:
+    """Watches that record below `parent` what `workers` train."""
 
     @contextlib.contextmanager
     def watch(folder: RunFolder, run: TrainingRun) -> Iterator[Callable[[list[Point]], None]]:
@@ -30,7 +31,7 @@ def watcher(record: Record, parent: Run) -> Watch:
         artifact = create_progress_artifact(
             progress=0.0, key=re.sub(r"[^a-z0-9]+", "-", name), description=f"{name}, {steps} steps"
         )
-        with tracked(record, parent, folder, run) as log, run_bar(name, steps) as bar:
+        with tracked(record, parent, folder, run, workers.machine) as log, run_bar(name, steps) as bar:
             waiting: list[Point] = []
             sent = time.monotonic()
 

@@ -1,10 +1,11 @@
 """Where a flow's trainings run: on this machine, or on a cluster, as `launch.runner` says."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from flows.slots import SharedSlots
+from flows.system_metrics import system_metrics
 from rdmd import config
 from rdmd.errors import UserError
 from rdmd.pipeline.launch import Trainer, TrainingProcesses
@@ -13,10 +14,12 @@ from rdmd.pipeline.training import Slots
 
 @dataclass(frozen=True)
 class Workers:
-    """Slots that runs wait for, and what trains a run on its slot."""
+    """Slots that runs wait for, what trains a run on its slot, and what watches this machine for an MLflow run while
+    it trains (nothing, where others train)."""
 
     slots: Slots
     trainer: Trainer
+    machine: Callable[[str], contextlib.AbstractContextManager[None]]
 
 
 @contextlib.contextmanager
@@ -31,13 +34,13 @@ def workers(launch: config.Launch) -> Iterator[Workers]:
         with connected(runner) as cluster:
             training = ClusterTraining(cluster)
             try:
-                yield Workers(ClusterSlots(launch, runner), training)
+                yield Workers(ClusterSlots(launch, runner), training, lambda run_id: contextlib.nullcontext())
             finally:
                 training.close()
         return
     here = TrainingProcesses()
     try:
-        yield Workers(SharedSlots(launch), here)
+        yield Workers(SharedSlots(launch), here, system_metrics)
     except BaseException:
         here.stop_all()
         raise

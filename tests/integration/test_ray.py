@@ -40,6 +40,7 @@ from flows.cargo import NODE_FOLDER
 pytestmark = pytest.mark.slow
 
 CHECKPOINT_EVERY = 100
+EVERY = "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL"
 # Ray's own patience with a silent node is made for networks.
 IMPATIENT = {
     "health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_timeout_ms": 500,
@@ -77,7 +78,8 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
                 place = {"node_ip_address": "127.0.0.2"} if sys.platform == "linux" else {}
                 first = {"_system_config": IMPATIENT} if folder is folders[0] else {}
                 cluster.add_node(
-                    num_cpus=1, include_dashboard=False, env_vars={NODE_FOLDER: str(folder)}, **place, **first
+                    num_cpus=1, include_dashboard=False, env_vars={NODE_FOLDER: str(folder), EVERY: "0.5"},
+                    **place, **first,
                 )
             yield Nodes(cluster, *folders)
         finally:
@@ -255,6 +257,7 @@ def test_a_sweep_survives_the_loss_of_a_node_and_equals_that_of_one_machine(
 ):
     """Last in this file: one node is left afterwards."""
     from flows.distill import distill
+    from flows.node_metrics import samples
 
     seen: dict[str, int] = {}
 
@@ -300,6 +303,17 @@ def test_a_sweep_survives_the_loss_of_a_node_and_equals_that_of_one_machine(
             assert RunFolder(there.layout.runs / folder.fingerprint).curves() == folder.curves()
             pictures = (there.layout.runs / folder.fingerprint).glob("samples/*.png")
             assert {file.name for file in pictures} == {file.name for file in folder.samples.iterdir()}
+    client = mlflow.MlflowClient()
+    (experiment,) = client.search_experiments(filter_string="name LIKE 'rdmd/%'")
+    for run in client.search_runs([experiment.experiment_id], "params.method = 'rdmd'"):
+        taken = samples(RunFolder(there.layout.runs / run.data.tags["rdmd.run"]))
+        recorded = client.get_metric_history(run.info.run_id, "system/cpu_utilization_percentage")
+        assert len(taken) > 1
+        # Of the nodes, and nothing of the driver, which would have its own times.
+        assert [(one.timestamp, one.value) for one in recorded] == [
+            (one.at, one.values["cpu_utilization_percentage"]) for one in taken
+        ]
+        assert set(run.data.tags["nodes"].split(", ")) == {one.node for one in taken}
     with get_client(sync_client=True) as client:
         states = [run.state_name for run in client.read_task_runs() if run.name == "lambda-0.05 on the cluster"]
     assert states[-1] == "Completed"
