@@ -83,7 +83,11 @@ def promote(given: Namespace) -> None:
     client, model = _asked(given)
     version = _named(client, model, given)
     if given.alias != CHAMPION:
-        alias_history.move(client, model, given.alias, version.version, "hand")
+        try:
+            alias_history.move(client, model, given.alias, version.version, "hand")
+        except MlflowException as error:
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(f"MLflow refuses --alias {given.alias} ({reason}); give another name.") from None
         print(f"models:/{model.name}@{given.alias} is version {version.version}")
         return
     if given.reevaluate:

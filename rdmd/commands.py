@@ -9,6 +9,7 @@ from rdmd import config
 from rdmd.errors import UserError
 from rdmd.pipeline import experiments as files
 from rdmd.pipeline.layout import Layout
+from rdmd.ports import listen
 from rdmd.progress import run_bar
 
 LAYOUT = Layout()
@@ -180,6 +181,8 @@ def serve(given: Namespace) -> None:
     from rdmd.pipeline.store import check_registered
 
     use_local_tracking()
+    # MLflow would take half a minute to find out that it cannot.
+    listen("the server", given.host, given.port).close()
     model = given.model or _champion()
     if model is None:
         raise UserError(f"{LAYOUT.registry} names no champion, since a generator from noise does not translate; give "
@@ -215,7 +218,7 @@ def demo(given: Namespace) -> None:
     if settings.preprocess.kind == "points":
         raise UserError("preprocess.kind is 'points', and the demo shows pictures; put an experiment of pictures into "
                         "params.yaml with `rdmd use`.")
-    listening = server.listen(given.host, given.port)
+    listening = listen("the demo", given.host, given.port)
     opened = open_front(_front(settings), _device(given.device))
     tries, what = samples.samples(LAYOUT, opened[0].model.sample_shape[-1])
     page = app.build_app(f"RDMD: {settings.experiment}", opened, tries, what, server.hosts(given.host))

@@ -6,22 +6,9 @@ import socket
 import uvicorn
 from fastapi import FastAPI
 
-from rdmd.errors import UserError
-
 LOOPBACK = ("127.0.0.1", "localhost")
 # A connection that a browser keeps open does not hold up Ctrl-C for longer.
 STOP_SECONDS = 2
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens there; port 0 is any free one. Raises UserError if the system refuses."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UserError(f"the demo cannot listen on {host} port {port} ({reason}); give another --port, or none to "
-                        "take a free one.") from None
 
 
 def hosts(host: str) -> list[str]:

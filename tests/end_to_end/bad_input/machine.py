@@ -4,6 +4,7 @@ import contextlib
 import os
 import resource
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -153,11 +154,31 @@ FLOWS = [
     Row("a stage whose store does not answer", nothing, "python -m flows.teacher",
         f"the MLflow store {DEAD} cannot be used", "correct MLFLOW_TRACKING_URI",
         environment={"MLFLOW_TRACKING_URI": DEAD}),
+    Row("a stage on a cluster that does not answer", edited("launch:\n", "launch:\n  runner: {name: ray, address: "
+        "127.0.0.1:1}\n"), "python -m flows.teacher", "no Ray cluster of this version answers at 127.0.0.1:1",
+        "set launch.runner to local", ("mlflow", "mlflow/store", "mlflow/store/lock", "mlflow/store/mlflow.db")),
     Row("a stage whose store is a text", written("notes.txt", "These are notes.\n" * 99),
         "python -m flows.teacher", "notes.txt cannot be used", "move it aside", environment=TEXT),
 ]
 
 # --- before anything has run --------------------------------------------------------------------------------
+
+@contextlib.contextmanager
+def taken_port() -> Iterator[None]:
+    """Somebody listens where `rdmd serve` would: we, or whoever does already."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):
+            stack.enter_context(socket.create_server(("127.0.0.1", 5001)))
+        yield
+
+
+PORTS = [
+    Row("a port that is taken", taken_port, "rdmd serve", "the server cannot listen on 127.0.0.1 port 5001",
+        "give another --port"),
+    Row("a port that is none", nothing, "rdmd serve --port 99999", "port 99999", "give another --port"),
+    Row("a port that is none for the demo", nothing, "rdmd demo --port 99999", "port 99999", "give another --port"),
+    Row("a host that is none", nothing, "rdmd serve --host 203.0.113.1", "203.0.113.1", "give another --port"),
+]
 
 REPORTS = [
     Row("a summary of nothing", nothing, "rdmd summary", "reports/metrics.json does not exist yet",
@@ -169,4 +190,4 @@ REPORTS = [
         "reports/registry.json is damaged", "`dvc repro -f register`"),
 ]
 
-ROWS = [*DISKS, *DEVICES, *STORES, *FLOWS, *REPORTS]
+ROWS = [*DISKS, *DEVICES, *STORES, *FLOWS, *PORTS, *REPORTS]
