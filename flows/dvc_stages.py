@@ -1,11 +1,15 @@
 """DVC as `reproduce` asks it: the stages in order, whether one is up to date, and keeping a run as an experiment."""
 
+import os
+import socket
+import subprocess
 from pathlib import Path
 
 import networkx
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.scm import NoSCM
+from scmrepo.exceptions import SCMError
 
 from flows.environment import ROOT
 from rdmd.errors import UserError
@@ -41,11 +45,27 @@ def save_experiment(name: str, root: Path = ROOT) -> str | None:
     with open_repo(root) as repo:
         if isinstance(repo.scm, NoSCM):
             return None
+        os.environ |= _identity(root)
         try:
             return repo.experiments.save(name=name, force=True, message=f"reproduce: {name}")
-        except DvcException as error:
+        except (DvcException, SCMError) as error:
             raise UserError(f"this run could not be kept as a DVC experiment ({error}); all its files are in place, "
                             f"so mend that and run `dvc exp save --name {name}`.") from error
+
+
+def _identity(root: Path) -> dict[str, str]:
+    """Who makes the commit of an experiment where git knows nobody, as on a machine that only runs a worker."""
+    asked = [
+        subprocess.run(["git", "config", f"user.{key}"], cwd=root, capture_output=True, check=False).returncode
+        for key in ("name", "email")
+    ]
+    if not any(asked):
+        return {}
+    machine = socket.gethostname()
+    stand_in = {}
+    for role in ("AUTHOR", "COMMITTER"):
+        stand_in |= {f"GIT_{role}_NAME": f"rdmd on {machine}", f"GIT_{role}_EMAIL": f"rdmd@{machine}"}
+    return {key: value for key, value in stand_in.items() if key not in os.environ}
 
 
 def open_repo(root: Path) -> Repo:
