@@ -10,7 +10,7 @@ export DO_NOT_TRACK := true
 
 .PHONY: help
 help: ## list the commands
-	@grep -hE '^[a-z.-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z.-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
 
 # uv comes first, by its own pin and hashes, because it installs the rest in a fraction of pip's time.
 $(VENV)/installed: requirements.lock pyproject.toml
@@ -53,6 +53,15 @@ ui: $(VENV)/installed ## start Prefect's and MLflow's pages on 127.0.0.1, with a
 .PHONY: results
 results: $(VENV)/installed ## measure what docs/results.md says, and write it anew (takes hours, goes on where it stopped)
 	@python -m rdmd.results all
+
+.PHONY: bench
+bench: $(VENV)/installed ## measure what is fast on this machine, into benchmarks/results (most of an hour on two cores)
+	@python -m benchmarks all
+
+# Not in .venv: it needs no more than a GPU machine has (torch, accelerate, pydantic, safetensors, webdataset).
+.PHONY: bench-gpu
+bench-gpu: ## the same for what runs on a bare GPU machine, with the Python at hand
+	@$(PYTHON) -m benchmarks gpu
 
 .PHONY: clean
 clean: ## remove what the pipeline made (not your data, not the environment)

@@ -1,0 +1,57 @@
+"""Run benchmarks one after another, each in a process of its own: `python -m benchmarks [all|gpu|NAME ...]`.
+
+`gpu` leaves out what needs more than torch, accelerate and small packages. Exit status 1 if one of them failed.
+"""
+
+import argparse
+import subprocess
+import sys
+import time
+
+from benchmarks.record import say
+
+# Those that a bare GPU machine can run.
+LIGHT = (
+    "step",
+    "plain_loop",
+    "precision",
+    "sweep",
+    "loader",
+    "scale",
+)
+WHOLE_PROJECT = (
+    "inference",
+    "evaluation",
+    "orchestration",
+)
+
+
+def main() -> int:
+    """Run those named, and say which failed."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", default=["all"], metavar="all|gpu|NAME",
+                        help=", ".join(LIGHT + WHOLE_PROJECT))
+    given = parser.parse_args().names
+    sets = {"all": LIGHT + WHOLE_PROJECT, "gpu": LIGHT}
+    wanted = list(dict.fromkeys(name for one in given for name in sets.get(one, (one,))))
+    unknown = [name for name in wanted if name not in sets["all"]]
+    if unknown:
+        parser.error(f"no benchmark is called {unknown[0]}; there are {', '.join(sets['all'])}")
+    failed = [name for name in wanted if not _run(name)]
+    if failed:
+        say(f"failed: {', '.join(failed)}; run `python -m benchmarks.{failed[0]}` by itself to see why.")
+    return 1 if failed else 0
+
+
+def _run(name: str) -> bool:
+    begun = time.monotonic()
+    done = subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=False).returncode == 0
+    say(f"{name}: {'done' if done else 'FAILED'} after {time.monotonic() - begun:.0f} s\n")
+    return done
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,86 @@
+"""What a benchmark found, as one JSON file: of which machine, of which commit, when."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat
+
+from benchmarks.machine import device_name, machine
+from rdmd.files import write_text
+
+RESULTS = Path(__file__).parent / "results"
+_ROOT = Path(__file__).parents[1]
+
+
+class Record(BaseModel):
+    """The figures of one benchmark in one run on one machine."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    benchmark: str = Field(pattern=r"^[a-z0-9_]+$")
+    date: AwareDatetime
+    commit: str
+    """What was measured: a git commit, with `+changes` where the work tree differed from it, or `unknown`."""
+    machine: str
+    """The processor's model and its cores."""
+    device: str
+    """Where the networks ran: the GPU's model, or the CPU's threads."""
+    figures: dict[str, FiniteFloat]
+    """Each name says its unit; what has none is a ratio or a count."""
+
+
+def record(benchmark: str, figures: Mapping[str, float], device: torch.device, results: Path = RESULTS) -> Path:
+    """Print figures, and keep them in a new file below `results`; gives the file.
+
+    Four significant digits are kept: no timing has more. Raises ValidationError if a figure is not finite.
+    """
+    kept = Record(
+        benchmark=benchmark,
+        date=datetime.now(UTC).replace(microsecond=0),
+        commit=git_commit(),
+        machine=machine(),
+        device=device_name(device),
+        figures={name: _rounded(value) for name, value in figures.items()},
+    )
+    print(f"\n{kept.benchmark} on {kept.machine} ({kept.device}), commit {kept.commit[:12]}")
+    width = max(map(len, kept.figures), default=0)
+    for name, value in kept.figures.items():
+        print(f"  {name:<{width}}  {value:g}")
+    hardware = kept.device if device.type == "cuda" else kept.machine
+    path = results / f"{benchmark}.{_slug(hardware)}.{kept.date:%Y%m%dT%H%M%SZ}.json"
+    write_text(path, kept.model_dump_json(indent=2) + "\n")
+    return path
+
+
+def git_commit() -> str:
+    """The commit that is checked out, with `+changes` where a tracked file differs; `unknown` outside git."""
+    try:
+        commit = _git("rev-parse", "HEAD")
+        # Results that are written meanwhile change nothing of what is measured.
+        changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)benchmarks/results")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return commit + ("+changes" if changed else "")
+
+
+def say(text: str) -> None:
+    """Show what a benchmark is at, on stderr, so that stdout holds figures alone."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=_ROOT, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
