@@ -173,10 +173,7 @@ def read_split(folder: Path, split: Split) -> LoadedDomain:
     manifest = read_manifest(folder)
     count = manifest.counts.get(split, 0)
     if count == 0:
-        raise UserError(
-            f"{folder} has no {split} samples; add samples to the domain, or change "
-            "preprocess.test_fraction, and preprocess again."
-        )
+        raise empty_split(folder, split)
     rows = [row for row in read_rows(folder, manifest) if row.split == split]
     shape = manifest.sample_shape
     dtype = manifest.dtype
@@ -184,7 +181,7 @@ def read_split(folder: Path, split: Split) -> LoadedDomain:
     labels: list[int] = []
     # All entries of one shape and type share their header, so comparing it stands in for parsing each, which
     # would take longer than all the rest on points.
-    header = _to_npy(data[0])[: -data[0].nbytes]
+    header = npy_header(shape, np.dtype(dtype))
     for index, (key, sample) in enumerate(stored_samples(folder, manifest, split)):
         if index >= count or key != rows[index].key or not sample["npy"].startswith(header):
             raise UserError(f"{folder} holds {key} where its manifest has something else; {remedy(folder)}.")
@@ -200,6 +197,20 @@ def read_split(folder: Path, split: Split) -> LoadedDomain:
         keys=tuple(row.key for row in rows),
         names=tuple(row.name for row in rows),
         scans=tuple(row.scan for row in rows),
+    )
+
+
+def npy_header(shape: tuple[int, ...], dtype: np.dtype) -> bytes:
+    """What stands before the numbers in every `.npy` entry of samples of one shape and type."""
+    sample = np.zeros(shape, dtype)
+    return _to_npy(sample)[: -sample.nbytes]
+
+
+def empty_split(folder: Path, split: Split) -> UserError:
+    """That a domain holds nothing of a split."""
+    return UserError(
+        f"{folder} has no {split} samples; add samples to the domain, or change preprocess.test_fraction, and "
+        "preprocess again."
     )
 
 

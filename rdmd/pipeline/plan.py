@@ -42,6 +42,7 @@ def plan_teacher(settings: config.Settings, layout: Layout) -> TeacherRun:
         target=_shards(layout, "target"),
         precision=settings.launch.precision,
         processes=settings.launch.processes,
+        data=settings.launch.data,
         settings=settings.teacher,
         initial=_initial(settings.teacher.init),
     )
@@ -78,6 +79,7 @@ def plan_generator(settings: config.Settings, layout: Layout, lam: float, previo
         target=target,
         precision=settings.launch.precision,
         processes=settings.launch.processes,
+        data=settings.launch.data,
         settings=distill,
         lam=lam,
         source=source,
@@ -110,6 +112,7 @@ def plan_baselines(settings: config.Settings, layout: Layout) -> list[TrainingRu
         "network": settings.network,
         "precision": settings.launch.precision,
         "processes": settings.launch.processes,
+        "data": settings.launch.data,
     }
     runs: list[TrainingRun] = []
     if given.ddib is not None:

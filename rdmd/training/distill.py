@@ -11,7 +11,7 @@ from rdmd.distillation.matching import WEIGHTINGS
 from rdmd.distillation.rdmd import generator_loss
 from rdmd.networks.build import build_denoiser, load_weights
 from rdmd.training.costs import build_cost
-from rdmd.training.data import FreshNoise, ResidentDomain, Source
+from rdmd.training.data import FreshNoise, Source, open_domain
 from rdmd.training.ema import EMA
 from rdmd.training.objective import set_lr
 from rdmd.training.random import StepRandom
@@ -31,7 +31,7 @@ class DistillObjective:
         self.lam = run.lam
         self.sigma_data = run.network.sigma_data
         self.accelerator = accelerator
-        self.source = _source(run, accelerator.device)
+        self.source = _source(run, accelerator)
         self.from_noise = run.source_noise is not None
         self.noise = noise_law(s.noise)
         self.fake_noise = noise_law(s.fake_noise or s.noise)
@@ -67,7 +67,7 @@ class DistillObjective:
         factor = lr_factor(t, s.steps, s.warmup, s.decay)
         set_lr(self.generator_optimizer, s.generator_lr * factor)
         set_lr(self.fake_optimizer, s.fake_lr * factor)
-        x = self.source.batch(self.per_rank, random.stream("source"))
+        x = self.source.batch(self.per_rank, random, "source")
         with self.accelerator.autocast():
             generated = self.generator(x)
         logged = self._generator_step(x, generated, random)
@@ -76,7 +76,7 @@ class DistillObjective:
                 x_0 = generated.detach()
             else:
                 with torch.no_grad(), self.accelerator.autocast():
-                    x_0 = self.generator(self.source.batch(self.per_rank, random.stream(f"source {k}")))
+                    x_0 = self.generator(self.source.batch(self.per_rank, random, f"source {k}"))
             logged |= self._fake_step(x_0, random, k)
         self.ema.update(t)
         return logged
@@ -107,13 +107,12 @@ class DistillObjective:
     @torch.no_grad()
     def samples(self) -> tuple[Tensor, ...]:
         """Sources, unless they are noise, and what the averaged generator makes of them."""
-        rng = StepRandom(seed=0, rank=0, step=0, device=self.accelerator.device).stream("preview")
-        x = self.source.batch(PREVIEW, rng)
+        x = self.source.batch(PREVIEW, StepRandom(0, 0, 0, self.accelerator.device), "preview")
         generated = self.ema.averaged(x)
         return (generated,) if self.from_noise else (x, generated)
 
 
-def _source(run: DistillRun, device: torch.device) -> Source:
+def _source(run: DistillRun, accelerator: Accelerator) -> Source:
     if run.source_noise is not None:
         return FreshNoise(run.sample_shape, run.source_noise)
-    return ResidentDomain.load(run.source.path, "train", device)
+    return open_domain(run.source.path, "train", accelerator, run.data)

@@ -7,7 +7,7 @@ from torch import Tensor
 from rdmd.baselines.domain_classifier import build_domain_classifier, domain_loss
 from rdmd.diffusion.loss import noise_like
 from rdmd.diffusion.noise import noise_law
-from rdmd.training.data import ResidentDomain
+from rdmd.training.data import open_domain
 from rdmd.training.ema import EMA
 from rdmd.training.random import StepRandom
 from rdmd.training.spec import DomainClassifierRun
@@ -24,8 +24,8 @@ class DomainClassifierObjective:
         self.settings = run.settings
         self.sigma_data = run.network.sigma_data
         self.accelerator = accelerator
-        self.source = ResidentDomain.load(run.source.path, "train", accelerator.device)
-        self.target = ResidentDomain.load(run.target.path, "train", accelerator.device)
+        self.source = open_domain(run.source.path, "train", accelerator, run.data)
+        self.target = open_domain(run.target.path, "train", accelerator, run.data)
         self.noise = noise_law(run.noise)
         classifier = build_domain_classifier(run.network, run.sample_shape).to(accelerator.device)
         self.ema = EMA(classifier, run.settings.ema)
@@ -37,8 +37,8 @@ class DomainClassifierObjective:
 
     def step(self, t: int, random: StepRandom) -> dict[str, Tensor]:
         """One Adam step on a batch of each domain at the same noise levels."""
-        x_source = self.source.batch(self.per_rank, random.stream("source"))
-        x_target = self.target.batch(self.per_rank, random.stream("target"))
+        x_source = self.source.batch(self.per_rank, random, "source")
+        x_target = self.target.batch(self.per_rank, random, "target")
         sigma = self.noise(self.per_rank, random.stream("sigma"))
         eps_source = noise_like(x_source, random.stream("source eps"))
         eps_target = noise_like(x_target, random.stream("target eps"))
@@ -53,8 +53,10 @@ class DomainClassifierObjective:
     @torch.no_grad()
     def samples(self) -> tuple[Tensor, ...]:
         """The sources that look most like targets to the averaged classifier, and the targets most like sources."""
-        rng = StepRandom(seed=0, rank=0, step=0, device=self.accelerator.device).stream("preview")
-        x_source, x_target = self.source.batch(AMONG, rng), self.target.batch(AMONG, rng)
+        random = StepRandom(seed=0, rank=0, step=0, device=self.accelerator.device)
+        x_source = self.source.batch(AMONG, random, "preview source")
+        x_target = self.target.batch(AMONG, random, "preview target")
+        rng = random.stream("preview noise")
         return x_source[self._order(x_source, rng).flip(0)][:PREVIEW], x_target[self._order(x_target, rng)][:PREVIEW]
 
     def _order(self, x: Tensor, rng: torch.Generator) -> Tensor:

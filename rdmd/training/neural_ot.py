@@ -6,7 +6,7 @@ from torch import Tensor
 
 from rdmd.baselines.neural_ot import build_potential, build_transport_map, map_loss, potential_loss
 from rdmd.distillation.transport import squared_l2
-from rdmd.training.data import ResidentDomain
+from rdmd.training.data import open_domain
 from rdmd.training.ema import EMA
 from rdmd.training.objective import set_lr
 from rdmd.training.random import StepRandom
@@ -25,8 +25,8 @@ class NeuralOTObjective:
         self.settings = s
         self.cost_weight = run.cost_weight
         self.accelerator = accelerator
-        self.source = ResidentDomain.load(run.source.path, "train", accelerator.device)
-        self.target = ResidentDomain.load(run.target.path, "train", accelerator.device)
+        self.source = open_domain(run.source.path, "train", accelerator, run.data)
+        self.target = open_domain(run.target.path, "train", accelerator, run.data)
         transport = build_transport_map(run.network, run.sample_shape).to(accelerator.device)
         potential = build_potential(run.network, run.sample_shape).to(accelerator.device)
         self.ema = EMA(transport, s.ema)
@@ -55,7 +55,7 @@ class NeuralOTObjective:
         return logged
 
     def _map_step(self, random: StepRandom, k: int) -> dict[str, Tensor]:
-        x = self.source.batch(self.per_rank, random.stream(f"map source {k}"))
+        x = self.source.batch(self.per_rank, random, f"map source {k}")
         costs: list[Tensor] = []
 
         def cost(x: Tensor, y: Tensor) -> Tensor:
@@ -70,8 +70,8 @@ class NeuralOTObjective:
         return {"map_loss": loss.detach().mean(), "cost": costs[-1].detach().mean()}
 
     def _potential_step(self, random: StepRandom) -> dict[str, Tensor]:
-        x = self.source.batch(self.per_rank, random.stream("source"))
-        y = self.target.batch(self.per_rank, random.stream("target"))
+        x = self.source.batch(self.per_rank, random, "source")
+        y = self.target.batch(self.per_rank, random, "target")
         with self.accelerator.autocast():
             loss = potential_loss(self.modules["map"], self.potential, x, y, self.settings.r1)
         self.accelerator.backward(loss.mean())
@@ -82,6 +82,5 @@ class NeuralOTObjective:
     @torch.no_grad()
     def samples(self) -> tuple[Tensor, ...]:
         """Sources and where the averaged map sends them."""
-        rng = StepRandom(seed=0, rank=0, step=0, device=self.accelerator.device).stream("preview")
-        x = self.source.batch(PREVIEW, rng)
+        x = self.source.batch(PREVIEW, StepRandom(0, 0, 0, self.accelerator.device), "preview")
         return x, self.ema.averaged(x)

@@ -17,7 +17,14 @@ class StepRandom:
 
     def stream(self, name: str) -> torch.Generator:
         """A generator on `device` whose state depends on (seed, rank, step, name) alone."""
-        rng = torch.Generator(self.device)
+        return self._generator(name, self.device)
+
+    def host_stream(self, name: str) -> torch.Generator:
+        """The same on the CPU: what it draws is the same whatever the device."""
+        return self._generator(name, torch.device("cpu"))
+
+    def _generator(self, name: str, device: torch.device) -> torch.Generator:
+        rng = torch.Generator(device)
         rng.manual_seed(derived_seed(self.seed, self.rank, self.step, name))
         return rng
 

@@ -16,7 +16,7 @@ TRAINING_CODE = ("networks", "diffusion", "distillation", "training")
 BASELINE_CODE = ("baselines",)
 
 # Where things lie and how often they are written down does not change what is learned.
-_NOT_IN_FINGERPRINT = {"path", "checkpoint_every", "log_every", "sample_every", "seconds_before"}
+_NOT_IN_FINGERPRINT = {"path", "data", "checkpoint_every", "log_every", "sample_every", "seconds_before"}
 
 
 class Shards(config.Section):
@@ -41,6 +41,7 @@ class _Run(config.Section):
     target: Shards
     precision: Literal["float32", "bf16"]
     processes: int
+    data: Literal["auto", "resident", "streamed"] = "auto"
 
 
 class TeacherRun(_Run):

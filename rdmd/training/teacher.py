@@ -8,7 +8,7 @@ from rdmd.diffusion.loss import denoising_loss, noise_like
 from rdmd.diffusion.noise import noise_law
 from rdmd.diffusion.samplers import heun, karras_sigmas
 from rdmd.networks.build import build_denoiser, load_weights
-from rdmd.training.data import ResidentDomain
+from rdmd.training.data import open_domain
 from rdmd.training.ema import EMA
 from rdmd.training.objective import set_lr
 from rdmd.training.random import StepRandom
@@ -27,7 +27,7 @@ class TeacherObjective:
         self.sigma_data = run.network.sigma_data
         self.sample_shape = run.sample_shape
         self.accelerator = accelerator
-        self.target = ResidentDomain.load(run.target.path, "train", accelerator.device)
+        self.target = open_domain(run.target.path, "train", accelerator, run.data)
         self.noise = noise_law(run.settings.noise)
         denoiser = build_denoiser(run.network, run.sample_shape)
         if run.initial is not None:
@@ -42,7 +42,7 @@ class TeacherObjective:
 
     def step(self, t: int, random: StepRandom) -> dict[str, Tensor]:
         """One Adam step."""
-        x_0 = self.target.batch(self.per_rank, random.stream("target"))
+        x_0 = self.target.batch(self.per_rank, random, "target")
         sigma = self.noise(len(x_0), random.stream("sigma"))
         eps = noise_like(x_0, random.stream("eps"))
         with self.accelerator.autocast():
@@ -58,7 +58,8 @@ class TeacherObjective:
     @torch.no_grad()
     def samples(self) -> tuple[Tensor, ...]:
         """Target samples, and draws of the averaged teacher from pure noise by Heun's method."""
-        rng = StepRandom(seed=0, rank=0, step=0, device=self.accelerator.device).stream("preview")
-        real = self.target.batch(PREVIEW, rng)
+        random = StepRandom(seed=0, rank=0, step=0, device=self.accelerator.device)
+        real = self.target.batch(PREVIEW, random, "preview")
         sigmas = karras_sigmas(PREVIEW_STEPS, 0.002, 80.0)
-        return real, heun(self.ema.averaged, noise_like(real, rng) * sigmas[0].item(), sigmas)
+        noise = noise_like(real, random.stream("preview noise"))
+        return real, heun(self.ema.averaged, noise * sigmas[0].item(), sigmas)

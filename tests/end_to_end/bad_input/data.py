@@ -162,6 +162,7 @@ IDX = [
 
 SHARDS = Path("data/shards/target")
 AGAIN = "`rdmd preprocess target` or `dvc repro"
+RUN = ("runs", "runs/*", "runs/*/run.json", "runs/*/log.txt", "runs/*/lock")
 
 
 def another_format() -> None:
@@ -185,6 +186,9 @@ STORED = [
     Row("a manifest of another version", another_format, "rdmd validate", f"{SHARDS}/manifest.json", AGAIN),
     Row("a shard cut short", cut_short(str(SHARDS / "train-000001.tar")), "rdmd features", "train-000001.tar",
         AGAIN),
+    Row("a shard cut short where it is streamed",
+        both(edited("launch:", "launch:\n  data: streamed"), cut_short(str(SHARDS / "train-000001.tar"))),
+        "rdmd train-teacher", "train-000001.tar", AGAIN, RUN),
     Row("a shard missing", removed(str(SHARDS / "test-000000.tar")), "rdmd validate", "test-000000.tar", AGAIN),
     Row("samples.csv altered", cut_short(str(SHARDS / "samples.csv")), "rdmd features",
         "samples.csv was changed", AGAIN),

@@ -178,6 +178,7 @@ VALUES = [
            "network: {kind: mlp}\n", "network.kind is 'mlp'", "images need `ddpmpp`"),
     spoilt("resolution not divisible", "resolution: 8", "resolution: 9", "preprocess.resolution 9",
            "use a multiple of 2"),
+    spoilt("samples kept nowhere", "launch:", "launch:\n  data: disk", "`launch.data` is", "change it"),
     spoilt("no such source", "data/raw/source", "data/raw/nowhere", "domains.source.path is data/raw/nowhere",
            "correct the path"),
     spoilt("no such teacher.init", "init: null", "init: data/raw/none.safetensors",
