@@ -65,7 +65,7 @@ bench-gpu: ## the same for what runs on a bare GPU machine, with the Python at h
 
 .PHONY: clean
 clean: ## remove what the pipeline made (not your data, not the environment)
-	rm -rf data/shards/* models runs reports/data_docs mlflow/store .prefect
+	rm -rf data/shards/* models runs .cache reports/data_docs mlflow/store .prefect
 
 .PHONY: lock
 lock: $(VENV)/installed ## pin the newest packages that pyproject.toml allows

@@ -28,15 +28,19 @@ class FeatureNetwork(Protocol):
         ...
 
 
-@torch.no_grad()
 def features_of(network: FeatureNetwork, images: Tensor, batch: int, device: torch.device) -> Tensor:
     """The features of (N, 3, H, W) uint8 pictures, `batch` at a time on `device`: (N, dim) float64 on the
     CPU.
 
     Raises `FloatingPointError` if a feature is not finite.
     """
-    parts = [network(part.to(device)).double().cpu() for part in images.split(batch)]
-    features = torch.cat(parts)
+    return network_features(network, images, batch, device).double()
+
+
+@torch.no_grad()
+def network_features(network: FeatureNetwork, images: Tensor, batch: int, device: torch.device) -> Tensor:
+    """As `features_of`, in the numbers that the network gives."""
+    features = torch.cat([network(part.to(device)).cpu() for part in images.split(batch)])
     if not torch.isfinite(features).all():
         raise FloatingPointError(f"the feature network {network.name!r} gave a value that is not finite")
     return features

@@ -13,6 +13,7 @@ from rdmd.evaluation import faithfulness, realism
 from rdmd.evaluation.classifier import FeatureClassifier
 from rdmd.evaluation.colour import colour_error
 from rdmd.evaluation.estimate import estimate
+from rdmd.evaluation.feature_cache import FeatureCache
 from rdmd.evaluation.features import FeatureNetwork, features_of
 from rdmd.evaluation.row import FeaturesRecord, Scores
 from rdmd.evaluation.sampling import sample_of, units_of
@@ -26,7 +27,7 @@ class ImageTask:
     `reference_features` (n_reference, dim) are kept, since every translator is compared with the same. The units say
     which scan is behind each source and each reference picture (`realism.Units`).
     `classifier` and `settings.target_class` (one of its classes, by name) give `class_share`;
-    without either it is None.
+    without either it is None. `cache` keeps the features of translations for the next evaluation; None keeps nothing.
     """
 
     source: Tensor
@@ -39,6 +40,7 @@ class ImageTask:
     seed: int
     device: torch.device
     classifier: FeatureClassifier | None
+    cache: FeatureCache | None = None
 
     @property
     def from_noise(self) -> bool:
@@ -87,7 +89,8 @@ class ImageTask:
 
     def _realism(self, pictures: Tensor, generated_units: Tensor) -> dict[str, float | tuple[float, float] | None]:
         """The fields of `Scores` that compare with the target and not with the source."""
-        generated = features_of(self.features, pictures, self.settings.batch, self.device)
+        features = features_of if self.cache is None else self.cache.features_of
+        generated = features(self.features, pictures, self.settings.batch, self.device)
         kid = realism.kid(generated, self.reference_features, self.seed)
         units = realism.Units(generated_units, self.reference_units)
         precision_recall = realism.precision_recall(generated, self.reference_features, units)
@@ -123,13 +126,14 @@ def image_task(
     classifier: FeatureClassifier | None = None,
     source_scans: Sequence[str] | None = None,
     reference_scans: Sequence[str] | None = None,
+    cache: FeatureCache | None = None,
 ) -> ImageTask:
     """A task on `settings.n_source` and `n_reference` pictures drawn from the test splits (all, where there
     are fewer).
 
     `source` and `reference` are (N, 3, H, W) uint8, a source of noise float32; `scans` name the scan behind each,
-    None if every one is its own. The features' and the classifier's networks must be on `device`. Raises
-    `UserError` if `settings.target_class` is none of the classifier's classes.
+    None if every one is its own. Features are taken from `cache`, and kept there. The features' and the classifier's
+    networks must be on `device`. Raises `UserError` if `settings.target_class` is none of the classifier's classes.
     """
     target_class = settings.target_class
     if classifier is not None and target_class is not None and target_class not in classifier.classes:
@@ -139,15 +143,17 @@ def image_task(
             "them, or null."
         )
     picked = sample_of(reference, settings.n_reference, seed)
+    of_pictures = features_of if cache is None else cache.features_of
     return ImageTask(
         source=sample_of(source, settings.n_source, seed),
         source_units=units_of(source_scans, len(source), settings.n_source, seed),
         reference=picked,
         reference_units=units_of(reference_scans, len(reference), settings.n_reference, seed),
-        reference_features=features_of(features, picked, settings.batch, device),
+        reference_features=of_pictures(features, picked, settings.batch, device),
         features=features,
         settings=settings,
         seed=seed,
         device=device,
         classifier=classifier,
+        cache=cache,
     )

@@ -10,6 +10,7 @@ from rdmd.domains.pixels import to_uint8
 from rdmd.domains.shards import read_split
 from rdmd.errors import UserError
 from rdmd.evaluation.evaluator import EvaluationTask, identity_row, score, target_row, translate
+from rdmd.evaluation.feature_cache import FeatureCache
 from rdmd.evaluation.image_task import ImageTask, image_task
 from rdmd.evaluation.metrics_file import write_metrics, write_pareto
 from rdmd.evaluation.pareto import mark_front
@@ -55,6 +56,7 @@ def evaluation_task(settings: config.Settings, layout: Layout) -> EvaluationTask
         classifier,
         source.scans,
         reference.scans,
+        FeatureCache(layout.feature_cache),
     )
 
 

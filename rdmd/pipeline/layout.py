@@ -40,6 +40,10 @@ class Layout:
         return self.root / "reports"
 
     @property
+    def feature_cache(self) -> Path:
+        return self.root / ".cache" / "features"
+
+    @property
     def metrics(self) -> Path:
         return self.reports / "metrics.json"
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from rdmd import baselines, config
+from rdmd.code_digest import code_digest
 from rdmd.diffusion.samplers import heun, heun_evaluations, karras_sigmas
 from rdmd.domains.pixels import to_uint8
 from rdmd.domains.shards import read_split
@@ -23,7 +24,6 @@ from rdmd.pipeline.evaluation import shown
 from rdmd.pipeline.model_card import read_card
 from rdmd.pipeline.model_folder import load_denoiser
 from rdmd.results.cache import Samples
-from rdmd.results.code_digest import code_digest
 from rdmd.results.tasks import PlanCache, fresh_target
 from rdmd.results.workspace import StudyLayout
 

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from rdmd import config
+from rdmd.code_digest import code_digest
 from rdmd.domains.manifest import read_manifest
 from rdmd.domains.preprocess import preprocess
 from rdmd.files import canonical_json, sha256_of, write_text
 from rdmd.pipeline.features import train_features
 from rdmd.pipeline.launch import TrainingProcesses
 from rdmd.pipeline.training import Watch, train_teacher
-from rdmd.results.code_digest import code_digest
 from rdmd.results.workspace import StudyLayout
 
 

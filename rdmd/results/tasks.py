@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from rdmd import config
+from rdmd.code_digest import code_digest
 from rdmd.domains.manifest import read_manifest
 from rdmd.domains.pixels import to_unit
 from rdmd.domains.readers.points import draw
@@ -20,7 +21,6 @@ from rdmd.evaluation.sampling import sample_of
 from rdmd.files import canonical_json, replacing
 from rdmd.pipeline.evaluation import evaluation_task
 from rdmd.pipeline.features import evaluation_device
-from rdmd.results.code_digest import code_digest
 from rdmd.results.workspace import StudyLayout
 
 

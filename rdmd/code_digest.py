@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
-_ROOT = Path(__file__).parents[2]
+_ROOT = Path(__file__).parents[1]
 # Rewording a message or laying out a report changes no number.
 _COUNTED = tuple(f"rdmd.{name}" for name in ("baselines", "diffusion", "distillation", "evaluation", "networks"))
 
