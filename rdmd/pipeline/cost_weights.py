@@ -1,10 +1,12 @@
-"""The weights that the transport cost of params.yaml needs, checked before anything is trained with them."""
+"""The weights that the transport cost of params.yaml needs, checked before anything is trained with them.
+
+What reads networks is imported where there is one to read: flows, which plan runs and train in processes of their own,
+start in half the time without torch.
+"""
 
 from rdmd import config
 from rdmd.errors import UserError
-from rdmd.evaluation.classifier_folder import WEIGHTS, load_classifier
 from rdmd.files import sha256_of
-from rdmd.networks.lpips import load_lpips
 from rdmd.pipeline.layout import Layout
 from rdmd.training.spec import Weights
 
@@ -16,6 +18,8 @@ def cost_weights(settings: config.Settings, layout: Layout) -> Weights | None:
     """
     cost = settings.distill.cost
     if isinstance(cost, config.FeatureCost):
+        from rdmd.evaluation.classifier_folder import WEIGHTS, load_classifier
+
         folder = layout.root / cost.weights
         _, card = load_classifier(folder)
         side = settings.preprocess.resolution
@@ -25,6 +29,8 @@ def cost_weights(settings: config.Settings, layout: Layout) -> Weights | None:
                             "with `rdmd features`.")
         return Weights(path=folder / WEIGHTS, sha256=card.sha256)
     if isinstance(cost, config.LPIPS):
+        from rdmd.networks.lpips import load_lpips
+
         file = layout.root / cost.weights
         load_lpips(file)
         return Weights(path=file, sha256=sha256_of(file))

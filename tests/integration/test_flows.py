@@ -1,6 +1,8 @@
 """The flows on a real Prefect API and a real MLflow store with its registry, on tiny swissroll."""
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -173,3 +175,9 @@ def test_the_registry_is_rebuilt_from_files_alone(
         assert model.predict(np.zeros((3, 2), dtype=np.float32)).shape == (3, 2)
     finally:
         mlflow.set_tracking_uri(before)
+
+
+def test_flows_that_train_in_processes_of_their_own_start_without_torch():
+    script = "import flows.baselines, flows.distill, flows.teacher, sys; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
