@@ -1,0 +1,154 @@
+"""How time and memory of a distillation step grow: with batch, resolution, parameters, lambdas and samples.
+
+`python -m benchmarks.scale` measures; `--figure FILE.png` draws the newest record of this machine, which needs
+matplotlib. One thing is varied at a time, from a base that this device takes in seconds. Each point is a process of
+its own, whose peak memory is its own: on a CPU what is resident beyond Python and its libraries, on a GPU what is
+allocated. Random weights and pictures, float32.
+"""
+
+import argparse
+import multiprocessing
+import os
+import resource
+import sys
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from benchmarks.machine import default_device
+from benchmarks.materials import accelerator_for, distill_run, write_pictures
+from benchmarks.record import record, say
+from benchmarks.timing import interleaved
+from rdmd import config
+from rdmd.errors import reporting
+from rdmd.pipeline.launch import gpu_count
+from rdmd.training.data import ResidentDomain
+from rdmd.training.distill import DistillObjective
+from rdmd.training.random import StepRandom
+
+# Pictures of a domain where their number is not what is varied.
+FEW = 64
+
+
+@dataclass(frozen=True)
+class Point:
+    """A distillation to be timed, and its place on an axis of the figure. `samples` are pictures kept on the device, or
+    with `streamed` read from shards."""
+
+    axis: str
+    value: int
+    batch: int
+    side: int
+    channels: int
+    mult: tuple[int, ...] = (1, 2, 2)
+    blocks: int = 1
+    lambdas: int = 1
+    samples: int = FEW
+    streamed: bool = False
+
+    @property
+    def network(self) -> config.ImageNetwork:
+        """A U-Net with attention at 16x16, where the pictures are that large."""
+        return config.ImageNetwork(
+            kind="ddpmpp", model_channels=self.channels, channel_mult=list(self.mult), num_blocks=self.blocks,
+            attn_resolutions=[16],
+        )  # fmt: skip
+
+
+CPU_BASE = Point("", 0, batch=2, side=32, channels=16)
+GPU_BASE = Point("", 0, batch=32, side=64, channels=128, mult=(1, 2, 2, 2), blocks=4)
+SAMPLES = (10**3, 10**4, 10**5, 10**6, 10**7)
+STREAMED = (10**3, 10**4, 3 * 10**4)
+RESOLUTIONS = (32, 64, 128, 256)
+LAMBDAS = (1, 2, 4, 6)
+
+
+def points(on_gpu: bool) -> list[Point]:
+    """Every point, axis by axis, from small to large."""
+    base = GPU_BASE if on_gpu else CPU_BASE
+    batches = (1, 4, 16, 64, 256) if on_gpu else (1, 2, 4, 8, 16)
+    channels = (32, 64, 128, 192) if on_gpu else (16, 32, 64, 96)
+    one = replace(base, batch=4 if on_gpu else 1)
+    # Samples of 8x8, of which ten million are 2 GB; what a step costs there is as it is.
+    small = replace(base, side=8, channels=16, mult=(1, 2), blocks=1)
+    return [
+        *(replace(base, axis="batch", value=n, batch=n) for n in batches),
+        *(replace(one, axis="resolution", value=side, side=side) for side in RESOLUTIONS),
+        *(replace(base, axis="channels", value=n, channels=n) for n in channels),
+        *(replace(base, axis="lambdas", value=n, lambdas=n) for n in LAMBDAS),
+        *(replace(small, axis="samples", value=n, samples=n) for n in SAMPLES),
+        *(replace(small, axis="streamed_samples", value=n, samples=n, streamed=True) for n in STREAMED),
+    ]
+
+
+def main() -> None:
+    """Measure, and record; or draw."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__)
+    parser.add_argument("--figure", type=Path, metavar="FILE.png", help="draw the newest record instead")
+    figure = parser.parse_args().figure
+    if figure is not None:
+        from benchmarks.scale_figure import draw_newest
+
+        draw_newest(figure)
+        return
+    on_gpu = gpu_count() > 0
+    # A fork has the libraries at no cost; a process that uses CUDA must not be one.
+    processes = multiprocessing.get_context("spawn" if on_gpu else "fork")
+    figures: dict[str, float] = {}
+    for point in points(on_gpu):
+        say(f"{point.axis} {point.value}")
+        with processes.Pool(1) as pool:
+            seconds, spread, mib, parameters = pool.apply(measure, (point,))
+        name = f"{point.axis}_{point.value}"
+        figures |= {f"{name}_seconds": seconds, f"{name}_seconds_iqr": spread, f"{name}_mib": mib}
+        if point.axis == "channels":
+            figures[f"{name}_parameters"] = parameters
+    record("scale", figures, default_device())
+
+
+def measure(point: Point) -> tuple[float, float, float, int]:
+    """Seconds a step (of all lambdas in turn), the distance of their quartiles, peak MiB, parameters of a network."""
+    device = default_device()
+    before = _peak_mib(device)
+    with tempfile.TemporaryDirectory(prefix="rdmd-bench-") as name:
+        count = point.samples if point.streamed else FEW
+        shards = write_pictures(Path(name) / "source", count, point.side)
+        run = distill_run(
+            Path(name), point.network, shards, point.side, point.batch,
+            data="streamed" if point.streamed else "resident",
+        )  # fmt: skip
+        objectives = [DistillObjective(run, accelerator_for(run, device)) for _ in range(point.lambdas)]
+        if not point.streamed and point.samples != FEW:
+            pictures = torch.randint(
+                256, (point.samples, 3, point.side, point.side), dtype=torch.uint8, device=device
+            )
+            for objective in objectives:
+                objective.source = ResidentDomain(pictures)
+        done = 0
+
+        def step() -> None:
+            nonlocal done
+            for objective in objectives:
+                objective.step(done, StepRandom(0, 0, done, device))
+            done += 1
+
+        calls = 10 if device.type == "cuda" or point.side == 8 else 1
+        timing = interleaved({"step": step}, device, rounds=3, calls=calls)["step"].spread
+        parameters = sum(weight.numel() for weight in objectives[0].teacher.parameters())
+        return timing.median, timing.high - timing.low, _peak_mib(device) - before, parameters
+
+
+def _peak_mib(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    unit = 1 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
+if __name__ == "__main__":
+    # What is freed goes back to the system, so that peaks are what was in use.
+    os.environ.setdefault("MALLOC_ARENA_MAX", "1")
+    with reporting(debug=False):
+        main()
