@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -22,6 +23,10 @@ POLL_SECONDS = 0.5
 GPU_DRIVERS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
 # A stop waits for the step in progress and for a checkpoint to be written.
 STOP_SECONDS = 12.0
+
+# glibc gives freed blocks of 128 KiB and more back to the system, and the next pass of a network asks for the same ones
+# again, page by page. Blocks up to 32 MiB, its own limit, are kept instead, and up to 1 GiB at the end of the heap.
+KEEP_FREED_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**30)}
 
 # How torch says it, on a GPU and on a CPU.
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
@@ -163,18 +168,26 @@ def _stop(child: subprocess.Popen[bytes]) -> None:
 
 
 def _command(folder: RunFolder, slot: Slot, processes: int) -> list[str]:
-    module = ["-m", "rdmd.training.run", str(folder.path), "--device", slot.device, "--threads", str(slot.threads)]
+    module = ["-m", "rdmd.training.run", str(folder.path), "--device", slot.device]
+    if slot.device == "cpu":
+        module += ["--threads", str(max(1, slot.threads // processes))]
+    else:
+        module += ["--threads", str(slot.threads)]
     if processes == 1:
-        # accelerate's launcher adds seconds and nothing else where there is one process.
+        # A launcher adds seconds and nothing else where there is one process.
         return [sys.executable, *module]
+    if slot.device == "cpu":
+        # accelerate's starts one process on a CPU, whatever it is asked for, unless there is MPI.
+        several = ["--standalone", "--nproc-per-node", str(processes)]
+        return [sys.executable, "-m", "torch.distributed.run", *several, *module]
     several = ["--num_processes", str(processes), "--num_machines", "1", "--mixed_precision", "no",
-               "--dynamo_backend", "no"]
-    place = ["--cpu"] if slot.device == "cpu" else ["--multi_gpu"]
-    return [sys.executable, "-m", "accelerate.commands.launch", *several, *place, *module]
+               "--dynamo_backend", "no", "--multi_gpu"]
+    return [sys.executable, "-m", "accelerate.commands.launch", *several, *module]
 
 
 def _environment(slot: Slot) -> dict[str, str]:
-    environment = os.environ | {
+    kept = KEEP_FREED_MEMORY if platform.libc_ver()[0] == "glibc" else {}
+    environment = kept | os.environ | {
         WATCH_STDIN: "1",
         "PYTHONUNBUFFERED": "1",
         "OMP_NUM_THREADS": str(slot.threads),
