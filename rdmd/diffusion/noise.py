@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -28,10 +29,12 @@ def karras_levels(sigma_min: float, sigma_max: float, rho: float, levels: int, l
     ramp = torch.arange(first, last + 1, dtype=torch.float64) / (levels - 1)
     bottom, top = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
     table = ((bottom + ramp * (top - bottom)) ** rho).float()
+    # A copy to the device at every draw would make the host wait for it.
+    on_device = cache(table.to)
 
     def draw(n: int, rng: torch.Generator) -> Tensor:
         index = torch.randint(len(table), (n,), generator=rng, device=rng.device)
-        return table.to(rng.device)[index]
+        return on_device(rng.device)[index]
 
     return draw
 

@@ -9,6 +9,7 @@ from rdmd.diffusion.loss import noise_like
 from rdmd.diffusion.noise import noise_law
 from rdmd.training.data import open_domain
 from rdmd.training.ema import EMA
+from rdmd.training.objective import adam, at_largest
 from rdmd.training.random import StepRandom
 from rdmd.training.spec import DomainClassifierRun
 
@@ -29,8 +30,8 @@ class DomainClassifierObjective:
         self.noise = noise_law(run.noise)
         classifier = build_domain_classifier(run.network, run.sample_shape).to(accelerator.device)
         self.ema = EMA(classifier, run.settings.ema)
-        optimizer = torch.optim.Adam(classifier.parameters(), lr=run.settings.lr, fused=True)
-        self.classifier, self.optimizer = accelerator.prepare(classifier, optimizer)
+        self.classifier = accelerator.prepare_model(classifier)
+        self.optimizer = adam(classifier, run.settings.lr, beta1=0.9)
         self.modules = {"classifier": classifier}
         self.optimizers = {"classifier": self.optimizer}
         self.per_rank = run.settings.batch // accelerator.num_processes
@@ -48,7 +49,7 @@ class DomainClassifierObjective:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.ema.update(t)
-        return {"domain_loss": loss.detach().mean(), "worst_sigma": sigma[loss.detach().argmax()]}
+        return {"domain_loss": loss.detach().mean(), "worst_sigma": at_largest(loss.detach(), sigma)}
 
     @torch.no_grad()
     def samples(self) -> tuple[Tensor, ...]:

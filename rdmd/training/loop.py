@@ -14,7 +14,7 @@ from rdmd.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from rdmd.training.folder import Point, RunFolder, curve_line
 from rdmd.training.objective import Objective
 from rdmd.training.preview import save_preview
-from rdmd.training.random import StepRandom, derived_seed
+from rdmd.training.random import StepRandom, derived_seed, seed_global
 from rdmd.training.stop import StopRequest
 
 # Logged by objectives that draw noise levels, for the message about a non-finite value; not kept in the curves.
@@ -69,7 +69,7 @@ def train(
     t = progress.steps
     while t < cadence.steps:
         # Dropout draws from the global generator, so that is a function of the step as well.
-        torch.manual_seed(derived_seed(seed, accelerator.process_index, t, "global"))
+        seed_global(derived_seed(seed, accelerator.process_index, t, "global"), accelerator.device)
         logged.rows.append(objective.step(t, StepRandom(seed, accelerator.process_index, t, accelerator.device)))
         t += 1
         last = t == cadence.steps

@@ -8,7 +8,7 @@ from rdmd.baselines.neural_ot import build_potential, build_transport_map, map_l
 from rdmd.distillation.transport import squared_l2
 from rdmd.training.data import open_domain
 from rdmd.training.ema import EMA
-from rdmd.training.objective import set_lr
+from rdmd.training.objective import adam, set_lr
 from rdmd.training.random import StepRandom
 from rdmd.training.schedule import DECAYS
 from rdmd.training.spec import NeuralOTRun
@@ -30,12 +30,9 @@ class NeuralOTObjective:
         transport = build_transport_map(run.network, run.sample_shape).to(accelerator.device)
         potential = build_potential(run.network, run.sample_shape).to(accelerator.device)
         self.ema = EMA(transport, s.ema)
-        self.transport, self.transport_optimizer = accelerator.prepare(
-            transport, torch.optim.Adam(transport.parameters(), lr=s.map_lr, betas=(s.beta1, 0.999), fused=True)
-        )
-        self.potential, self.potential_optimizer = accelerator.prepare(
-            potential, torch.optim.Adam(potential.parameters(), lr=s.potential_lr, betas=(s.beta1, 0.999), fused=True)
-        )
+        self.transport, self.potential = accelerator.prepare_model(transport), accelerator.prepare_model(potential)
+        self.transport_optimizer = adam(transport, s.map_lr, s.beta1)
+        self.potential_optimizer = adam(potential, s.potential_lr, s.beta1)
         self.modules = {"map": transport, "potential": potential}
         self.optimizers = {"map": self.transport_optimizer, "potential": self.potential_optimizer}
         self.per_rank = s.batch // accelerator.num_processes

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs
 
 from rdmd.errors import reporting
 from rdmd.files import sha256_of, write_text
@@ -45,7 +45,12 @@ def main(arguments: list[str] | None = None) -> int:
 def _train(folder: RunFolder, device: str, stop: StopRequest) -> int:
     run = folder.read_run()
     torch.use_deterministic_algorithms(True, warn_only=True)
-    accelerator = Accelerator(cpu=device == "cpu", mixed_precision="bf16" if run.precision == "bf16" else "no")
+    # Otherwise every new tensor is filled once before it is written.
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    # The buffers of these networks are constants, which need not be sent about at every forward pass.
+    averaging = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
+    precision = "bf16" if run.precision == "bf16" else "no"
+    accelerator = Accelerator(cpu=device == "cpu", mixed_precision=precision, kwargs_handlers=[averaging])
     if not accelerator.is_main_process:
         return _finish(folder, run, accelerator, stop)
     with folder.locked():
