@@ -88,7 +88,7 @@ def described(run: TrainingRun) -> dict[str, object]:
             own = {"method": "neural-ot", "cost_weight": run.cost_weight}
     common = {
         **{key: everything[key] for key in ("experiment", "seed", "kind", "network")},
-        "launch": {key: everything[key] for key in ("precision", "processes")},
+        "launch": {key: everything[key] for key in ("precision", "processes")} | everything.get("execution", {}),
     }
     return common | own | section
 

@@ -95,6 +95,32 @@ class Settings(Section):
         return self
 
     @model_validator(mode="after")
+    def _batches_can_be_shared_out(self) -> "Settings":
+        parts = self.launch.processes * self.launch.accumulate
+        refine = self.distill.refine
+        given = {"teacher.batch": self.teacher.batch, "distill.batch": self.distill.batch}
+        given |= {"distill.refine.batch": refine.batch} if refine is not None else {}
+        for key, batch in given.items():
+            if batch % parts:
+                raise ValueError(f"{key} is {batch}, but launch.processes {self.launch.processes} times "
+                                 f"launch.accumulate {self.launch.accumulate} cut it into {parts} equal parts; use a "
+                                 f"multiple of {parts}")
+        return self
+
+    @model_validator(mode="after")
+    def _levels_are_there(self) -> "Settings":
+        least = self.launch.activation_checkpointing
+        if least is None:
+            return self
+        if self.preprocess.kind == "points":
+            raise ValueError(f"launch.activation_checkpointing is {least}, which names levels of a U-Net, but "
+                             "preprocess.kind is 'points'; set it to null")
+        if least > self.preprocess.resolution:
+            raise ValueError(f"launch.activation_checkpointing is {least}, but no level of the network is larger than "
+                             f"preprocess.resolution {self.preprocess.resolution}; use at most that")
+        return self
+
+    @model_validator(mode="after")
     def _bounds_are_measured(self) -> "Settings":
         """What the registry bounds is among the metrics of this kind of data."""
         absent, measured = ("fid", "sw2") if self.preprocess.kind == "points" else ("sw2", "fid")

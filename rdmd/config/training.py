@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from rdmd.config.base import Count, Fraction, Lambda, Positive, Section, not_a_bool
+from rdmd.config.execution import Execution
 from rdmd.config.networks import LogNormal, NoiseLaw
 from rdmd.config.runner import LocalRunner, RayRunner, Runner
 from rdmd.config.transport import SquaredL2, TransportCost
@@ -103,9 +104,9 @@ class Distill(Cadence):
         return self
 
 
-class Launch(Section):
-    """Where and how training runs. Nothing here changes what is learned, so none of it is in a fingerprint,
-    except `precision` and `processes`, which change the numbers."""
+class Launch(Execution):
+    """Where and how training runs. Nothing here changes what is learned, so none of it is in a fingerprint, except
+    `precision`, `processes`, `compile` and `accumulate`, which change how numbers are rounded."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["float32", "bf16"] = "float32"

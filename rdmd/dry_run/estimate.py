@@ -60,16 +60,17 @@ def stages(
 ) -> list[Stage]:
     """The two training stages of the experiment `settings` from the dry run of `dry`."""
     wanted, run = settings.distill, dry.distill
+    parts = settings.launch.accumulate
     return [
         Stage(
             "teacher", teacher, dry.teacher.batch, work.teacher_flop(dry.teacher.batch), settings.teacher.batch,
             settings.teacher.steps, work.teacher_flop(settings.teacher.batch), work.teacher_bytes(0),
-            settings.teacher.batch * work.activations,
+            settings.teacher.batch // parts * work.activations,
         ),
         Stage(
             "distill", distill, run.batch, work.distill_flop(run.batch, run.fake_steps), wanted.batch,
             sweep_steps(wanted), work.distill_flop(wanted.batch, wanted.fake_steps), work.distill_bytes(0),
-            wanted.batch * work.activations,
+            wanted.batch // parts * work.activations,
         ),
     ]
 

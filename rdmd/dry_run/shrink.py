@@ -88,7 +88,8 @@ def shrink(settings: config.Settings, scale: Scale, root: Path, on_gpu: bool) ->
     grids = settings.baselines.model_dump(mode="json")
     raw["baselines"] = {name: _grid(part, scale) for name, part in grids.items()}
     raw["evaluate"] |= _evaluation(settings.evaluate, scale)
-    raw["launch"] |= {"device": "auto", "processes": 1, "parallel": 1}
+    # A compiler takes longer than all of the dry run, whose few samples fit at once.
+    raw["launch"] |= {"device": "auto", "processes": 1, "parallel": 1, "compile": "off", "accumulate": 1}
     if not on_gpu:
         raw["launch"]["precision"] = "float32"
     return config.Settings.model_validate(raw)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from rdmd.networks.blocks import (
     NEAR_ZERO,
@@ -52,6 +53,8 @@ class DDPMPP(nn.Module):
         widths = [model_channels * mult for mult in channel_mult]
         resolutions = [img_resolution >> level for level in range(len(widths))]
         self.model_channels = model_channels
+        self.dropout = dropout
+        self.recompute_from: int | None = None
         if augment_dim > 0:
             self.map_augment = UnusedWeight(model_channels, augment_dim)
         self.map_layer0 = Linear(model_channels, emb_channels)
@@ -97,15 +100,31 @@ class DDPMPP(nn.Module):
         x = conv_in(x)
         skips = [x]
         for block in encoder:
-            x = block(x, emb)
+            x = self._run(block, x, None, emb)
             skips.append(x)
 
         *decoder, aux_norm, aux_conv = self.dec.values()
         for block in decoder:
-            if block.in_channels != x.shape[1]:
-                x = torch.cat([x, skips.pop()], dim=1)
-            x = block(x, emb)
+            skip = skips.pop() if block.in_channels != x.shape[1] else None
+            x = self._run(block, x, skip, emb)
         return aux_conv(functional.silu(aux_norm(x)))
+
+    def recompute_activations(self, resolution: int | None) -> None:
+        """Keep only the inputs of the blocks at `resolution` and above, and compute these again in the backward pass
+        (Chen et al. 2016): the same gradients for less memory and more time. None keeps all activations."""
+        self.recompute_from = resolution
+
+    def _run(self, block: UNetBlock, x: Tensor, skip: Tensor | None, emb: Tensor) -> Tensor:
+        """The block on x and, in the decoder, the encoder's output that it continues."""
+        if self.recompute_from is None or x.shape[-1] < self.recompute_from or not torch.is_grad_enabled():
+            return _joined(block, x, skip, emb)
+        # Dropout is to fall on the same places in both passes; without it there is no random state to keep.
+        return checkpoint(_joined, block, x, skip, emb, use_reentrant=False, preserve_rng_state=self.dropout > 0)
+
+
+def _joined(block: UNetBlock, x: Tensor, skip: Tensor | None, emb: Tensor) -> Tensor:
+    """Joined here, so that a block that is computed twice does not keep what it joined."""
+    return block(x if skip is None else torch.cat([x, skip], dim=1), emb)
 
 
 class UnusedWeight(nn.Module):

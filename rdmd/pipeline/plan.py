@@ -44,6 +44,7 @@ def plan_teacher(settings: config.Settings, layout: Layout) -> TeacherRun:
         processes=settings.launch.processes,
         data=settings.launch.data,
         settings=settings.teacher,
+        execution=execution_of(settings.launch),
         initial=_initial(settings.teacher.init),
     )
 
@@ -81,6 +82,7 @@ def plan_generator(settings: config.Settings, layout: Layout, lam: float, previo
         processes=settings.launch.processes,
         data=settings.launch.data,
         settings=distill,
+        execution=execution_of(settings.launch),
         lam=lam,
         source=source,
         source_noise=domain.std if isinstance(domain := settings.domains.source, config.Noise) else None,
@@ -117,7 +119,12 @@ def plan_baselines(settings: config.Settings, layout: Layout) -> list[TrainingRu
     runs: list[TrainingRun] = []
     if given.ddib is not None:
         initial = _initial(settings.teacher.init)
-        runs.append(TeacherRun(domain="source", target=source, settings=settings.teacher, initial=initial, **common))
+        runs.append(
+            TeacherRun(
+                domain="source", target=source, settings=settings.teacher, initial=initial,
+                execution=execution_of(settings.launch), **common,
+            )
+        )
     if given.egsde is not None:
         training, noise = given.egsde.classifier, settings.teacher.noise
         runs.append(DomainClassifierRun(source=source, target=target, settings=training, noise=noise, **common))
@@ -127,6 +134,11 @@ def plan_baselines(settings: config.Settings, layout: Layout) -> list[TrainingRu
             for weight in given.neural_ot.cost_weights
         ]
     return runs
+
+
+def execution_of(launch: config.Launch) -> config.Execution:
+    """What of `launch` a run's own process has to know."""
+    return config.Execution(**{name: getattr(launch, name) for name in config.Execution.model_fields})
 
 
 def _end_of(folder: RunFolder) -> Start:

@@ -49,8 +49,20 @@ def load_checkpoint(path: Path, objective: Objective) -> Progress:
             module.load_state_dict(state["modules"][name])
         for name, optimizer in objective.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
+            _lay_out_as_the_weights(optimizer)
         objective.ema.averaged.load_state_dict(state["average"])
         return Progress(steps=state["steps"], seconds=state["seconds"])
     except Exception as error:
         raise UserError(f"{path} cannot be resumed from ({type(error).__name__}); delete it and repeat the command "
                         "to train this run anew.") from error
+
+
+def _lay_out_as_the_weights(optimizer: torch.optim.Optimizer) -> None:
+    """Give moments the strides of their weights: a checkpoint from another device may have others, and a fused kernel
+    goes through both in the order of memory."""
+    for group in optimizer.param_groups:
+        for weight in group["params"]:
+            state = optimizer.state[weight]
+            for name, value in state.items():
+                if value.shape == weight.shape and value.stride() != weight.stride():
+                    state[name] = torch.empty_like(weight).copy_(value)

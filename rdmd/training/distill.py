@@ -13,7 +13,9 @@ from rdmd.networks.build import build_denoiser, load_weights
 from rdmd.training.costs import build_cost
 from rdmd.training.data import FreshNoise, Source, open_domain
 from rdmd.training.ema import EMA
-from rdmd.training.objective import set_lr
+from rdmd.training.execution import execution_of
+from rdmd.training.noised import Noised
+from rdmd.training.objective import adam, at_largest, set_lr
 from rdmd.training.random import StepRandom
 from rdmd.training.schedule import lr_factor
 from rdmd.training.spec import DistillRun, Weights
@@ -30,7 +32,8 @@ class DistillObjective:
         self.settings = s
         self.lam = run.lam
         self.sigma_data = run.network.sigma_data
-        self.accelerator = accelerator
+        self.device = accelerator.device
+        self.execution = execution_of(run, accelerator)
         self.source = _source(run, accelerator)
         self.from_noise = run.source_noise is not None
         self.noise = noise_law(s.noise)
@@ -42,21 +45,18 @@ class DistillObjective:
             built = build_denoiser(run.network, run.sample_shape)
             if weights is not None:
                 load_weights(built, weights.path)
-            return built.to(accelerator.device)
+            return self.execution.placed(built)
 
-        self.teacher = denoiser(run.teacher).eval().requires_grad_(False)
+        self.teacher = self.execution.frozen(denoiser(run.teacher))
         if run.start is not None:
             begun, faked = run.start.generator, run.start.fake
         else:
             begun, faked = run.teacher if s.init == "teacher" else None, run.teacher
         generator, fake = Generator(denoiser(begun), s.sigma_init), denoiser(faked)
         self.ema = EMA(generator, s.ema)
-        self.generator, self.generator_optimizer = accelerator.prepare(
-            generator, torch.optim.Adam(generator.parameters(), lr=s.generator_lr, betas=(s.beta1, 0.999), fused=True)
-        )
-        self.fake, self.fake_optimizer = accelerator.prepare(
-            fake, torch.optim.Adam(fake.parameters(), lr=s.fake_lr, betas=(s.beta1, 0.999), fused=True)
-        )
+        self.generator, self.fake = self.execution.trained(generator), self.execution.trained(fake)
+        self.generator_optimizer = adam(generator, s.generator_lr, s.beta1)
+        self.fake_optimizer = adam(fake, s.fake_lr, s.beta1)
         self.modules = {"generator": generator, "fake": fake}
         self.optimizers = {"generator": self.generator_optimizer, "fake": self.fake_optimizer}
         self.per_rank = s.batch // accelerator.num_processes
@@ -64,50 +64,69 @@ class DistillObjective:
     def step(self, t: int, random: StepRandom) -> dict[str, Tensor]:
         """One generator step, then `fake_steps` steps of the fake; the first of them reuses the generator's forward."""
         s = self.settings
+        self.execution.begin_step()
         factor = lr_factor(t, s.steps, s.warmup, s.decay)
         set_lr(self.generator_optimizer, s.generator_lr * factor)
         set_lr(self.fake_optimizer, s.fake_lr * factor)
-        x = self.source.batch(self.per_rank, random, "source")
-        with self.accelerator.autocast():
-            generated = self.generator(x)
-        logged = self._generator_step(x, generated, random)
-        for k in range(self.settings.fake_steps):
-            if k == 0:
-                x_0 = generated.detach()
-            else:
-                with torch.no_grad(), self.accelerator.autocast():
-                    x_0 = self.generator(self.source.batch(self.per_rank, random, f"source {k}"))
-            logged |= self._fake_step(x_0, random, k)
+        x_0, logged = self.generator_step(self.draw(random))
+        for k in range(s.fake_steps):
+            if k > 0:
+                x_0 = self._generate(self.source.batch(self.per_rank, random, f"source {k}"))
+            logged |= self.fake_step(self.draw_fake(x_0, random, k))
         self.ema.update(t)
         return logged
 
-    def _generator_step(self, x: Tensor, generated: Tensor, random: StepRandom) -> dict[str, Tensor]:
-        sigma = self.noise(len(x), random.stream("sigma"))
-        eps = noise_like(x, random.stream("eps"))
-        with self.accelerator.autocast():
+    def draw(self, random: StepRandom) -> Noised:
+        """Sources, and the noise that a generator step adds to what becomes of them."""
+        x = self.source.batch(self.per_rank, random, "source")
+        return Noised(x, self.noise(len(x), random.stream("sigma")), noise_like(x, random.stream("eps")))
+
+    def draw_fake(self, x_0: Tensor, random: StepRandom, k: int) -> Noised:
+        """Generated samples, and the noise that the k-th fake step of a step adds to them."""
+        sigma = self.fake_noise(len(x_0), random.stream(f"fake sigma {k}"))
+        return Noised(x_0, sigma, noise_like(x_0, random.stream(f"fake eps {k}")))
+
+    def generator_step(self, draws: Noised) -> tuple[Tensor, dict[str, Tensor]]:
+        """One Adam step of the generator on sources. Returns G(x), from before it, and scalars to log."""
+        G, fake, real = (self.execution.call(net) for net in (self.generator, self.modules["fake"], self.teacher))
+        made, costs, discrepancies = [], [], []
+        for part, share in self.execution.accumulated(self.generator, draws):
+            generated = G(part.x)
             loss = generator_loss(
-                x, generated, self.fake, self.teacher, sigma, eps, self.lam, self.cost, self.weighting
+                part.x, generated, fake, real, part.sigma, part.eps, self.lam, self.cost, self.weighting
             )
-        self.accelerator.backward(loss.total.mean())
+            (loss.total.mean() * share).backward()
+            made.append(generated.detach())
+            costs.append(loss.cost)
+            discrepancies.append(loss.discrepancy)
         self.generator_optimizer.step()
         self.generator_optimizer.zero_grad(set_to_none=True)
-        logged = {"discrepancy": loss.discrepancy.mean(), "worst_sigma": sigma[loss.discrepancy.argmax()]}
-        return logged if self.from_noise else {"cost": loss.cost.mean(), **logged}
+        discrepancy = torch.cat(discrepancies)
+        logged = {"discrepancy": discrepancy.mean(), "worst_sigma": at_largest(discrepancy, draws.sigma)}
+        return torch.cat(made), logged if self.from_noise else {"cost": torch.cat(costs).mean(), **logged}
 
-    def _fake_step(self, x_0: Tensor, random: StepRandom, k: int) -> dict[str, Tensor]:
-        sigma = self.fake_noise(len(x_0), random.stream(f"fake sigma {k}"))
-        eps = noise_like(x_0, random.stream(f"fake eps {k}"))
-        with self.accelerator.autocast():
-            loss = denoising_loss(self.fake, x_0, sigma, eps, self.sigma_data)
-        self.accelerator.backward(loss.mean())
+    def fake_step(self, draws: Noised) -> dict[str, Tensor]:
+        """One Adam step of the fake denoiser on generated samples. Returns scalars to log."""
+        D = self.execution.call(self.fake)
+        losses = []
+        for part, share in self.execution.accumulated(self.fake, draws):
+            loss = denoising_loss(D, part.x, part.sigma, part.eps, self.sigma_data)
+            (loss.mean() * share).backward()
+            losses.append(loss.detach())
         self.fake_optimizer.step()
         self.fake_optimizer.zero_grad(set_to_none=True)
-        return {"fake_loss": loss.detach().mean()}
+        return {"fake_loss": torch.cat(losses).mean()}
+
+    @torch.no_grad()
+    def _generate(self, x: Tensor) -> Tensor:
+        """G(x) without a graph, part by part."""
+        G = self.execution.call(self.modules["generator"])
+        return torch.cat([G(part) for part in x.chunk(self.execution.accumulate)])
 
     @torch.no_grad()
     def samples(self) -> tuple[Tensor, ...]:
         """Sources, unless they are noise, and what the averaged generator makes of them."""
-        x = self.source.batch(PREVIEW, StepRandom(0, 0, 0, self.accelerator.device), "preview")
+        x = self.source.batch(PREVIEW, StepRandom(0, 0, 0, self.device), "preview")
         generated = self.ema.averaged(x)
         return (generated,) if self.from_noise else (x, generated)
 

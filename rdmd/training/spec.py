@@ -15,8 +15,10 @@ from rdmd.files import canonical_json
 TRAINING_CODE = ("networks", "diffusion", "distillation", "training")
 BASELINE_CODE = ("baselines",)
 
-# Where things lie and how often they are written down does not change what is learned.
-_NOT_IN_FINGERPRINT = {"path", "data", "checkpoint_every", "log_every", "sample_every", "seconds_before"}
+# Where things lie, how often they are written down and what is computed twice do not change what is learned.
+_NOT_IN_FINGERPRINT = {
+    "path", "data", "checkpoint_every", "log_every", "sample_every", "seconds_before", "activation_checkpointing",
+}  # fmt: skip
 
 
 class Shards(config.Section):
@@ -50,6 +52,7 @@ class TeacherRun(_Run):
     kind: Literal["teacher"] = "teacher"
     domain: Literal["target", "source"] = "target"
     settings: config.Teacher
+    execution: config.Execution = config.Execution()
     initial: Weights | None = None
 
 
@@ -67,6 +70,7 @@ class DistillRun(_Run):
 
     kind: Literal["distill"] = "distill"
     settings: config.Distill
+    execution: config.Execution = config.Execution()
     lam: float
     source: Shards
     # DMD: the source is N(0, source_noise^2 I), drawn anew at every step, and its shards are a sample of it.

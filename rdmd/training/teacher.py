@@ -10,7 +10,9 @@ from rdmd.diffusion.samplers import heun, karras_sigmas
 from rdmd.networks.build import build_denoiser, load_weights
 from rdmd.training.data import open_domain
 from rdmd.training.ema import EMA
-from rdmd.training.objective import set_lr
+from rdmd.training.execution import execution_of
+from rdmd.training.noised import Noised
+from rdmd.training.objective import adam, at_largest, set_lr
 from rdmd.training.random import StepRandom
 from rdmd.training.schedule import lr_factor
 from rdmd.training.spec import TeacherRun
@@ -26,39 +28,52 @@ class TeacherObjective:
         self.settings = run.settings
         self.sigma_data = run.network.sigma_data
         self.sample_shape = run.sample_shape
-        self.accelerator = accelerator
+        self.device = accelerator.device
+        self.execution = execution_of(run, accelerator)
         self.target = open_domain(run.target.path, "train", accelerator, run.data)
         self.noise = noise_law(run.settings.noise)
         denoiser = build_denoiser(run.network, run.sample_shape)
         if run.initial is not None:
             load_weights(denoiser, run.initial.path)
-        denoiser.to(accelerator.device)
+        self.execution.placed(denoiser)
         self.ema = EMA(denoiser, run.settings.ema)
-        optimizer = torch.optim.Adam(denoiser.parameters(), lr=run.settings.lr, betas=(0.9, 0.999), fused=True)
-        self.denoiser, self.optimizer = accelerator.prepare(denoiser, optimizer)
+        self.denoiser = self.execution.trained(denoiser)
+        self.optimizer = adam(denoiser, run.settings.lr, beta1=0.9)
         self.modules = {"denoiser": denoiser}
         self.optimizers = {"denoiser": self.optimizer}
         self.per_rank = run.settings.batch // accelerator.num_processes
 
     def step(self, t: int, random: StepRandom) -> dict[str, Tensor]:
         """One Adam step."""
-        x_0 = self.target.batch(self.per_rank, random, "target")
-        sigma = self.noise(len(x_0), random.stream("sigma"))
-        eps = noise_like(x_0, random.stream("eps"))
-        with self.accelerator.autocast():
-            loss = denoising_loss(self.denoiser, x_0, sigma, eps, self.sigma_data)
         s = self.settings
+        self.execution.begin_step()
         set_lr(self.optimizer, s.lr * lr_factor(t, s.steps, s.warmup, s.decay))
-        self.accelerator.backward(loss.mean())
+        logged = self.denoising_step(self.draw(random))
+        self.ema.update(t)
+        return logged
+
+    def draw(self, random: StepRandom) -> Noised:
+        """Targets, and the noise that a step adds to them."""
+        x_0 = self.target.batch(self.per_rank, random, "target")
+        return Noised(x_0, self.noise(len(x_0), random.stream("sigma")), noise_like(x_0, random.stream("eps")))
+
+    def denoising_step(self, draws: Noised) -> dict[str, Tensor]:
+        """One Adam step on targets. Returns scalars to log."""
+        D = self.execution.call(self.denoiser)
+        losses = []
+        for part, share in self.execution.accumulated(self.denoiser, draws):
+            loss = denoising_loss(D, part.x, part.sigma, part.eps, self.sigma_data)
+            (loss.mean() * share).backward()
+            losses.append(loss.detach())
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.ema.update(t)
-        return {"loss": loss.detach().mean(), "worst_sigma": sigma[loss.detach().argmax()]}
+        loss = torch.cat(losses)
+        return {"loss": loss.mean(), "worst_sigma": at_largest(loss, draws.sigma)}
 
     @torch.no_grad()
     def samples(self) -> tuple[Tensor, ...]:
         """Target samples, and draws of the averaged teacher from pure noise by Heun's method."""
-        random = StepRandom(seed=0, rank=0, step=0, device=self.accelerator.device)
+        random = StepRandom(seed=0, rank=0, step=0, device=self.device)
         real = self.target.batch(PREVIEW, random, "preview")
         sigmas = karras_sigmas(PREVIEW_STEPS, 0.002, 80.0)
         noise = noise_like(real, random.stream("preview noise"))
