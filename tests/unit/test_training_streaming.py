@@ -14,7 +14,7 @@ from rdmd.domains.manifest import Manifest, digest_of, read_manifest, write_mani
 from rdmd.domains.random_access import StoredSamples
 from rdmd.domains.shards import Entry, read_split, write_shards
 from rdmd.errors import UserError
-from rdmd.training import data
+from rdmd.training import data, memory
 from rdmd.training.data import ResidentDomain, open_domain, stored_bytes
 from rdmd.training.random import StepRandom
 from rdmd.training.streaming import AHEAD, StreamedDomain
@@ -182,6 +182,17 @@ def test_what_takes_over_a_quarter_of_the_free_memory_is_streamed(
     monkeypatch.setattr(data, "free_memory", lambda device: int(free * size))
     assert isinstance(open_domain(domain, "train", Accelerator(cpu=True), "auto"), kept)
     assert ("read from disk" in capfd.readouterr().err) == (kept is StreamedDomain)
+
+
+def test_free_memory_is_no_more_than_the_container_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
+    without = memory.free_memory(CPU)
+    (tmp_path / "memory.max").write_text("max\n")
+    (tmp_path / "memory.current").write_text("900000\n")
+    (tmp_path / "memory.stat").write_text("anon 600000\nfile 300000\n")
+    assert memory.free_memory(CPU) == pytest.approx(without, rel=0.5)  # others use this machine meanwhile
+    (tmp_path / "memory.max").write_text("1000000\n")
+    assert memory.free_memory(CPU) == 400_000  # the cache of files gives way
 
 
 def test_a_setting_decides_where_one_does(domain: Path):
