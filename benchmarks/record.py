@@ -42,7 +42,7 @@ def record(benchmark: str, figures: Mapping[str, float], device: torch.device, r
     kept = Record(
         benchmark=benchmark,
         date=datetime.now(UTC).replace(microsecond=0),
-        commit=git_commit(),
+        commit=_COMMIT,
         machine=machine(),
         device=device_name(device),
         figures={name: _rounded(value) for name, value in figures.items()},
@@ -68,14 +68,18 @@ def git_commit() -> str:
     return commit + ("+changes" if changed else "")
 
 
-def say(text: str) -> None:
-    """Show what a benchmark is at, on stderr, so that stdout holds figures alone."""
-    print(text, file=sys.stderr, flush=True)
-
-
 def _git(*arguments: str) -> str:
     done = subprocess.run(["git", *arguments], cwd=_ROOT, capture_output=True, text=True, check=True)
     return done.stdout.strip()
+
+
+# Of the code that this process runs; the work tree may change meanwhile.
+_COMMIT = git_commit()
+
+
+def say(text: str) -> None:
+    """Show what a benchmark is at, on stderr, so that stdout holds figures alone."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def _rounded(value: float) -> float:

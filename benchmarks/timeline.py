@@ -37,6 +37,21 @@ def read_spans(file: Path) -> list[Span]:
     return sorted(spans, key=lambda span: span.begun)
 
 
+@dataclass(frozen=True)
+class CpuSeconds:
+    """CPU time of all Python processes, and how much of it was work."""
+
+    work: float
+    all: float
+
+
+def read_cpu(file: Path) -> CpuSeconds:
+    """From every process that ended by itself."""
+    noted = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    work, every = (sum(one["cpu"] for one in noted if one["kind"] == kind) for kind in ("work", "process"))
+    return CpuSeconds(work, every)
+
+
 def shares(spans: Iterable[Span], begun: float, ended: float) -> dict[Kind, float]:
     """Seconds between two moments by what went on. They add up to all of the time.
 

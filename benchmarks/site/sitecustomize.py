@@ -30,8 +30,9 @@ _WORK = {
 _FLOW = {"flows.stage": (("run_stage",), ())}
 
 
-def _note(kind: str, name: str, begun: float) -> None:
-    line = json.dumps({"kind": kind, "name": name, "pid": os.getpid(), "begun": begun, "ended": time.time()})
+def _note(kind: str, name: str, begun: float, cpu: float) -> None:
+    used = time.process_time() - cpu
+    line = json.dumps({"kind": kind, "name": name, "begun": begun, "ended": time.time(), "cpu": round(used, 3)})
     # One write to a file opened for appending is not torn apart by those of other processes.
     handle = os.open(_FILE, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     os.write(handle, f"{line}\n".encode())
@@ -43,11 +44,11 @@ def _noted(kind: str, function: Callable, before: tuple[str, ...]) -> Callable:
     def wrapper(*args: object, **kwargs: object) -> object:
         for module in before:
             importlib.import_module(module)
-        begun = time.time()
+        begun, cpu = time.time(), time.process_time()
         try:
             return function(*args, **kwargs)
         finally:
-            _note(kind, function.__name__, begun)
+            _note(kind, function.__name__, begun, cpu)
 
     return wrapper
 
@@ -83,7 +84,7 @@ class _Finder(importlib.abc.MetaPathFinder):
 def _life(begun: float, pid: int) -> None:
     # A fork that ends by itself is no process of its own here.
     if os.getpid() == pid:
-        _note("process", Path(sys.argv[0]).stem if sys.argv else "", begun)
+        _note("process", Path(sys.argv[0]).stem if sys.argv else "", begun, cpu=0.0)
 
 
 if _FILE:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.timeline import Span, read_spans, shares
+from benchmarks.timeline import Span, read_cpu, read_spans, shares
 from tests.conftest import ROOT
 
 
@@ -33,7 +33,7 @@ def test_what_lies_outside_the_moments_asked_for_is_left_out():
 
 def test_a_process_notes_its_life_its_flow_and_its_work(tmp_path: Path):
     """Stand-ins of a stage and a training in the places of the real ones; what notes them is the real thing."""
-    slow = "import time\n\ndef {name}():\n    time.sleep(0.2)\n"
+    slow = "import time\n\ndef {name}():\n    time.sleep(0.2)\n    sum(range(100_000))\n"
     package = tmp_path / "rdmd" / "training"
     package.mkdir(parents=True)
     (package / "loop.py").write_text(slow.format(name="train"))
@@ -55,5 +55,7 @@ def test_a_process_notes_its_life_its_flow_and_its_work(tmp_path: Path):
     assert [(span.kind, span.name) for span in spans] == [
         ("stage start", "teacher"), ("flow", "run_stage"), ("training start", "run"), ("work", "train")
     ]
+    cpu = read_cpu(noted)
+    assert 0 < cpu.work < cpu.all
     found = shares(spans, begun, time.time())
     assert 0.2 <= found["work"] < found["work"] + found["training start"] < spans[1].ended - spans[1].begun
