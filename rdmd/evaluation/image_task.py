@@ -1,6 +1,6 @@
 """What a translator of images is measured on, and the measuring."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +12,7 @@ from rdmd.errors import UserError
 from rdmd.evaluation import faithfulness, realism
 from rdmd.evaluation.classifier import FeatureClassifier
 from rdmd.evaluation.colour import colour_error
-from rdmd.evaluation.estimate import estimate
+from rdmd.evaluation.estimate import Estimate, estimate
 from rdmd.evaluation.feature_cache import FeatureCache
 from rdmd.evaluation.features import FeatureNetwork, features_of
 from rdmd.evaluation.row import FeaturesRecord, Scores
@@ -57,14 +57,15 @@ class ImageTask:
 
     def score(self, translations: Tensor) -> Scores:
         """All metrics of translations (n_source, 3, H, W) in [-1, 1], in the order of the source."""
-        pictures = to_uint8(translations)
+        # Part by part here and below: floats of all pictures at once would take many times the pictures' memory.
+        pictures = torch.cat([to_uint8(part) for part in translations.split(self.settings.batch)])
         if self.from_noise:
             return Scores(**self._realism(pictures, self.source_units))
-        cost = estimate(faithfulness.cost(self.source, pictures))
-        norm = estimate(faithfulness.l2_norm01(self.source, pictures))
-        psnr = estimate(faithfulness.psnr(self.source, pictures))
-        ssim = estimate(faithfulness.ssim(self.source, pictures))
-        colour = estimate(colour_error(self.source, pictures))
+        cost = self._mean_of(faithfulness.cost, pictures)
+        norm = self._mean_of(faithfulness.l2_norm01, pictures)
+        psnr = self._mean_of(faithfulness.psnr, pictures)
+        ssim = self._mean_of(faithfulness.ssim, pictures)
+        colour = self._mean_of(colour_error, pictures)
         return Scores(
             **self._realism(pictures, self.source_units),
             cost=cost.mean,
@@ -86,6 +87,11 @@ class ImageTask:
         count = len(self.source)
         pictures = sample_of(target, count, self.seed)
         return Scores(**self._realism(pictures, units_of(scans, len(target), count, self.seed)))
+
+    def _mean_of(self, metric: Callable[[Tensor, Tensor], Tensor], pictures: Tensor) -> Estimate:
+        """The mean of what compares each source with its translation."""
+        parts = zip(self.source.split(self.settings.batch), pictures.split(self.settings.batch), strict=True)
+        return estimate(torch.cat([metric(source, part) for source, part in parts]))
 
     def _realism(self, pictures: Tensor, generated_units: Tensor) -> dict[str, float | tuple[float, float] | None]:
         """The fields of `Scores` that compare with the target and not with the source."""
