@@ -4,15 +4,19 @@ import json
 import platform
 import re
 import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
 from pydantic import ValidationError
 
+from benchmarks.__main__ import LIGHT
 from benchmarks.record import Record, record
 from benchmarks.timing import Spread, Timing, interleaved
+from tests.conftest import ROOT
 
 CPU = torch.device("cpu")
 
@@ -67,3 +71,12 @@ def test_a_ratio_is_taken_within_rounds():
 def test_quartiles():
     assert Spread.of((1.0, 2.0, 3.0, 4.0, 5.0)) == Spread(3.0, 2.0, 4.0)
     assert Spread(3.0, 2.0, 4.0).figures("x") == {"x": 3.0, "x_low": 2.0, "x_high": 4.0}
+
+
+def test_what_runs_on_a_bare_gpu_machine_needs_nothing_that_is_not_there():
+    heavy = {"prefect", "mlflow", "dvc", "sklearn", "skimage", "great_expectations", "torch_fidelity", "matplotlib"}
+    here = [name for name in LIGHT if find_spec(f"benchmarks.{name}")]
+    assert here
+    script = f"import sys, {', '.join(f'benchmarks.{name}' for name in here)}; print(*{heavy!r} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
