@@ -258,8 +258,8 @@ def test_the_potential_steps_along_its_own_loss_alone(trained: Trained):
     before = copy.deepcopy(objective.modules["potential"])
     random = StepRandom(seed=3, rank=0, step=0, device=CPU)
     objective.step(0, random)
-    x = objective.source.batch(run.settings.batch, random.stream("source"))
-    y = objective.target.batch(run.settings.batch, random.stream("target"))
+    x = objective.source.batch(run.settings.batch, random, "source")
+    y = objective.target.batch(run.settings.batch, random, "target")
     potential_loss(objective.modules["map"], before, x, y, run.settings.r1).mean().backward()
     moments = objective.optimizers["potential"].state
     for old, new in zip(before.parameters(), objective.modules["potential"].parameters(), strict=True):

@@ -12,6 +12,7 @@ from rdmd.distillation.transport import squared_l2
 from rdmd.evaluation.pareto import mark_front, pick
 from rdmd.evaluation.row import Row
 from rdmd.training.data import FreshNoise
+from rdmd.training.random import StepRandom
 
 MEAN, S, D, STD = 0.7, 0.5, 4, 80.0
 
@@ -40,7 +41,7 @@ def test_a_linear_generator_from_noise_lands_on_the_target(weighting: str):
 
     kept = []
     for step in range(2000):
-        z = source.batch(512, rng)
+        z = source.batch(512, StepRandom(0, 0, step, torch.device("cpu")), "source")
         generated = a * z / STD + b
         sigma, eps = noise(len(z), rng), noise_like(z, rng)
         loss = generator_loss(z, generated, fake, real, sigma, eps, 0.0, squared_l2, WEIGHTINGS[weighting])
