@@ -185,9 +185,13 @@ def _command(folder: RunFolder, slot: Slot, processes: int) -> list[str]:
     return [sys.executable, "-m", "accelerate.commands.launch", *several, *module]
 
 
+def training_environment() -> dict[str, str]:
+    """Variables that make a training process faster on this system; what the user set comes before them."""
+    return KEEP_FREED_MEMORY if platform.libc_ver()[0] == "glibc" else {}
+
+
 def _environment(slot: Slot) -> dict[str, str]:
-    kept = KEEP_FREED_MEMORY if platform.libc_ver()[0] == "glibc" else {}
-    environment = kept | os.environ | {
+    environment = training_environment() | os.environ | {
         WATCH_STDIN: "1",
         "PYTHONUNBUFFERED": "1",
         "OMP_NUM_THREADS": str(slot.threads),

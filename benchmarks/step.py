@@ -1,0 +1,174 @@
+"""What a step of distillation takes beside its networks: all of it, over the bare passes that the mathematics needs.
+
+The whole step has data, noise, generator, teacher, fake denoiser, both updates, the average of the weights, the curves'
+line where one is due. The bare passes are the generator forward and backward, the fake denoiser and the teacher forward
+without a graph, and the fake denoiser forward and backward, on tensors that are there already: same batch, precision,
+compilation. `step_over_bare` is of the 64x64 network; `_digits` and `_swissroll` are of the small ones, which are also
+timed compiled over eager (on a GPU as CUDA graphs as well).
+"""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from benchmarks.machine import default_device
+from benchmarks.materials import LARGE_64, SMALL_64, accelerator_for, distill_run, write_pictures
+from benchmarks.process import as_a_training_process
+from benchmarks.record import record, say
+from benchmarks.timing import interleaved
+from rdmd import config
+from rdmd.errors import reporting
+from rdmd.files import sha256_of
+from rdmd.networks.build import build_denoiser, save_weights
+from rdmd.training.data import ResidentDomain
+from rdmd.training.distill import DistillObjective
+from rdmd.training.folder import Point, curve_line
+from rdmd.training.loop import LoggedSteps
+from rdmd.training.random import StepRandom, derived_seed, seed_global
+from rdmd.training.spec import DistillRun, Shards, Weights
+
+LOG_EVERY = 10
+DIGITS = config.ImageNetwork(
+    kind="ddpmpp", model_channels=24, channel_mult=[1, 2], num_blocks=1, attn_resolutions=[4]
+)
+SWISSROLL = config.PointNetwork(kind="mlp", width=128, depth=3, sigma_data=0.9)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network with the batch, threads and rounds that it is timed at."""
+
+    name: str
+    network: config.Network
+    side: int | None
+    batch: int
+    threads: int
+    rounds: int
+    calls: int
+    precision: str = "float32"
+
+
+class WholeStep:
+    """Steps as the loop takes them, with the curves on disk."""
+
+    def __init__(self, objective: DistillObjective, device: torch.device, curves: Path) -> None:
+        self.objective, self.device, self.curves = objective, device, curves
+        self.logged = LoggedSteps(first=0)
+        self.t = 0
+
+    def __call__(self) -> None:
+        t = self.t
+        seed_global(derived_seed(0, 0, t, "global"), self.device)
+        self.logged.rows.append(self.objective.step(t, StepRandom(0, 0, t, self.device)))
+        self.t = t + 1
+        if self.t % LOG_EVERY == 0:
+            means = self.logged.means()
+            self.logged = LoggedSteps(first=self.t)
+            with self.curves.open("a", encoding="utf-8") as file:
+                file.write(curve_line(Point(self.t, means)))
+
+
+class BarePasses:
+    """The network passes of a step, and nothing else."""
+
+    def __init__(self, objective: DistillObjective, device: torch.device) -> None:
+        self.execution = objective.execution
+        self.G, self.fake, self.real = (
+            self.execution.call(net) for net in (objective.generator, objective.fake, objective.teacher)
+        )
+        self.modules = list(objective.modules.values())
+        self.batch = objective.draw(StepRandom(0, 0, 0, device))
+        self.one = torch.ones_like(self.batch.x)
+
+    def __call__(self) -> None:
+        x, sigma = self.batch.x, self.batch.sigma
+        self.execution.begin_step()
+        generated = self.G(x)
+        with torch.no_grad():
+            self.fake(x, sigma)
+            self.real(x, sigma)
+        generated.backward(self.one)
+        self.fake(x, sigma).backward(self.one)
+        for module in self.modules:
+            module.zero_grad(set_to_none=True)
+
+
+def main() -> None:
+    """Measure, and record."""
+    as_a_training_process("benchmarks.step")
+    device = default_device()
+    on_gpu = device.type == "cuda"
+    cores = torch.get_num_threads()
+    if on_gpu:
+        cases = [
+            Case("", LARGE_64, 64, 64, cores, 9, 10, "bf16"),
+            Case("_digits", DIGITS, 8, 64, cores, 9, 50),
+            Case("_swissroll", SWISSROLL, None, 512, cores, 9, 100),
+        ]
+    else:
+        cases = [
+            Case("", SMALL_64, 64, 4, cores, 9, 1),
+            Case("_digits", DIGITS, 8, 64, 1, 9, 4),
+            Case("_swissroll", SWISSROLL, None, 512, 1, 15, 40),
+        ]
+    figures: dict[str, float] = {}
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    for case in cases:
+        torch.set_num_threads(case.threads)
+        figures |= {f"batch{case.name}": case.batch, f"threads{case.name}": case.threads} | measure(case, device)
+    torch.set_num_threads(cores)
+    record("step", figures, device)
+
+
+def measure(case: Case, device: torch.device) -> dict[str, float]:
+    """The figures of one network."""
+    small = case.name != ""
+    # The large network is compiled where a training would compile it.
+    modes = ["off" if small else "auto"] + (["on"] if small else [])
+    modes += ["cuda_graphs"] if small and device.type == "cuda" else []
+    with tempfile.TemporaryDirectory(prefix="rdmd-bench-") as name:
+        contenders = {}
+        for mode in modes:
+            say(f"{case.name.strip('_') or '64x64'}, compile {mode}")
+            objective = _objective(case, Path(name), device, mode)
+            contenders[f"whole {mode}"] = WholeStep(objective, device, Path(name) / "curves.jsonl")
+            contenders[f"bare {mode}"] = BarePasses(objective, device)
+        timings = interleaved(contenders, device, case.rounds, case.calls)
+    first = modes[0]
+    figures = timings[f"whole {first}"].over(timings[f"bare {first}"]).figures(f"step_over_bare{case.name}")
+    figures[f"step_seconds{case.name}"] = timings[f"whole {first}"].spread.median
+    for mode in modes[1:]:
+        word = {"on": "compiled", "cuda_graphs": "cuda_graphs"}[mode]
+        figures |= timings[f"whole {mode}"].over(timings[f"whole {first}"]).figures(f"{word}_over_eager{case.name}")
+        figures |= timings[f"whole {mode}"].over(timings[f"bare {mode}"]).figures(f"{word}_step_over_bare{case.name}")
+    return figures
+
+
+def _objective(case: Case, root: Path, device: torch.device, mode: str) -> DistillObjective:
+    execution = config.Execution(compile=mode)
+    if case.side is not None:
+        pictures = root / "pictures"
+        shards = Shards(path=pictures, digest="") if pictures.exists() else write_pictures(pictures, 256, case.side)
+        changes = {"precision": case.precision, "execution": execution}
+        run = distill_run(root, case.network, shards, case.side, case.batch, **changes)
+        return DistillObjective(run, accelerator_for(run, device))
+    weights = root / "points.safetensors"
+    save_weights(build_denoiser(case.network, (2,)), weights)
+    nowhere = Shards(path=root, digest="")
+    run = DistillRun(
+        experiment="benchmark", seed=0, sample_shape=(2,), network=case.network, target=nowhere, source=nowhere,
+        precision=case.precision, processes=1, execution=execution, lam=0.1, source_noise=1.0,
+        teacher=Weights(path=weights, sha256=sha256_of(weights)),
+        settings=config.Distill(lambdas=[0.1], steps=10**9, batch=case.batch),
+    )  # fmt: skip
+    objective = DistillObjective(run, accelerator_for(run, device))
+    objective.source, objective.from_noise = ResidentDomain(torch.randn(10_000, 2, device=device)), False
+    return objective
+
+
+if __name__ == "__main__":
+    with reporting(debug=False):
+        main()
