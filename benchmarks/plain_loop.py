@@ -1,0 +1,195 @@
+"""Images a second of a distillation at 64x64, over those of a plain loop: `images_per_second_over_plain_loop`.
+
+The plain loop is what an able person writes who reads public code of DMD: the network as published, eager, float32; a
+DataLoader with workers over PNG files; a generator pass of its own for each of the two updates; Adam as it comes; an
+average of the weights, one at a time; `.item()` of what is logged, every step. Ours is as `rdmd distill` runs it. Each
+is a process of its own with its own environment, they take turns, and what is counted is source images a second. On a
+GPU the plain loop is timed under bf16 autocast too (`_over_plain_loop_autocast`), and ours is bf16.
+"""
+
+import copy
+import multiprocessing
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from benchmarks.machine import default_device
+from benchmarks.materials import LARGE_64, SMALL_64, accelerator_for, distill_run, write_pictures
+from benchmarks.plain_network import computed_plainly
+from benchmarks.record import record, say
+from benchmarks.step import WholeStep
+from benchmarks.timing import Contender, interleaved, synchronize
+from rdmd.errors import reporting
+from rdmd.networks.build import build_denoiser
+from rdmd.pipeline.launch import gpu_count, training_environment
+from rdmd.training.distill import DistillObjective
+from rdmd.training.spec import Shards
+
+SIDE = 64
+PICTURES = 512
+LAM = 0.1
+
+
+class Pictures(Dataset[Tensor]):
+    """A folder of PNG files as float32 (3, H, W) in [-1, 1]."""
+
+    def __init__(self, folder: Path) -> None:
+        self.files = sorted(folder.glob("*.png"))
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> Tensor:
+        pixels = np.array(Image.open(self.files[index]).convert("RGB"))
+        return torch.from_numpy(pixels).permute(2, 0, 1).float() / 127.5 - 1
+
+
+class PlainLoop:
+    """Generator and fake denoiser trained in turn, plainly."""
+
+    def __init__(self, folder: Path, large: bool, batch: int, autocast: bool) -> None:
+        self.device = torch.device("cuda" if large else "cpu")
+        self.autocast = autocast
+        teacher = computed_plainly(build_denoiser(LARGE_64 if large else SMALL_64, (3, SIDE, SIDE))).to(self.device)
+        self.teacher = teacher.eval().requires_grad_(False)
+        self.G = copy.deepcopy(teacher).train().requires_grad_(True)
+        self.fake = copy.deepcopy(teacher).train().requires_grad_(True)
+        self.average = copy.deepcopy(teacher)
+        self.g_optimizer = torch.optim.Adam(self.G.parameters(), lr=1e-4, betas=(0.0, 0.999))
+        self.fake_optimizer = torch.optim.Adam(self.fake.parameters(), lr=3e-4, betas=(0.0, 0.999))
+        loader = DataLoader(
+            Pictures(folder), batch, shuffle=True, num_workers=min(8, os.cpu_count() or 1), drop_last=True,
+            pin_memory=large, persistent_workers=True,
+        )  # fmt: skip
+        self.batches = _for_ever(loader)
+        self.losses: list[tuple[float, float]] = []
+
+    def __call__(self) -> None:
+        x = next(self.batches).to(self.device)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+            generated = self._generate(x)
+            sigma, eps = self._noise(x)
+            with torch.no_grad():
+                x_t = generated + sigma * eps
+                gradient = self.fake(x_t, sigma.flatten()) - self.teacher(x_t, sigma.flatten())
+            g_loss = (gradient * generated).mean() + LAM * nn.functional.mse_loss(generated, x)
+        self.g_optimizer.zero_grad()
+        g_loss.backward()
+        self.g_optimizer.step()
+
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+            with torch.no_grad():
+                generated = self._generate(x)
+            sigma, eps = self._noise(x)
+            weight = sigma**-2 + 0.5**-2
+            denoised = self.fake(generated + sigma * eps, sigma.flatten())
+            fake_loss = (weight * (denoised - generated) ** 2).mean()
+        self.fake_optimizer.zero_grad()
+        fake_loss.backward()
+        self.fake_optimizer.step()
+
+        with torch.no_grad():
+            for kept, weight in zip(self.average.parameters(), self.G.parameters(), strict=True):
+                kept.mul_(0.999).add_(weight, alpha=0.001)
+        self.losses.append((g_loss.item(), fake_loss.item()))
+
+    def _generate(self, x: Tensor) -> Tensor:
+        return self.G(x, torch.ones(len(x), device=self.device))
+
+    def _noise(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        sigma = (torch.randn(len(x), 1, 1, 1, device=self.device) * 1.4 - 0.6).exp()
+        return sigma, torch.randn_like(x)
+
+
+def ours(root: Path, large: bool, batch: int) -> WholeStep:
+    """A distillation as a training process takes its steps."""
+    device = torch.device("cuda" if large else "cpu")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    network, precision = (LARGE_64, "bf16") if large else (SMALL_64, "float32")
+    run = distill_run(root, network, Shards(path=root / "shards", digest=""), SIDE, batch, precision=precision)
+    return WholeStep(DistillObjective(run, accelerator_for(run, device)), device, root / "curves.jsonl")
+
+
+class InAProcess:
+    """A contender in a process of its own, which takes a step when it is called."""
+
+    def __init__(self, environment: dict[str, str], make: Callable[..., Contender], *given: object) -> None:
+        before = dict(os.environ)
+        os.environ.update(environment)
+        try:
+            spawn = multiprocessing.get_context("spawn")
+            self.connection, end = spawn.Pipe()
+            self.process = spawn.Process(target=_serve, args=(end, make, given))
+            self.process.start()
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+
+    def __call__(self) -> None:
+        self.connection.send("step")
+        self.connection.recv()
+
+    def end(self) -> None:
+        """Let it go."""
+        self.connection.send(None)
+        self.process.join()
+
+
+def main() -> None:
+    """Measure, and record."""
+    large = gpu_count() > 0
+    batch, rounds, calls = (64, 9, 10) if large else (8, 7, 2)
+    with tempfile.TemporaryDirectory(prefix="rdmd-bench-") as name:
+        root = Path(name)
+        write_pictures(root / "shards", PICTURES, SIDE)
+        _write_files(root / "files")
+        contenders = {"plain": InAProcess({}, PlainLoop, root / "files", large, batch, False)}
+        if large:
+            contenders["plain autocast"] = InAProcess({}, PlainLoop, root / "files", large, batch, True)
+        contenders["ours"] = InAProcess(training_environment(), ours, root, large, batch)
+        say(", ".join(contenders))
+        timings = interleaved(contenders, torch.device("cpu"), rounds, calls, warmup=2)
+        for contender in contenders.values():
+            contender.end()
+    figures = {"batch": batch, "rounds": rounds}
+    figures |= timings["plain"].over(timings["ours"]).figures("images_per_second_over_plain_loop")
+    if large:
+        ratio = timings["plain autocast"].over(timings["ours"])
+        figures |= ratio.figures("images_per_second_over_plain_loop_autocast")
+    for which, timing in timings.items():
+        figures[f"{which.replace(' ', '_')}_images_per_second"] = batch / timing.spread.median
+    record("plain_loop", figures, default_device())
+
+
+def _serve(connection: Connection, make: Callable[..., Contender], given: tuple[object, ...]) -> None:
+    step = make(*given)
+    while connection.recv() is not None:
+        step()
+        synchronize(default_device())
+        connection.send("done")
+
+
+def _write_files(folder: Path) -> None:
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(PICTURES):
+        Image.fromarray(rng.integers(0, 256, (SIDE, SIDE, 3), np.uint8)).save(folder / f"{i:04d}.png")
+
+
+def _for_ever(loader: DataLoader[Tensor]) -> Iterator[Tensor]:
+    while True:
+        yield from loader
+
+
+if __name__ == "__main__":
+    with reporting(debug=False):
+        main()
