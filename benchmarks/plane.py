@@ -1,0 +1,108 @@
+"""Gaussian to Swiss roll in a few seconds of training: what benchmarks of quality run on.
+
+Quality is SW2, the sliced 2-Wasserstein distance of translated test sources to a test sample of the target, both of
+5,000 points, over 256 directions.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch import Tensor, nn
+
+from rdmd import config
+from rdmd.domains.preprocess import preprocess
+from rdmd.domains.shards import read_split
+from rdmd.evaluation.transport import sliced_w2
+from rdmd.files import sha256_of
+from rdmd.networks.build import save_weights
+from rdmd.training.distill import DistillObjective
+from rdmd.training.random import StepRandom, derived_seed, seed_global
+from rdmd.training.spec import DistillRun, Shards, Start, TeacherRun, Weights
+from rdmd.training.teacher import TeacherObjective
+
+SWISSROLL = Path(__file__).parents[1] / "experiments" / "swissroll.yaml"
+PROJECTIONS = 256
+
+
+@dataclass(frozen=True)
+class Plane:
+    """The experiment `swissroll` with its domains on disk, for one seed, precision and device."""
+
+    root: Path
+    settings: config.Settings
+    seed: int
+    precision: str
+    device: torch.device
+
+    @staticmethod
+    def make(root: Path, seed: int, device: torch.device, precision: str = "float32") -> "Plane":
+        """Domains are written below `root` unless they are there; they are the same for every seed."""
+        settings = config.load(SWISSROLL)
+        for name in ("source", "target"):
+            if not (root / name).exists():
+                preprocess(settings, name, root / name)
+        return Plane(root, settings, seed, precision, device)
+
+    def teacher_run(self, steps: int) -> TeacherRun:
+        """The teacher's training."""
+        settings = self.settings.teacher.model_copy(update={"steps": steps, "sample_every": 0})
+        return TeacherRun(settings=settings, **self._common())
+
+    def distill_run(self, lam: float, steps: int, teacher: Weights, start: Start | None = None) -> DistillRun:
+        """The distillation of one lambda."""
+        settings = self.settings.distill.model_copy(update={"steps": steps, "sample_every": 0})
+        own = {"source": self._shards("source"), "teacher": teacher, "start": start, "lam": lam}
+        return DistillRun(settings=settings, **own, **self._common())
+
+    def objective(self, run: TeacherRun | DistillRun) -> TeacherObjective | DistillObjective:
+        """What a run minimises, as a process of its own would have it."""
+        AcceleratorState._reset_state(reset_partial_state=True)
+        precision = "bf16" if self.precision == "bf16" else "no"
+        accelerator = Accelerator(cpu=self.device.type == "cpu", mixed_precision=precision)
+        seed_global(derived_seed(self.seed, "initial weights"), self.device)
+        return TeacherObjective(run, accelerator) if isinstance(run, TeacherRun) else DistillObjective(run, accelerator)
+
+    def step(self, objective: TeacherObjective | DistillObjective, t: int) -> None:
+        """Step t as the loop takes it."""
+        seed_global(derived_seed(self.seed, 0, t, "global"), self.device)
+        objective.step(t, StepRandom(self.seed, 0, t, self.device))
+
+    def trained_teacher(self, steps: int) -> Weights:
+        """Train the teacher to its end."""
+        objective = self.objective(self.teacher_run(steps))
+        for t in range(steps):
+            self.step(objective, t)
+        return self.written(objective.ema.averaged, "teacher")
+
+    def written(self, module: nn.Module, name: str) -> Weights:
+        """A network as a file to start from."""
+        path = self.root / f"{name}.{self.precision}.{self.seed}.safetensors"
+        save_weights(module, path)
+        return Weights(path=path, sha256=sha256_of(path))
+
+    def quality(self, generator: nn.Module) -> tuple[float, float]:
+        """SW2 and the transport cost (squared distance, summed over both dimensions) on the test splits."""
+        source, target = self._test("source"), self._test("target")
+        with torch.no_grad():
+            made = generator(source.to(self.device)).cpu()
+        return sliced_w2(made, target, PROJECTIONS, seed=0), (made - source).square().sum(1).mean().item()
+
+    def floor(self) -> float:
+        """SW2 of two samples of the target, as large as those of `quality`."""
+        test = self._test("target")
+        return sliced_w2(read_split(self.root / "target", "train").data[: len(test)], test, PROJECTIONS, seed=0)
+
+    def _test(self, name: str) -> Tensor:
+        return read_split(self.root / name, "test").data
+
+    def _common(self) -> dict[str, object]:
+        return {
+            "experiment": "benchmark", "seed": self.seed, "sample_shape": (2,), "network": self.settings.network,
+            "precision": self.precision, "processes": 1, "target": self._shards("target"),
+        }  # fmt: skip
+
+    def _shards(self, name: str) -> Shards:
+        return Shards(path=self.root / name, digest=name)
