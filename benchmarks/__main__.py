@@ -16,6 +16,7 @@ LIGHT = (
     "plain_loop",
     "precision",
     "sweep",
+    "memory",
     "loader",
     "scale",
 )

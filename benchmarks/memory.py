@@ -1,0 +1,118 @@
+"""What autograd keeps between forward and backward at 256x256, and so how large a part of a batch fits on 24 GiB.
+
+Counted on shapes alone (the meta device), so on any machine: float32 bytes a sample, with all activations kept and with
+those of the larger levels made again (`launch.activation_checkpointing`); bf16 keeps between half and all of them. The
+block that is made again at the moment comes on top. `largest_part_*` is how many samples at once fit beside the
+weights, gradients, Adam's moments and averages of a distillation, with a tenth of 24 GiB left for kernels' workspace;
+the rest of a batch is `launch.accumulate`. What either takes in time is measured at a size that this device trains.
+"""
+
+import tempfile
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from benchmarks.machine import default_device
+from benchmarks.materials import accelerator_for, distill_run, write_pictures
+from benchmarks.record import record, say
+from benchmarks.timing import interleaved
+from rdmd import config
+from rdmd.errors import reporting
+from rdmd.networks.build import build_denoiser
+from rdmd.training.distill import DistillObjective
+from rdmd.training.random import StepRandom
+
+SIDE = 256
+CARD = 24 * 2**30
+FREE_FOR_ACTIVATIONS = 0.9
+FLOAT32 = 4
+# Generator and fake denoiser with two moments each, gradients of one of them at a time, the average and the teacher.
+COPIES = 9
+# EDM's widths at 64x64 with two levels more, attention where it is there.
+NETWORK = config.ImageNetwork(
+    kind="ddpmpp", model_channels=128, channel_mult=[1, 1, 2, 2, 2, 2], num_blocks=2, attn_resolutions=[16]
+)
+LEVELS = (None, 256, 128, 64, 8)
+SMALL = config.ImageNetwork(
+    kind="ddpmpp", model_channels=16, channel_mult=[1, 1, 2, 2], num_blocks=2, attn_resolutions=[8]
+)
+
+
+def main() -> None:
+    """Count and measure, and record."""
+    figures: dict[str, float] = {}
+    with torch.device("meta"):
+        network = build_denoiser(NETWORK, (3, SIDE, SIDE))
+    parameters = sum(weight.numel() for weight in network.parameters())
+    figures["parameters_256"] = parameters
+    states = COPIES * FLOAT32 * parameters
+    figures["states_gib_256"] = states / 2**30
+    for least in LEVELS:
+        name = "all_kept" if least is None else f"from_{least}"
+        per_sample = kept_per_sample(network, SIDE, least)
+        figures[f"gib_per_sample_{name}"] = per_sample / 2**30
+        figures[f"largest_part_{name}"] = int((FREE_FOR_ACTIVATIONS * CARD - states) / per_sample)
+    device = default_device()
+    figures |= _seconds(device)
+    record("memory", figures, device)
+
+
+def kept_per_sample(denoiser: nn.Module, side: int, least: int | None) -> float:
+    """Bytes that are kept for the backward pass, per sample, beyond the weights."""
+    denoiser.model.recompute_activations(least)
+    two, one = (_kept(denoiser, torch.empty(n, 3, side, side, device="meta")) for n in (2, 1))
+    return two - one
+
+
+def _kept(denoiser: nn.Module, x: Tensor) -> int:
+    own = {weight.untyped_storage()._cdata for weight in denoiser.state_dict(keep_vars=True).values()}
+    kept: dict[int, Tensor] = {}
+
+    def keep(saved: Tensor) -> Tensor:
+        kept.setdefault(saved.untyped_storage()._cdata, saved)
+        return saved
+
+    with saved_tensors_hooks(keep, lambda saved: saved):
+        # Held until the end, since what is not saved through the hooks is freed with it.
+        out = denoiser(x, torch.empty(len(x), device="meta"))
+    total = sum(saved.untyped_storage().nbytes() for storage, saved in kept.items() if storage not in own)
+    del out
+    return total
+
+
+def _seconds(device: torch.device) -> dict[str, float]:
+    """A step with the larger levels made again, and with the batch in four parts, over the plain one."""
+    on_gpu = device.type == "cuda"
+    network, side, batch, rounds = (NETWORK, 256, 4, 7) if on_gpu else (SMALL, 32, 8, 7)
+    with tempfile.TemporaryDirectory(prefix="rdmd-bench-") as name:
+        shards = write_pictures(Path(name) / "pictures", 64, side)
+        ways = {
+            "plain": {}, "checkpointed": {"activation_checkpointing": side // 4}, "in_four_parts": {"accumulate": 4},
+        }  # fmt: skip
+        contenders = {}
+        for which, changes in ways.items():
+            say(which)
+            execution = config.Execution(compile="off", **changes)
+            run = distill_run(Path(name), network, shards, side, batch, execution=execution)
+            contenders[which] = _Steps(DistillObjective(run, accelerator_for(run, device)), device)
+        timings = interleaved(contenders, device, rounds)
+    figures: dict[str, float] = {"timed_side": side, "timed_batch": batch}
+    for which in ("checkpointed", "in_four_parts"):
+        figures |= timings[which].over(timings["plain"]).figures(f"{which}_step_over_plain")
+    return figures
+
+
+class _Steps:
+    def __init__(self, objective: DistillObjective, device: torch.device) -> None:
+        self.objective, self.device, self.t = objective, device, 0
+
+    def __call__(self) -> None:
+        self.objective.step(self.t, StepRandom(0, 0, self.t, self.device))
+        self.t += 1
+
+
+if __name__ == "__main__":
+    with reporting(debug=False):
+        main()
