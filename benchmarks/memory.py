@@ -7,6 +7,7 @@ weights, gradients, Adam's moments and averages of a distillation, with a tenth 
 the rest of a batch is `launch.accumulate`. What either takes in time is measured at a size that this device trains.
 """
 
+import argparse
 import tempfile
 from pathlib import Path
 
@@ -42,6 +43,9 @@ SMALL = config.ImageNetwork(
 
 def main() -> None:
     """Count and measure, and record."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.memory", description=__doc__)
+    parser.add_argument("--count", action="store_true", help="count alone, without timing")
+    count_alone = parser.parse_args().count
     figures: dict[str, float] = {}
     with torch.device("meta"):
         network = build_denoiser(NETWORK, (3, SIDE, SIDE))
@@ -55,7 +59,8 @@ def main() -> None:
         figures[f"gib_per_sample_{name}"] = per_sample / 2**30
         figures[f"largest_part_{name}"] = int((FREE_FOR_ACTIVATIONS * CARD - states) / per_sample)
     device = default_device()
-    figures |= _seconds(device)
+    if not count_alone:
+        figures |= _seconds(device)
     record("memory", figures, device)
 
 

@@ -7,6 +7,7 @@ is a process of its own with its own environment, they take turns, and what is c
 GPU the plain loop is timed under bf16 autocast too (`_over_plain_loop_autocast`), and ours is bf16.
 """
 
+import argparse
 import copy
 import multiprocessing
 import os
@@ -146,8 +147,11 @@ class InAProcess:
 
 def main() -> None:
     """Measure, and record."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.plain_loop", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=7)
+    asked = parser.parse_args().rounds
     large = gpu_count() > 0
-    batch, rounds, calls = (64, 9, 10) if large else (8, 7, 2)
+    batch, calls = (64, 10) if large else (8, 1)
     with tempfile.TemporaryDirectory(prefix="rdmd-bench-") as name:
         root = Path(name)
         write_pictures(root / "shards", PICTURES, SIDE)
@@ -157,10 +161,10 @@ def main() -> None:
             contenders["plain autocast"] = InAProcess({}, PlainLoop, root / "files", large, batch, True)
         contenders["ours"] = InAProcess(training_environment(), ours, root, large, batch)
         say(", ".join(contenders))
-        timings = interleaved(contenders, torch.device("cpu"), rounds, calls, warmup=2)
+        timings = interleaved(contenders, torch.device("cpu"), asked, calls, warmup=2)
         for contender in contenders.values():
             contender.end()
-    figures = {"batch": batch, "rounds": rounds}
+    figures = {"batch": batch, "rounds": asked}
     figures |= timings["plain"].over(timings["ours"]).figures("images_per_second_over_plain_loop")
     if large:
         ratio = timings["plain autocast"].over(timings["ours"])

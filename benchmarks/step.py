@@ -7,6 +7,7 @@ compilation. `step_over_bare` is of the 64x64 network; `_digits` and `_swissroll
 timed compiled over eager (on a GPU as CUDA graphs as well).
 """
 
+import argparse
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,6 +98,10 @@ class BarePasses:
 
 def main() -> None:
     """Measure, and record."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.step", description=__doc__)
+    parser.add_argument("networks", nargs="*", metavar="NETWORK", help="of 64x64, digits, swissroll; all by default")
+    parser.add_argument("--eager", action="store_true", help="do not compile the small networks")
+    given = parser.parse_args()
     as_a_training_process("benchmarks.step")
     device = default_device()
     on_gpu = device.type == "cuda"
@@ -117,22 +122,26 @@ def main() -> None:
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False
     for case in cases:
+        if given.networks and _label(case) not in given.networks:
+            continue
         torch.set_num_threads(case.threads)
-        figures |= {f"batch{case.name}": case.batch, f"threads{case.name}": case.threads} | measure(case, device)
+        figures |= {f"batch{case.name}": case.batch, f"threads{case.name}": case.threads}
+        figures |= measure(case, device, given.eager)
     torch.set_num_threads(cores)
     record("step", figures, device)
 
 
-def measure(case: Case, device: torch.device) -> dict[str, float]:
+def measure(case: Case, device: torch.device, eager: bool) -> dict[str, float]:
     """The figures of one network."""
     small = case.name != ""
     # The large network is compiled where a training would compile it.
-    modes = ["off" if small else "auto"] + (["on"] if small else [])
-    modes += ["cuda_graphs"] if small and device.type == "cuda" else []
+    modes = ["off" if small else "auto"]
+    if small and not eager:
+        modes += ["on", "cuda_graphs"] if device.type == "cuda" else ["on"]
     with tempfile.TemporaryDirectory(prefix="rdmd-bench-") as name:
         contenders = {}
         for mode in modes:
-            say(f"{case.name.strip('_') or '64x64'}, compile {mode}")
+            say(f"{_label(case)}, compile {mode}")
             objective = _objective(case, Path(name), device, mode)
             contenders[f"whole {mode}"] = WholeStep(objective, device, Path(name) / "curves.jsonl")
             contenders[f"bare {mode}"] = BarePasses(objective, device)
@@ -145,6 +154,10 @@ def measure(case: Case, device: torch.device) -> dict[str, float]:
         figures |= timings[f"whole {mode}"].over(timings[f"whole {first}"]).figures(f"{word}_over_eager{case.name}")
         figures |= timings[f"whole {mode}"].over(timings[f"bare {mode}"]).figures(f"{word}_step_over_bare{case.name}")
     return figures
+
+
+def _label(case: Case) -> str:
+    return case.name.strip("_") or "64x64"
 
 
 def _objective(case: Case, root: Path, device: torch.device, mode: str) -> DistillObjective:
