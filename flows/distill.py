@@ -36,10 +36,10 @@ def train(lam: float, sweep: Sweep, previous: RunFolder | None) -> RunFolder:
     return _train(plan_generator(sweep.settings, sweep.layout, lam, previous), sweep)
 
 
-@task(cache_policy=NO_CACHE, persist_result=False, task_run_name="lambda {lam:g}, refined")
-def refine(lam: float, sweep: Sweep, coarse: RunFolder) -> RunFolder:
-    """Train, resume or reuse the last run of one lambda, as `distill.refine` has it."""
-    return _train(plan_refined(sweep.settings, sweep.layout, lam, coarse), sweep)
+@task(cache_policy=NO_CACHE, persist_result=False, task_run_name="lambda {lam:g}, refinement {number}")
+def refine(lam: float, sweep: Sweep, previous: RunFolder, number: int) -> RunFolder:
+    """Train, resume or reuse one of the last runs of one lambda, which `distill.refine` lists."""
+    return _train(plan_refined(sweep.settings, sweep.layout, lam, previous, number), sweep)
 
 
 def _train(run: DistillRun, sweep: Sweep) -> RunFolder:
@@ -61,8 +61,10 @@ def distill(settings: config.Settings, layout: Layout) -> list[str]:
         for lambdas in every:
             previous = None
             for lam in lambdas:
-                previous = train.submit(lam, sweep, previous)
-                futures.append(previous if settings.distill.refine is None else refine.submit(lam, sweep, previous))
+                previous = refined = train.submit(lam, sweep, previous)
+                for number in range(len(settings.distill.refine)):
+                    refined = refine.submit(lam, sweep, refined, number)
+                futures.append(refined)
         wait(futures)
     folders = [future.result() for future in futures]
     publish_generators(settings, layout, folders)

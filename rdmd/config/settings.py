@@ -97,9 +97,8 @@ class Settings(Section):
     @model_validator(mode="after")
     def _batches_can_be_shared_out(self) -> "Settings":
         parts = self.launch.processes * self.launch.accumulate
-        refine = self.distill.refine
         given = {"teacher.batch": self.teacher.batch, "distill.batch": self.distill.batch}
-        given |= {"distill.refine.batch": refine.batch} if refine is not None else {}
+        given |= {f"distill.refine.{i}.batch": refine.batch for i, refine in enumerate(self.distill.refine)}
         for key, batch in given.items():
             if batch % parts:
                 raise ValueError(f"{key} is {batch}, but launch.processes {self.launch.processes} times "

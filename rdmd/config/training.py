@@ -59,12 +59,17 @@ Sweep = Annotated[Independent | Continuation, Field(discriminator="mode")]
 
 
 class Refine(Section):
-    """A last run at the same lambda, continued from the end of each generator's own, whose result is published instead:
-    the weight moved to smaller noise for the fine structure, at a rate too low to drift far."""
+    """A further run of a generator, continued from where it ended, whose result takes its place. One at a lower rate
+    and with the weight on smaller noise gives fine structure; a proximal one removes the bias of lambda."""
 
     steps: Count
     batch: Count
     generator_lr: Positive
+    # Null is that of the sweep.
+    fake_lr: Positive | None = None
+    # A proximal step: the weight of c(G_0(x), G(x)) in the place of lambda c(x, G(x)), where G_0 is the generator that
+    # the run starts from. Null keeps the pull towards x.
+    proximal: Positive | None = None
     weighting: Weighting
     noise: NoiseLaw
     # Of the fake denoiser; null is `noise`.
@@ -94,7 +99,8 @@ class Distill(Cadence):
     decay: Decay = "constant"
     beta1: Fraction = 0.0
     ema: Fraction = 0.99
-    refine: Refine | None = None
+    # In their order, each from where the one before ended.
+    refine: list[Refine] = []
 
     @model_validator(mode="after")
     def _distinct(self) -> "Distill":

@@ -2,6 +2,14 @@
 
 Generator:  min_G  int omega_t KL(p_t^G || p_t^T) dt + lambda E c(x, G(x))
 Fake:       min_D  E beta_t ||D(G(x) + sigma_t eps, sigma_t) - G(x)||^2   (`diffusion.loss.denoising_loss`)
+
+At a fixed lambda the minimiser is biased: the pull towards x keeps p^G off p^T. A proximal step (Rockafellar 1976)
+pulls towards G_k(x), where the last one ended, instead:
+
+    G_{k+1} = argmin_G  int omega_t KL(p_t^G || p_t^T) dt + mu E c(G_k(x), G(x))
+
+Its fixed points have p^G = p^T for every mu, and each step moves the outputs as little as it can, so the coupling that
+lambda made is kept. The step is ours, not the paper's.
 """
 
 from dataclasses import dataclass
@@ -26,28 +34,29 @@ class GeneratorLoss:
 
 
 def generator_loss(
-    x: Tensor,
+    anchor: Tensor,
     generated: Tensor,
     fake: Denoiser,
     real: Denoiser,
     sigma: Tensor,
     eps: Tensor,
-    lam: float,
+    pull: float,
     cost: Cost,
     weighting: Weighting,
 ) -> GeneratorLoss:
     """The loss of the generator on one batch.
 
-    x: (B, ...) source; generated: (B, ...) = G(x), with its graph; sigma: (B,); eps: (B, ...). The denoisers are read
-    without a graph: the estimator needs only the difference of their outputs at x_t = G(x) + sigma eps.
+    anchor: (B, ...), what `cost` compares with: the source x, with lambda as `pull`, or G_k(x), with mu. generated:
+    (B, ...) = G(x), with its graph; sigma: (B,); eps: (B, ...). The denoisers are read without a graph: the estimator
+    needs only the difference of their outputs at x_t = G(x) + sigma eps.
     """
     with torch.no_grad():
         x_0 = generated.detach()
         x_t = x_0 + like(sigma, x_0) * eps
         gradient = weighting(fake(x_t, sigma), real(x_t, sigma), x_0, sigma)
-    c = cost(x, generated)
+    c = cost(anchor, generated)
     return GeneratorLoss(
-        total=matching_surrogate(generated, gradient) + lam * c,
+        total=matching_surrogate(generated, gradient) + pull * c,
         cost=c.detach(),
         discrepancy=gradient.abs().flatten(1).mean(1),
     )

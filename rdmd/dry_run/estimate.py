@@ -76,9 +76,10 @@ def stages(
 
 
 def sweep_steps(distill: config.Distill) -> int:
-    """Optimiser steps of all generators together."""
+    """Optimiser steps of all generators together, those of a refinement counted as steps of the sweep's batch."""
     later = distill.sweep.steps if isinstance(distill.sweep, config.Continuation) else distill.steps
-    return distill.steps + (len(distill.lambdas) - 1) * later
+    refining = sum(refine.steps * refine.batch for refine in distill.refine) / distill.batch
+    return distill.steps + (len(distill.lambdas) - 1) * later + round(len(distill.lambdas) * refining)
 
 
 def describe(settings: config.Settings, dry: config.Settings, work: Work, every: list[Stage], on_gpu: bool) -> str:

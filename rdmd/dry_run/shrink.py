@@ -81,6 +81,8 @@ def shrink(settings: config.Settings, scale: Scale, root: Path, on_gpu: bool) ->
         "lambdas": _ends(settings.distill.lambdas),
         "fake_steps": min(FAKE_STEPS, settings.distill.fake_steps),
     }
+    few = {"steps": scale.steps, "batch": min(scale.batch, settings.distill.batch)}
+    raw["distill"]["refine"] = [refine | few for refine in raw["distill"].get("refine", [])]
     if isinstance(settings.distill.sweep, config.Continuation):
         raw["distill"]["sweep"]["steps"] = scale.steps
     if isinstance(settings.distill.cost, config.FeatureCost) and settings.distill.cost.weights == config.FEATURES:

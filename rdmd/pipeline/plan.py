@@ -92,13 +92,18 @@ def plan_generator(settings: config.Settings, layout: Layout, lam: float, previo
     )
 
 
-def plan_refined(settings: config.Settings, layout: Layout, lam: float, coarse: RunFolder) -> DistillRun:
-    """The last run of one lambda, as `distill.refine` has it, which continues `coarse`. As `plan_generator`."""
-    refine = settings.distill.refine
-    assert refine is not None, "there is nothing to refine by"
-    run = plan_generator(settings, layout, lam, coarse)
-    changed = {name: getattr(refine, name) for name in type(refine).model_fields}
-    return run.model_copy(update={"settings": settings.distill.model_copy(update=changed | {"refine": None})})
+def plan_refined(
+    settings: config.Settings, layout: Layout, lam: float, previous: RunFolder, number: int
+) -> DistillRun:
+    """The run of one lambda that `distill.refine` names as its `number`-th, counted from 0: it continues `previous`,
+    the run before it at the same lambda. As `plan_generator`."""
+    refine, *following = settings.distill.refine[number:]
+    run = plan_generator(settings, layout, lam, previous)
+    changed = {name: getattr(refine, name) for name in type(refine).model_fields if name in config.Distill.model_fields}
+    if refine.fake_lr is None:
+        del changed["fake_lr"]
+    distill = settings.distill.model_copy(update=changed | {"refine": following})
+    return run.model_copy(update={"settings": distill, "proximal": refine.proximal})
 
 
 def plan_baselines(settings: config.Settings, layout: Layout) -> list[TrainingRun]:

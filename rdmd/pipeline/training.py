@@ -100,11 +100,11 @@ def train_sweep(settings: config.Settings, layout: Layout, watch: Watch, process
         previous: RunFolder | None = None
         for lam in lambdas:
             previous = train_one(plan_generator(settings, layout, lam, previous), layout, pool, watch, processes)
-            if settings.distill.refine is None:
-                kept.append(previous)
-            else:
-                run = plan_refined(settings, layout, lam, previous)
-                kept.append(train_one(run, layout, pool, watch, processes))
+            refined = previous
+            for number in range(len(settings.distill.refine)):
+                run = plan_refined(settings, layout, lam, refined, number)
+                refined = train_one(run, layout, pool, watch, processes)
+            kept.append(refined)
         return kept
 
     with ThreadPoolExecutor(max_workers=pool.size) as executor:

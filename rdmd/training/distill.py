@@ -30,7 +30,6 @@ class DistillObjective:
     def __init__(self, run: DistillRun, accelerator: Accelerator) -> None:
         s = run.settings
         self.settings = s
-        self.lam = run.lam
         self.sigma_data = run.network.sigma_data
         self.device = accelerator.device
         self.execution = execution_of(run, accelerator)
@@ -52,6 +51,13 @@ class DistillObjective:
             begun, faked = run.start.generator, run.start.fake
         else:
             begun, faked = run.teacher if s.init == "teacher" else None, run.teacher
+        # What c pulls G(x) towards, and how hard: the source, or where a proximal run began.
+        self.anchor: nn.Module = nn.Identity()
+        self.pull = run.lam
+        if run.proximal is not None:
+            assert run.start is not None, "a proximal run starts from another"
+            self.anchor = Generator(self.execution.frozen(denoiser(begun)), s.sigma_init)
+            self.pull = run.proximal
         generator, fake = Generator(denoiser(begun), s.sigma_init), denoiser(faked)
         self.ema = EMA(generator, s.ema)
         self.generator, self.fake = self.execution.trained(generator), self.execution.trained(fake)
@@ -88,12 +94,15 @@ class DistillObjective:
 
     def generator_step(self, draws: Noised) -> tuple[Tensor, dict[str, Tensor]]:
         """One Adam step of the generator on sources. Returns G(x), from before it, and scalars to log."""
-        G, fake, real = (self.execution.call(net) for net in (self.generator, self.modules["fake"], self.teacher))
+        nets = (self.generator, self.modules["fake"], self.teacher, self.anchor)
+        G, fake, real, anchor = (self.execution.call(net) for net in nets)
         made, costs, discrepancies = [], [], []
         for part, share in self.execution.accumulated(self.generator, draws):
             generated = G(part.x)
+            with torch.no_grad():
+                near = anchor(part.x)
             loss = generator_loss(
-                part.x, generated, fake, real, part.sigma, part.eps, self.lam, self.cost, self.weighting
+                near, generated, fake, real, part.sigma, part.eps, self.pull, self.cost, self.weighting
             )
             (loss.total.mean() * share).backward()
             made.append(generated.detach())

@@ -78,6 +78,8 @@ class DistillRun(_Run):
     teacher: Weights
     # None: from the teacher (or from scratch, as settings.init says).
     start: Start | None = None
+    # The weight of c(G_0(x), G(x)) in the place of lambda c(x, G(x)), where G_0 is the generator of `start`.
+    proximal: float | None = None
     # Of the network that the transport cost looks through, for the costs that do.
     cost_weights: Weights | None = None
 
@@ -110,13 +112,14 @@ def parse_run(text: str) -> TrainingRun:
 
 
 def run_name(run: TrainingRun) -> str:
-    """What people call it: `teacher`, `lambda-0.1` (`lambda-0.1-coarse` where a refinement follows), or what a baseline
-    trains: `source-teacher`, `domain-classifier`, `neural-ot-1`."""
+    """What people call it: `teacher`, `lambda-0.1` (`lambda-0.1-coarse-2` where two refinements follow), or what a
+    baseline trains: `source-teacher`, `domain-classifier`, `neural-ot-1`."""
     match run:
         case TeacherRun():
             return "teacher" if run.domain == "target" else "source-teacher"
         case DistillRun():
-            return lambda_name(run.lam) + ("-coarse" if run.settings.refine is not None else "")
+            following = len(run.settings.refine)
+            return lambda_name(run.lam) + (f"-coarse-{following}" if following else "")
         case DomainClassifierRun():
             return "domain-classifier"
         case NeuralOTRun():

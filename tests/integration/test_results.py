@@ -86,7 +86,7 @@ def test_what_a_refined_generator_took_counts_the_runs_that_it_continues(measure
     refine = config.Refine(
         steps=3, batch=64, generator_lr=1e-4, weighting="inverse_sigma", noise=settings.distill.noise
     )
-    change = {"lambdas": [0.05, 0.5], "sweep": config.Continuation(mode="continuation", steps=5), "refine": refine}
+    change = {"lambdas": [0.05, 0.5], "sweep": config.Continuation(mode="continuation", steps=5), "refine": [refine]}
     settings = settings.model_copy(update={"distill": settings.distill.model_copy(update=change)})
     workspace = Workspace(tmp_path / "results", tmp_path / "docs")
     run_study("swissroll", settings, ["rdmd"], workspace, lambda line: None)

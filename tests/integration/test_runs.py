@@ -13,9 +13,11 @@ import torch
 from safetensors.torch import load_file
 
 from rdmd import config
+from rdmd.distillation.generator import Generator
 from rdmd.domains.preprocess import preprocess
 from rdmd.errors import Interrupted
 from rdmd.files import sha256_of
+from rdmd.networks.build import build_denoiser, load_weights
 from rdmd.pipeline.launch import Slot, TrainingProcesses
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.model_card import read_card
@@ -110,28 +112,69 @@ def test_a_continued_sweep_goes_down_in_lambda(prepared: tuple[config.Settings, 
     assert (continued - end).norm() < (teacher - end).norm()
 
 
-def test_a_refined_generator_is_published_and_continues_its_own_coarse_run(prepared: tuple[config.Settings, Layout]):
+def test_refinements_follow_their_own_coarse_run_and_the_last_is_published(prepared: tuple[config.Settings, Layout]):
     settings, layout = prepared
-    refine = config.Refine(
-        steps=9, batch=128, generator_lr=1e-4, weighting="inverse_sigma",
-        noise=config.LogNormal(law="lognormal", mean=0.0, std=1.2),
-    )
-    change = {"lambdas": [0.05, 0.5], "sweep": config.Continuation(mode="continuation", steps=7), "refine": refine}
+    noise = config.LogNormal(law="lognormal", mean=0.0, std=1.2)
+    # A pull towards its own start that nothing outweighs: what the first one gives is where the coarse run ended.
+    held = config.Refine(steps=5, batch=64, generator_lr=1e-4, proximal=1e6, weighting="unscaled", noise=noise)
+    fine = config.Refine(steps=9, batch=128, generator_lr=1e-4, fake_lr=2e-3, weighting="inverse_sigma", noise=noise)
+    sweep = config.Continuation(mode="continuation", steps=7)
+    change = {"lambdas": [0.05, 0.5], "sweep": sweep, "refine": [held, fine]}
     settings = settings.model_copy(update={"distill": settings.distill.model_copy(update=change)})
     train_sweep(settings, layout, _Watch(), TrainingProcesses())
     runs = {run_name(folder.read_run()): folder for folder in map(RunFolder, layout.runs.iterdir())}
-    assert set(runs) == {"teacher", "lambda-0.5-coarse", "lambda-0.05-coarse", "lambda-0.5", "lambda-0.05"}
-    fine = runs["lambda-0.05"].read_run()
-    assert (fine.settings.steps, fine.settings.batch, fine.settings.weighting) == (9, 128, "inverse_sigma")
-    assert fine.start.generator.sha256 == sha256_of(runs["lambda-0.05-coarse"].weights)
+    each = ("-coarse-2", "-coarse-1", "")
+    assert set(runs) == {"teacher"} | {f"lambda-{lam}{stage}" for lam in (0.5, 0.05) for stage in each}
+
+    last = runs["lambda-0.05"].read_run()
+    assert (last.settings.steps, last.settings.batch, last.settings.weighting) == (9, 128, "inverse_sigma")
+    assert (last.settings.fake_lr, last.proximal) == (2e-3, None)
+    assert last.start.generator.sha256 == sha256_of(runs["lambda-0.05-coarse-1"].weights)
+    middle = runs["lambda-0.05-coarse-1"].read_run()
+    assert (middle.settings.fake_lr, middle.proximal) == (settings.distill.fake_lr, 1e6)
+    assert middle.start.generator.sha256 == sha256_of(runs["lambda-0.05-coarse-2"].weights)
     # The chain goes through the coarse runs, so that no refinement is inherited.
-    coarse = runs["lambda-0.05-coarse"].read_run()
-    assert coarse.start.generator.sha256 == sha256_of(runs["lambda-0.5-coarse"].weights)
+    coarse = runs["lambda-0.05-coarse-2"].read_run()
+    assert coarse.start.generator.sha256 == sha256_of(runs["lambda-0.5-coarse-2"].weights)
     card = read_card(layout.generators / "lambda-0.05")
     assert card.sha256 == sha256_of(runs["lambda-0.05"].weights)
     seconds = {name: folder.result().train_seconds for name, folder in runs.items()}
-    passed = seconds["lambda-0.5-coarse"] + seconds["lambda-0.05-coarse"] + seconds["lambda-0.05"]
-    assert card.train_seconds == pytest.approx(passed, abs=0.01)
+    led = ("lambda-0.5-coarse-2", "lambda-0.05-coarse-2", "lambda-0.05-coarse-1", "lambda-0.05")
+    # Each is rounded to a millisecond.
+    assert card.train_seconds == pytest.approx(sum(seconds[name] for name in led), abs=0.01)
+
+
+def test_a_proximal_run_stays_where_it_began_unless_the_target_pulls_harder(prepared: tuple[config.Settings, Layout]):
+    settings, layout = prepared
+    noise = config.LogNormal(law="lognormal", mean=-0.6, std=1.4)
+
+    def moved(proximal: float | None) -> float:
+        """Mean squared distance that a refinement moves the outputs of a generator trained at a lambda of 0.5."""
+        stage = config.Refine(
+            steps=60, batch=256, generator_lr=1e-3, proximal=proximal, weighting="unscaled", noise=noise, ema=0.9
+        )
+        change = {"lambdas": [0.5], "refine": [stage]}
+        mine = settings.model_copy(update={"distill": settings.distill.model_copy(update=change)})
+        train_sweep(mine, layout, _Watch(), TrainingProcesses())
+        coarse = RunFolder(layout.runs / read_card(layout.generators / "lambda-0.5").run).read_run().start.generator
+        x = torch.randn(2000, 2, generator=torch.Generator().manual_seed(5))
+        before, after = (_generator(settings, file) for file in (coarse.path, _weights(layout, "lambda-0.5")))
+        with torch.no_grad():
+            return (after(x) - before(x)).square().mean().item()
+
+    # At a weight of 100 the anchor outweighs any mismatch; at 0.001 it hardly counts, and the outputs go on to the
+    # target, from which lambda 0.5 kept them.
+    assert moved(100.0) < 0.1 * moved(0.001)
+
+
+def _weights(layout: Layout, name: str) -> Path:
+    return layout.generators / name / "model.safetensors"
+
+
+def _generator(settings: config.Settings, weights: Path) -> Generator:
+    denoiser = build_denoiser(settings.network, settings.sample_shape)
+    load_weights(denoiser, weights)
+    return Generator(denoiser, settings.distill.sigma_init)
 
 
 def test_a_killed_run_resumes_to_the_same_bits(prepared: tuple[config.Settings, Layout]):

@@ -35,17 +35,19 @@ def kl(a: float, s: float, sigma: float) -> float:
     return (ratio - 1 - math.log(ratio)) / 2
 
 
-def optimum(weighting: str, lam: float) -> float:
-    """The minimiser of mean_t omega_t KL_t + lambda (1 - a)^2, both per dimension."""
+def optimum(weighting: str, lam: float, anchor: float = 1.0) -> float:
+    """The minimiser of mean_t omega_t KL_t + lambda (anchor - a)^2, both per dimension."""
 
     def objective(a: float) -> float:
         matching = sum(OMEGA[weighting](s) * kl(a, S, s) for s in SIGMAS.tolist()) / len(SIGMAS)
-        return matching + lam * (1 - a) ** 2
+        return matching + lam * (anchor - a) ** 2
 
     return minimize_scalar(objective, bounds=(0.05, 1.5), method="bounded", options={"xatol": 1e-10}).x
 
 
-def expected_gradient(a_value: float, weighting: str, lam: float, n: int = 50_000) -> tuple[float, float]:
+def expected_gradient(
+    a_value: float, weighting: str, lam: float, anchor: float = 1.0, n: int = 50_000
+) -> tuple[float, float]:
     """d/da of the training loss as the training code computes it, with the fake denoiser exact for G's outputs: its
     mean over samples and the standard error."""
     rng = torch.Generator().manual_seed(1)
@@ -54,7 +56,7 @@ def expected_gradient(a_value: float, weighting: str, lam: float, n: int = 50_00
     generated = a * x
     sigma = SIGMAS[torch.randint(len(SIGMAS), (n,), generator=rng)]
     loss = generator_loss(
-        x, generated, denoiser_of(a_value), denoiser_of(S), sigma, noise_like(x, rng), lam, squared_l2,
+        anchor * x, generated, denoiser_of(a_value), denoiser_of(S), sigma, noise_like(x, rng), lam, squared_l2,
         WEIGHTINGS[weighting],
     )
     (gradient,) = torch.autograd.grad(loss.total.sum(), a)
@@ -133,6 +135,27 @@ def test_training_in_turn_lands_on_the_optimum(lam: float):
     exact = minimize_scalar(objective, bounds=(0.05, 1.5), method="bounded").x
     # The iterate wanders by about the learning rate times the steps it remembers; its mean over 500 steps is within 2%.
     assert sum(kept) / len(kept) == pytest.approx(exact, rel=0.02)
+
+
+@pytest.mark.parametrize("weighting", list(OMEGA))
+def test_proximal_steps_land_on_their_optima_and_lead_to_the_target(weighting: str):
+    """Each step's exact optimum has a vanishing expected gradient, and the optima go to the target's deviation."""
+    mu, a = 0.1, optimum(weighting, 0.5)
+    biased = abs(a - S)
+    for _ in range(40):
+        before, a = a, optimum(weighting, mu, anchor=a)
+        # Closer at every step, down to what the scalar minimiser resolves.
+        assert abs(a - S) < max(abs(before - S), 1e-6)
+    # The pull of lambda 0.5 is forgotten: a hundredth of its bias is left, by the exact recursion.
+    assert abs(a - S) < 0.01 * biased
+
+    start = optimum(weighting, 0.5)
+    landed = optimum(weighting, mu, anchor=start)
+    gradient, error = expected_gradient(landed, weighting, mu, anchor=start)
+    # Four standard errors of the Monte Carlo mean.
+    assert abs(gradient) <= 4 * error
+    stayed, stayed_error = expected_gradient(start, weighting, mu, anchor=start)
+    assert stayed > 4 * stayed_error  # from where lambda left it, the gradient leads down, to the narrower target
 
 
 def test_the_surrogate_differentiates_to_the_gradient_over_dimensions():

@@ -108,6 +108,9 @@ BASELINES = [
 ]
 
 VALUES = [
+    spoilt("a proximal weight of 0", "lambdas: [0.1]", "lambdas: [0.1]\n  refine: [{steps: 5, batch: 64, "
+           "generator_lr: 0.001, proximal: 0, weighting: unscaled, noise: {law: lognormal}}]",
+           "`distill.refine.0.proximal` is 0: input should be greater", "change it"),
     wrong_cost("l3", "`distill.cost`: 'l3' is no transport cost", "use one of squared_l2, l1, huber"),
     wrong_cost("3", "`distill.cost`: needs a name", "or a section such as"),
     wrong_cost("{name: l3}", "`distill.cost.name` is 'l3'", "use one of 'squared_l2'"),
