@@ -2,8 +2,8 @@
 
 `python -m benchmarks.scale` measures; `--figure FILE.png` draws the newest record of this machine, which needs
 matplotlib. One thing is varied at a time, from a base that this device takes in seconds. Each point is a process of
-its own, whose peak memory is its own: on a CPU what is resident beyond Python and its libraries, on a GPU what is
-allocated. Random weights and pictures, float32.
+its own, whose peak memory is its own: on a GPU what is allocated, on a CPU what is resident beyond what was before the
+first step, some 250 MiB of which are libraries that a first step loads. Random weights and pictures, float32.
 """
 
 import argparse

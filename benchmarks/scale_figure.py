@@ -6,6 +6,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import NullLocator
 
 from benchmarks.record import RESULTS, Record
 from rdmd.errors import UserError
@@ -54,15 +55,17 @@ def draw(record: Record, file: Path) -> None:
             ax.spines[["top", "right"]].set_visible(False)
             if row == 1:
                 ax.set_xlabel(label)
+            if row == 1:
+                ax.yaxis.set_major_formatter("{x:g}")
+                ax.yaxis.set_minor_formatter("{x:g}")
             if axis in ("batch", "resolution", "lambdas"):
                 values = _values(record, axis)
                 ax.set_xticks(values, [f"{value:g}" for value in values])
-                ax.minorticks_off()
+                ax.xaxis.set_minor_locator(NullLocator())
     rows[0, 0].set_ylabel("seconds a step")
     rows[1, 0].set_ylabel("peak memory in MiB")
     figure.suptitle(
-        f"A step of distillation, one thing varied at a time ({record.device} of {record.machine}; slopes are of the "
-        "last two points)",
+        f"A step of distillation, one thing varied at a time ({record.machine}; {record.device}). Bars: quartiles",
         fontsize=10,
     )
     figure.savefig(file, dpi=150, format="png")
@@ -81,8 +84,7 @@ def _line(ax: Axes, record: Record, axis: str, unit: str, style: str, label: str
         x = np.array([record.figures[f"channels_{value}_parameters"] for value in values]) / 1e6
     y = np.array([record.figures[f"{axis}_{value}_{unit}"] for value in values])
     colour = "0.45" if axis == _STREAMED else "#1b4f8f"
-    ax.plot(x, y, style, color=colour, markersize=4, linewidth=1.4, label=label)
-    if len(values) > 1 and axis != _STREAMED:
-        slope = np.log(y[-1] / y[-2]) / np.log(x[-1] / x[-2])
-        ax.annotate(f"slope {slope:.1f}", (x[-1], y[-1]), textcoords="offset points", xytext=(-4, -14), ha="right",
-                    fontsize=8, color="0.25")
+    spread = None
+    if unit == "seconds":
+        spread = [record.figures[f"{axis}_{value}_seconds_iqr"] / 2 for value in values]
+    ax.errorbar(x, y, yerr=spread, fmt=style, color=colour, markersize=4, linewidth=1.4, capsize=2, label=label)
