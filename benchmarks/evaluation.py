@@ -7,7 +7,6 @@ Weights and pictures are random: they cost what others cost.
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.machine import default_device
+from benchmarks.peak import peak_mib, resident_peak_mib
 from benchmarks.record import record, say
 from rdmd.dry_run.materials import random_inception
 from rdmd.errors import reporting
@@ -28,7 +28,6 @@ from rdmd.evaluation.classifier import FeatureClassifier
 from rdmd.evaluation.feature_cache import FeatureCache
 from rdmd.evaluation.features import FeatureNetwork, features_of
 from rdmd.networks.classifier import ClassifierNet
-from rdmd.training.run import peak_memory_mib
 
 ROOT = Path(__file__).parents[1]
 SAMPLES = 50_000
@@ -61,7 +60,7 @@ def features() -> dict[str, float]:
     """50,000 pictures through the feature network, and once more from the cache."""
     device = default_device()
     network = _inception(device) if device.type == "cuda" else _classifier(device)
-    before = _resident_mib()
+    before = resident_peak_mib()
     pictures = _pictures(SAMPLES)
     with tempfile.TemporaryDirectory(prefix="rdmd-bench-") as folder:
         cache = FeatureCache(Path(folder))
@@ -76,7 +75,7 @@ def features() -> dict[str, float]:
         "features_cached_seconds": cached,
         "features_cached_over_first": cached / seconds,
         "features_cache_mib": kept / 2**20,
-        "features_peak_mib": _resident_mib(),
+        "features_peak_mib": resident_peak_mib(),
         "features_peak_mib_before_pictures": before,
     }
 
@@ -90,7 +89,7 @@ def inception() -> dict[str, float]:
     _, seconds = _timed(lambda: features_of(network, pictures, INCEPTION_SAMPLES, device))
     return {
         "inception_images_per_second": len(pictures) / seconds,
-        "inception_peak_mib": peak_memory_mib(device),
+        "inception_peak_mib": peak_mib(device),
     }
 
 
@@ -102,7 +101,7 @@ def metrics() -> dict[str, float]:
     _, figures["fid_seconds"] = _timed(lambda: realism.fid(generated, reference))
     _, figures["kid_seconds"] = _timed(lambda: realism.kid(generated, reference, 0))
     _, figures["precision_recall_seconds"] = _timed(lambda: realism.precision_recall(generated, reference))
-    return figures | {"metrics_peak_mib": _resident_mib()}
+    return figures | {"metrics_peak_mib": resident_peak_mib()}
 
 
 def exact_transport() -> dict[str, float]:
@@ -110,11 +109,11 @@ def exact_transport() -> dict[str, float]:
     rng = torch.Generator().manual_seed(0)
     x, y = torch.randn(POINTS, 2, generator=rng), 0.5 * torch.randn(POINTS, 2, generator=rng)
     transport.ot_cost(x[:50], y[:50])
-    before = _resident_mib()
+    before = resident_peak_mib()
     _, seconds = _timed(lambda: transport.exact_plan(x, y))
     return {
         "transport_seconds": seconds,
-        "transport_peak_mib": _resident_mib(),
+        "transport_peak_mib": resident_peak_mib(),
         "transport_peak_mib_before": before,
         "transport_cost_matrix_mib": POINTS**2 * 8 / 2**20,
     }
@@ -142,11 +141,6 @@ def _timed(work: Callable[[], Result]) -> tuple[Result, float]:
     begun = time.perf_counter()
     result = work()
     return result, time.perf_counter() - begun
-
-
-def _resident_mib() -> float:
-    unit = 1 if sys.platform == "darwin" else 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
 if __name__ == "__main__":

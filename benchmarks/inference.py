@@ -18,12 +18,12 @@ import numpy as np
 import torch
 
 from benchmarks.machine import default_device
+from benchmarks.peak import peak_mib
 from benchmarks.record import record, say
 from benchmarks.timing import Timing, interleaved
 from benchmarks.translators import ILVR_DIALS, LAMBDA, ONE_STEP, RIVALS, SDEDIT, build, generator
 from rdmd import config
 from rdmd.errors import reporting
-from rdmd.training.run import peak_memory_mib
 
 ROOT = Path(__file__).parents[1]
 BATCHES = (1, 32, 128)
@@ -105,7 +105,7 @@ def _peak_here(name: str, batch: int, network: config.Network, side: int, device
         translate = build(name, network, side, device, Path(folder))
         for _ in range(2):
             translate(torch.rand(batch, 3, side, side, device=device) * 2 - 1)
-    return peak_memory_mib(device)
+    return peak_mib(device)
 
 
 def _fids() -> dict[str, float]:

@@ -9,8 +9,6 @@ first step, some 250 MiB of which are libraries that a first step loads. Random 
 import argparse
 import multiprocessing
 import os
-import resource
-import sys
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +17,7 @@ import torch
 
 from benchmarks.machine import default_device
 from benchmarks.materials import accelerator_for, distill_run, write_pictures
+from benchmarks.peak import peak_mib
 from benchmarks.record import record, say
 from benchmarks.timing import interleaved
 from rdmd import config
@@ -111,7 +110,7 @@ def main() -> None:
 def measure(point: Point) -> tuple[float, float, float, int]:
     """Seconds a step (of all lambdas in turn), the distance of their quartiles, peak MiB, parameters of a network."""
     device = default_device()
-    before = _peak_mib(device)
+    before = peak_mib(device)
     with tempfile.TemporaryDirectory(prefix="rdmd-bench-") as name:
         count = point.samples if point.streamed else FEW
         shards = write_pictures(Path(name) / "source", count, point.side)
@@ -137,14 +136,7 @@ def measure(point: Point) -> tuple[float, float, float, int]:
         calls = 10 if device.type == "cuda" or point.side == 8 else 1
         timing = interleaved({"step": step}, device, rounds=3, calls=calls)["step"].spread
         parameters = sum(weight.numel() for weight in objectives[0].teacher.parameters())
-        return timing.median, timing.high - timing.low, _peak_mib(device) - before, parameters
-
-
-def _peak_mib(device: torch.device) -> float:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    unit = 1 if sys.platform == "darwin" else 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+        return timing.median, timing.high - timing.low, peak_mib(device) - before, parameters
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import mlflow
 import numpy as np
 import psutil
 
+from benchmarks.peak import high_water_mib
 from flows.handoff import TRANSLATOR, copy_code, example
 from flows.server import free_port, running
 from rdmd import config
@@ -46,7 +47,7 @@ class Server:
     def peak_mib(self) -> float:
         """The most memory that its largest process has had resident (Linux)."""
         processes = [self.process, *self.process.children(recursive=True)]
-        return max(map(_high_water_mib, processes))
+        return max(high_water_mib(Path(f"/proc/{one.pid}/status")) for one in processes)
 
 
 @contextmanager
@@ -88,9 +89,3 @@ def _wait(url: str) -> None:
                                 "to see why.") from None
             time.sleep(0.5)
 
-
-def _high_water_mib(process: psutil.Process) -> float:
-    for line in Path(f"/proc/{process.pid}/status").read_text(encoding="utf-8").splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) / 2**10
-    return 0.0
