@@ -117,7 +117,7 @@ def _continued(plane: Plane, teacher: Weights, steps: int) -> tuple[float, int, 
         apart = _course(plane, lam, steps, teacher, None, None)
         wanted = WITHIN * apart.looks[-1][1]
         start = Start(
-            generator=plane.written(before.modules["generator"].denoiser, f"generator-{lam:g}"),
+            generator=plane.written(before.ema.averaged.denoiser, f"generator-{lam:g}"),
             fake=plane.written(before.modules["fake"], f"fake-{lam:g}"),
         )
         continued = _course(plane, lam, steps, teacher, start, wanted)
