@@ -20,13 +20,15 @@ VariantName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 
 class Comparison(config.Section):
     """A study with settings of `distill` changed, one variant for each; all else, data and teacher included, is the
-    study's own. `lambdas` are those at which each variant is measured, unless it gives its own."""
+    study's own. `lambdas` are those at which each variant is measured, and `settings` what all of them change, unless
+    one gives its own."""
 
     name: VariantName
     study: str
     title: str
     lambdas: Annotated[list[config.Lambda], Field(min_length=1)]
     seeds: Annotated[list[int], Field(min_length=1)] = [0]
+    settings: dict[str, Any] = {}
     variants: Annotated[dict[VariantName, dict[str, Any]], Field(min_length=1)]
 
 
@@ -53,7 +55,7 @@ def comparisons(name: str, folder: Path = FOLDER) -> list[Comparison]:
 def variant_settings(base: config.Settings, comparison: Comparison, variant: str) -> config.Settings:
     """The study's settings with one variant's changes. Raises UserError if they are not settings of `distill`."""
     raw = base.model_dump(mode="json", by_alias=True)
-    raw["distill"] |= {"lambdas": comparison.lambdas} | comparison.variants[variant]
+    raw["distill"] |= {"lambdas": comparison.lambdas} | comparison.settings | comparison.variants[variant]
     try:
         return config.Settings.model_validate(raw)
     except ValidationError as error:

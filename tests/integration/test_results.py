@@ -17,7 +17,7 @@ from rdmd.results.experiment import run_comparison, run_study
 from rdmd.results.front import front_of
 from rdmd.results.listing import Facts
 from rdmd.results.report import report
-from rdmd.results.studies import Comparison
+from rdmd.results.studies import Comparison, variant_settings
 from rdmd.results.summary import summarise
 from rdmd.results.tables import POINTS, methods_table
 from rdmd.results.tasks import affine_plan
@@ -68,6 +68,12 @@ def write_comparisons(folder: Path, given: list[Comparison]) -> None:
 
 def read(workspace: Workspace, name: str) -> dict:
     return json.loads((workspace.published / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def test_a_variants_own_settings_go_before_what_all_variants_change():
+    comparison = COMPARISON.model_copy(update={"settings": {"fake_steps": 3, "beta1": 0.5}})
+    changed = variant_settings(config.parse(params("swissroll", tiny), "tiny"), comparison, "2").distill
+    assert (changed.fake_steps, changed.beta1, changed.lambdas) == (2, 0.5, [0.05])
 
 
 def test_a_restart_trains_and_evaluates_nothing(measured):
