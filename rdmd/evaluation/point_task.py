@@ -21,7 +21,8 @@ class PointTask:
 
     `plan` couples the first `n_transport` of both: what translations of those points are compared with. It is None
     where the source is noise, which nothing can be faithful to: only realism is measured then. `more` are further
-    disjoint samples of the target, (N, d) each: SW2 is the mean over all of them and `reference`.
+    disjoint samples of the target, (N, d) each: SW2 is the mean over all of them and `reference`, each against
+    translations of its own where there are enough. One pair of samples alone is a noisy yardstick.
     """
 
     source: Tensor
@@ -80,9 +81,13 @@ class PointTask:
         )
 
     def _sw2(self, points: Tensor) -> float:
+        references = (self.reference, *self.more)
+        count = len(references)
+        enough = len(points) >= count * len(self.reference)
+        parts = points.tensor_split(count) if enough else (points,) * count
         return statistics.fmean(
-            transport.sliced_w2(points, reference, self.settings.projections, self.seed)
-            for reference in (self.reference, *self.more)
+            transport.sliced_w2(part, reference, self.settings.projections, self.seed)
+            for part, reference in zip(parts, references, strict=True)
         )
 
     def _sw2_interval(self, points: Tensor) -> Interval | None:

@@ -1,7 +1,6 @@
 """What is to be measured: every row of a study's seed, named by what it depends on before it is computed."""
 
 import pkgutil
-import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -24,7 +23,7 @@ from rdmd.pipeline.evaluation import shown
 from rdmd.pipeline.model_card import read_card
 from rdmd.pipeline.model_folder import load_denoiser
 from rdmd.results.cache import Samples
-from rdmd.results.tasks import PlanCache, fresh_target
+from rdmd.results.tasks import PlanCache, fresh_points
 from rdmd.results.workspace import StudyLayout
 
 DATA, TEACHER, EXACT = "data", "teacher", "ot"
@@ -132,22 +131,21 @@ def _sources(task: EvaluationTask) -> Samples:
 
 
 def _data(settings: config.Settings, task: PointTask) -> tuple[Row, Samples]:
-    """Fresh samples of the target against the references: SW2 is the mean over as many of the one as of the other."""
-    count = 1 + len(task.more)
-    fresh = fresh_target(settings, len(task.source) * count).split(len(task.source))
-    scores = [task.score_target(points) for points in fresh]
-    sw2 = statistics.fmean(one.sw2 for one in scores if one.sw2 is not None)
-    return _row(DATA, replace(scores[0], sw2=sw2)), _kept(fresh[0], task)
+    """Fresh samples of the target against the references, as many as there are translations of any method."""
+    fresh = fresh_points(settings, "target", len(task.source))
+    return _row(DATA, task.score_target(fresh)), _kept(fresh, task)
 
 
 def _exact(settings: config.Settings, task: PointTask, plans: PlanCache) -> tuple[Row, Samples]:
-    """Exact transport to a fresh sample of the target, in blocks of `n_transport`: what exact transport scores when it
-    is judged as any translator. To the reference itself its distance would be 0 by construction."""
+    """Exact transport of as many sources as a reference has points to a fresh sample of the target, in blocks of
+    `n_transport`: what exact transport scores when it is judged as any translator. To the reference itself its distance
+    would be 0 by construction."""
     size = settings.evaluate.n_transport
-    target = fresh_target(settings, len(task.source))
-    blocks = zip(task.source.split(size), target.split(size), strict=True)
+    some = replace(task, source=task.source[: len(task.reference)])
+    target = fresh_points(settings, "target", len(some.source))
+    blocks = zip(some.source.split(size), target.split(size), strict=True)
     images = torch.cat([plans.plan(x, y).barycentres for x, y in blocks]).float()
-    return _row(EXACT, task.score(images), settings={"points": min(size, len(target))}), _kept(images, task)
+    return _row(EXACT, some.score(images), settings={"points": min(size, len(target))}), _kept(images, some)
 
 
 def _teacher(denoiser: torch.nn.Module, task: EvaluationTask, train_seconds: float) -> tuple[Row, Samples]:

@@ -80,8 +80,9 @@ def stated(collected: Collected) -> str:
                 "over the seeds (N − 1)."]
     text.append(f"{facts.n_source} translated test samples against {facts.n_reference} of the target's test split.")
     if facts.references > 1:
-        text.append(f"SW2 is the mean over {facts.references} such reference samples that share no point; of data "
-                    "against data, over as many fresh samples against each of them.")
+        text.append(f"SW2 is the mean over {facts.references} pairs, which share no point, of {facts.n_reference} "
+                    "translations and as many samples of the target; data against data likewise, with fresh samples in "
+                    "the place of translations.")
     if facts.n_transport is not None:
         kind = ("the affine Monge map in closed form" if facts.exact == "affine"
                 else f"exact discrete transport between {facts.n_transport} points")

@@ -3,6 +3,7 @@
 import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import safetensors.torch
 import torch
@@ -56,7 +57,9 @@ def study_task(settings: config.Settings, layout: StudyLayout, plans: PlanCache)
     if settings.preprocess.kind == "images":
         return evaluation_task(settings, layout)
     evaluate, seed = settings.evaluate, settings.seed
-    source = sample_of(read_split(layout.shards / "source", "test").data, evaluate.n_source, seed)
+    tested = sample_of(read_split(layout.shards / "source", "test").data, evaluate.n_source, seed)
+    # A sample of translations for each reference: the sources are a law, so more of them cost nothing to have.
+    source = torch.cat([tested, fresh_points(settings, "source", len(tested) * (evaluate.references - 1))])
     reference, *more = reference_parts(read_split(layout.shards / "target", "test").data, evaluate, seed)
     count = evaluate.n_transport
     plan = affine_plan(settings.domains, source[:count]) or plans.plan(source[:count], reference[:count])
@@ -87,11 +90,11 @@ def affine_plan(domains: config.Domains, source: Tensor) -> transport.ExactPlan 
     return transport.ExactPlan(cost.item(), monge(source.double()))
 
 
-def fresh_target(settings: config.Settings, count: int) -> Tensor:
-    """Points (count, 2) of the target's law that are in neither split."""
-    domain = settings.domains.target
+def fresh_points(settings: config.Settings, name: Literal["source", "target"], count: int) -> Tensor:
+    """Points (count, 2) of a domain's law that are in neither split."""
+    domain = getattr(settings.domains, name)
     assert isinstance(domain, config.Points), "only laws can be drawn from anew"
-    return torch.from_numpy(draw(domain, count, settings.seed, "target", "fresh"))
+    return torch.from_numpy(draw(domain, count, settings.seed, name, "fresh"))
 
 
 def task_identity(settings: config.Settings, layout: StudyLayout, task: EvaluationTask) -> str:
@@ -99,6 +102,7 @@ def task_identity(settings: config.Settings, layout: StudyLayout, task: Evaluati
     domains = {name: read_manifest(layout.shards / name).digest for name in ("source", "target")}
     described = {
         "domains": domains,
+        "sources": len(task.source),
         "features": asdict(task.record()),
         "evaluate": settings.evaluate.model_dump(mode="json"),
         "seed": settings.seed,

@@ -164,8 +164,13 @@ def test_sw2_is_averaged_over_disjoint_references(points: PointTask) -> None:
     task = point_task(points.source, reference, settings, 0, CPU)
     joined = torch.cat([task.reference, *task.more])
     assert torch.equal(joined.sort(dim=0).values, reference.sort(dim=0).values), "every point in one part"
-    alone = [transport.sliced_w2(points.source, part, 64, 0) for part in (task.reference, *task.more)]
-    assert task.score(points.source).sw2 == pytest.approx(sum(alone) / 2, rel=1e-12)
+    # 600 sources are enough for a sample against each reference: to the references themselves, in their order, the
+    # distance is 0, and in the other order it is not.
+    assert dataclasses.replace(task, source=joined).score(joined).sw2 == 0
+    assert dataclasses.replace(task, source=joined).score(joined.roll(200, dims=0)).sw2 > 0.01
+    few = dataclasses.replace(task, source=points.source[:300], plan=None)
+    alone = [transport.sliced_w2(few.source, part, 64, 0) for part in (task.reference, *task.more)]
+    assert few.score(few.source).sw2 == pytest.approx(sum(alone) / 2, rel=1e-12)
     assert alone[0] != alone[1]
     with pytest.raises(UserError, match=r"evaluate.references is 3 times 200 points.* has 400; lower it"):
         point_task(points.source, reference, settings.model_copy(update={"references": 3}), 0, CPU)
