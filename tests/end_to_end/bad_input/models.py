@@ -143,7 +143,7 @@ STAGES = [
                                                removed("models/features")),
         "rdmd distill", "models/features/features.json cannot be read", "`rdmd features`"),
     Row("no generators", removed("models/generators"), "rdmd evaluate", "models/generators holds no generator",
-        "`rdmd distill`"),
+        "`rdmd distill`", adds=(".cache*",)),  # features of the references, which were taken before
     Row("no feature network", removed("models/features"), "rdmd evaluate", "models/features/features.json",
         "`rdmd features`"),
     Row("a feature network altered", cut_short("models/features/model.safetensors"), "rdmd evaluate",

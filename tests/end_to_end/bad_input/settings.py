@@ -104,7 +104,8 @@ BASELINES = [
         "baselines.ilvr works on pictures alone", "set it to null"),
     # What it would compare with was never trained.
     Row("a baseline's network missing", edited("sdedit: {sigmas: [1.0], steps: 2}", "ddib: {steps: [2]}"),
-        "rdmd evaluate", "models/baselines/source-teacher/model.json does not exist", "train it with `dvc repro`"),
+        "rdmd evaluate", "models/baselines/source-teacher/model.json does not exist", "train it with `dvc repro`",
+        adds=(".cache*",)),  # features of the references, which were taken before
 ]
 
 VALUES = [
