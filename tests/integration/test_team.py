@@ -134,7 +134,8 @@ def made(team: Team) -> Made:
         try:
             said = run_by_the_team(client)
         finally:
-            os.killpg(worker.pid, signal.SIGTERM)
+            # The machine is lost, with whatever its worker would still have done.
+            os.killpg(worker.pid, signal.SIGKILL)
             worker.wait(60)
     weights = machine.weights()
     shutil.rmtree(machine.path)
