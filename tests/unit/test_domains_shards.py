@@ -4,6 +4,7 @@ import itertools
 import resource
 import tarfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -157,21 +158,22 @@ def test_a_folder_may_be_called_anything(tmp_path, digits, name):
     assert len(read_split(tmp_path / name / "source", "train").data) > 0
 
 
-@pytest.fixture
+@contextmanager
 def no_large_files() -> Iterator[None]:
     """While it lasts, the system refuses to let a file grow past 20 kB, as a full disk would."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_write_that_fails_leaves_the_old_shards_and_nothing_else(tmp_path, plane, request):
+def test_a_write_that_fails_leaves_the_old_shards_and_nothing_else(tmp_path, plane):
     preprocess(plane, "source", tmp_path / "source")
     before = contents(tmp_path / "source")
     more = plane.model_copy(update={"preprocess": Preprocess(kind="points", samples_per_shard=50)})
-    request.getfixturevalue("no_large_files")
-    with pytest.raises(OSError, match="File too large"):
+    with no_large_files(), pytest.raises(OSError, match="File too large"):
         preprocess(more, "source", tmp_path / "source")
     assert contents(tmp_path / "source") == before
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
