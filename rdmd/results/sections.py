@@ -78,7 +78,9 @@ def stated(collected: Collected) -> str:
     if len(collected.seeds) > 1:
         text = [f"Seeds {seeds}: each has its own split, networks and order of samples. ± is one standard deviation "
                 "over the seeds (N − 1)."]
-    text.append(f"{facts.n_source} translated test samples against {facts.n_reference} of the target's test split.")
+    drawn = " (the test split's, then fresh draws of the source's law)" if facts.references > 1 else ""
+    text.append(f"{facts.n_source} translated test samples{drawn} against {facts.n_reference} of the target's test "
+                "split.")
     if facts.references > 1:
         text.append(f"SW2 is the mean over {facts.references} pairs, which share no point, of {facts.n_reference} "
                     "translations and as many samples of the target; data against data likewise, with fresh samples in "
