@@ -51,13 +51,13 @@ class DistillObjective:
             begun, faked = run.start.generator, run.start.fake
         else:
             begun, faked = run.teacher if s.init == "teacher" else None, run.teacher
-        # What c pulls G(x) towards, and how hard: the source, or where a proximal run began.
+        # What c pulls G(x) towards, how hard, and what the curves call it: the source, or where a proximal run began.
         self.anchor: nn.Module = nn.Identity()
-        self.pull = run.lam
+        self.pull, self.pulled = run.lam, "cost"
         if run.proximal is not None:
             assert run.start is not None, "a proximal run starts from another"
             self.anchor = Generator(self.execution.frozen(denoiser(begun)), s.sigma_init)
-            self.pull = run.proximal
+            self.pull, self.pulled = run.proximal, "moved"
         generator, fake = Generator(denoiser(begun), s.sigma_init), denoiser(faked)
         self.ema = EMA(generator, s.ema)
         self.generator, self.fake = self.execution.trained(generator), self.execution.trained(fake)
@@ -112,7 +112,7 @@ class DistillObjective:
         self.generator_optimizer.zero_grad(set_to_none=True)
         discrepancy = torch.cat(discrepancies)
         logged = {"discrepancy": discrepancy.mean(), "worst_sigma": at_largest(discrepancy, draws.sigma)}
-        return torch.cat(made), logged if self.from_noise else {"cost": torch.cat(costs).mean(), **logged}
+        return torch.cat(made), logged if self.from_noise else {self.pulled: torch.cat(costs).mean(), **logged}
 
     def fake_step(self, draws: Noised) -> dict[str, Tensor]:
         """One Adam step of the fake denoiser on generated samples. Returns scalars to log."""

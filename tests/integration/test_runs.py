@@ -133,6 +133,12 @@ def test_refinements_follow_their_own_coarse_run_and_the_last_is_published(prepa
     middle = runs["lambda-0.05-coarse-1"].read_run()
     assert (middle.settings.fake_lr, middle.proximal) == (settings.distill.fake_lr, 1e6)
     assert middle.start.generator.sha256 == sha256_of(runs["lambda-0.05-coarse-2"].weights)
+    # Its curve is of how far it moved from there, which is no transport cost; five steps at this rate move little.
+    (held_curve,) = {tuple(point.values) for point in runs["lambda-0.05-coarse-1"].curves()}
+    assert "moved" in held_curve
+    assert "cost" not in held_curve
+    cost = runs["lambda-0.05-coarse-2"].curves()[-1].values["cost"]
+    assert runs["lambda-0.05-coarse-1"].curves()[-1].values["moved"] < 0.01 * cost
     # The chain goes through the coarse runs, so that no refinement is inherited.
     coarse = runs["lambda-0.05-coarse-2"].read_run()
     assert coarse.start.generator.sha256 == sha256_of(runs["lambda-0.5-coarse-2"].weights)
