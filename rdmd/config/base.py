@@ -21,5 +21,6 @@ def not_a_bool(value: object) -> object:
 Number = Annotated[float, BeforeValidator(not_a_bool)]
 Count = Annotated[int, BeforeValidator(not_a_bool), Field(ge=1)]
 Lambda = Annotated[float, BeforeValidator(not_a_bool), Field(ge=0, le=1e6)]
+NonNegative = Annotated[float, BeforeValidator(not_a_bool), Field(ge=0)]
 Positive = Annotated[float, BeforeValidator(not_a_bool), Field(gt=0)]
 Fraction = Annotated[float, BeforeValidator(not_a_bool), Field(ge=0, lt=1)]

@@ -71,6 +71,9 @@ class Settings(Section):
         if self.distill.sigma_init != domains.source.std:
             raise ValueError(f"distill.sigma_init is {self.distill.sigma_init:g} but domains.source.std is "
                              f"{domains.source.std:g}; the generator reads its noise at its own level: make them equal")
+        if self.distill.input_noise not in (0, [0]):
+            raise ValueError(f"distill.input_noise is {self.distill.input_noise} but domains.source is noise already; "
+                             "set it to 0")
         if self.baselines != Baselines():
             raise ValueError("domains.source is noise, which the baselines do not translate; remove `baselines` (the "
                              "teacher's own samples stand beside the generator's)")

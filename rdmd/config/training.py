@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from rdmd.config.base import Count, Fraction, Lambda, Positive, Section, not_a_bool
+from rdmd.config.base import Count, Fraction, Lambda, NonNegative, Positive, Section, not_a_bool
 from rdmd.config.execution import Execution
 from rdmd.config.networks import LogNormal, NoiseLaw
 from rdmd.config.runner import LocalRunner, RayRunner, Runner
@@ -85,6 +85,9 @@ class Distill(Cadence):
     # What the generator starts from where it continues no other; the fake denoiser starts from the teacher either way.
     init: Literal["teacher", "scratch"] = "teacher"
     sigma_init: Positive = 1.0
+    # The generator reads x + input_noise z, z standard normal, so that a source has many translations; 0 is a map. One
+    # number, or one for each lambda, in their order.
+    input_noise: NonNegative | list[NonNegative] = 0.0
     # A bare name, or a section with the name and the cost's own keys.
     cost: TransportCost = SquaredL2(name="squared_l2")
     weighting: Weighting = "unscaled"
@@ -107,7 +110,14 @@ class Distill(Cadence):
         # As in the names of models and runs, which show six digits.
         if len({f"{lam:g}" for lam in self.lambdas}) != len(self.lambdas):
             raise ValueError("each of `lambdas` may stand once (six digits count); remove the repeated one")
+        if isinstance(self.input_noise, list) and len(self.input_noise) != len(self.lambdas):
+            raise ValueError(f"`input_noise` has {len(self.input_noise)} entries but `lambdas` {len(self.lambdas)}; "
+                             "give one number, or one for each lambda")
         return self
+
+    def noise_at(self, lam: float) -> float:
+        """The input noise of one lambda's generator."""
+        return self.input_noise[self.lambdas.index(lam)] if isinstance(self.input_noise, list) else self.input_noise
 
 
 class Launch(Execution):

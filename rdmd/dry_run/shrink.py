@@ -76,9 +76,11 @@ def shrink(settings: config.Settings, scale: Scale, root: Path, on_gpu: bool) ->
     raw["teacher"] |= cadence
     if settings.teacher.init is not None:
         raw["teacher"]["init"] = str(places.initial_weights)
+    lambdas = _ends(settings.distill.lambdas)
     raw["distill"] |= cadence | {
         "batch": min(scale.batch, settings.distill.batch),
-        "lambdas": _ends(settings.distill.lambdas),
+        "lambdas": lambdas,
+        "input_noise": [settings.distill.noise_at(lam) for lam in lambdas],
         "fake_steps": min(FAKE_STEPS, settings.distill.fake_steps),
     }
     few = {"steps": scale.steps, "batch": min(scale.batch, settings.distill.batch)}

@@ -31,7 +31,7 @@ def load_generator(folder: Path, device: torch.device) -> tuple[ModelCard, nn.Mo
     if card.kind != "generator" or card.sigma_init is None:
         raise UserError(f"{folder} holds a {card.kind} and not a generator; give a generator such as "
                         "models/generators/lambda-0.1.")
-    return card, Generator(load_denoiser(folder, device)[1], card.sigma_init)
+    return card, Generator(load_denoiser(folder, device)[1], card.sigma_init, card.input_noise)
 
 
 def load_module(

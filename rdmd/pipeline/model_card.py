@@ -20,8 +20,10 @@ class ModelCard(config.Section):
     network: config.Network
     sample_shape: tuple[int, ...]
     fit: Literal["crop", "pad"]
-    # Generators only: the noise level that G reads its denoiser at, and the weight of the transport cost.
+    # Generators only: the noise level that G reads its denoiser at, the noise that it reads its source with, and the
+    # weight of the transport cost.
     sigma_init: float | None = None
+    input_noise: float = 0.0
     lam: float | None = None
     # DMD: it makes samples of N(0, source_noise^2 I), and translates nothing.
     source_noise: float | None = None

@@ -51,8 +51,8 @@ def _from_run(folder: RunFolder, device: torch.device) -> tuple[nn.Module, tuple
         raise UserError(f"{folder.path} is not finished; repeat `dvc repro` to finish it, or give another model.")
     denoiser = build_denoiser(run.network, run.sample_shape)
     load_weights(denoiser, folder.weights)
-    generator = Generator(denoiser, run.settings.sigma_init).eval().requires_grad_(False).to(device)
-    return generator, run.sample_shape, "crop"
+    generator = Generator(denoiser, run.settings.sigma_init, run.settings.input_noise)
+    return generator.eval().requires_grad_(False).to(device), run.sample_shape, "crop"
 
 
 def _check_translates(model: str, source_noise: float | None) -> None:

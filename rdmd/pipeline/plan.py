@@ -71,7 +71,8 @@ def plan_generator(settings: config.Settings, layout: Layout, lam: float, previo
     source, target = _shards(layout, "source"), _shards(layout, "target")
     sweep = settings.distill.sweep
     continued = previous is not None and isinstance(sweep, config.Continuation)
-    distill = settings.distill.model_copy(update={"steps": sweep.steps}) if continued else settings.distill
+    own: dict[str, float] = {"input_noise": settings.distill.noise_at(lam)}
+    distill = settings.distill.model_copy(update=own | ({"steps": sweep.steps} if continued else {}))
     return DistillRun(
         experiment=settings.experiment,
         seed=settings.seed,
@@ -102,7 +103,7 @@ def plan_refined(
     changed = {name: getattr(refine, name) for name in type(refine).model_fields if name in config.Distill.model_fields}
     if refine.fake_lr is None:
         del changed["fake_lr"]
-    distill = settings.distill.model_copy(update=changed | {"refine": following})
+    distill = run.settings.model_copy(update=changed | {"refine": following})
     return run.model_copy(update={"settings": distill, "proximal": refine.proximal})
 
 

@@ -159,6 +159,7 @@ def card_of(settings: config.Settings, folder: RunFolder, result: Result) -> Mod
     return ModelCard(
         kind="generator",
         sigma_init=run.settings.sigma_init,
+        input_noise=run.settings.input_noise,
         lam=run.lam,
         source_noise=run.source_noise,
         source_digest=run.source.digest,

@@ -15,6 +15,7 @@ from rdmd.errors import UserError
 from rdmd.evaluation.translator import NamedTranslator
 from rdmd.pipeline.from_noise import teacher_samples
 from rdmd.pipeline.layout import Layout
+from rdmd.pipeline.model_card import ModelCard
 from rdmd.pipeline.model_folder import load_denoiser, load_domain_classifier, load_generator, load_transport_map
 from rdmd.training.spec import neural_ot_name
 
@@ -38,9 +39,14 @@ def generators(layout: Layout, device: torch.device) -> Iterator[NamedTranslator
             method="rdmd",
             nfe=1,
             lam=card.lam,
-            settings={"sigma_init": card.sigma_init or 0.0, "run": card.run},
+            settings={"sigma_init": card.sigma_init or 0.0, "run": card.run} | _noise_of(card),
             train_seconds=card.train_seconds,
         )
+
+
+def _noise_of(card: ModelCard) -> dict[str, float]:
+    """The noise that a generator reads its source with, where it does."""
+    return {"input_noise": card.input_noise} if card.input_noise else {}
 
 
 def baselines(given: config.Baselines, layout: Layout, device: torch.device) -> Iterator[NamedTranslator]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rdmd.distillation.generator import Generator
+from rdmd.distillation.input_noise import own_noise
 from rdmd.domains.pixels import quantise, to_unit
 from rdmd.errors import UserError
 from rdmd.files import replacing
@@ -18,6 +19,7 @@ PIXEL_TOLERANCE = 1
 # Times 1 + |x|: float32 sums in another order.
 POINT_TOLERANCE = 1e-4
 CHECKED_BATCHES = (1, 2, 7)
+SOURCE, NOISE = "source", "noise"
 
 
 def export_onnx(model: Model, path: Path) -> float:
@@ -25,8 +27,9 @@ def export_onnx(model: Model, path: Path) -> float:
 
     Pictures: `source` uint8 (N, R, R, 3), already cropped or padded and resized (the file's metadata say which), to
     `translation` of the same form; the difference is in levels of 255. Points: float32 (N, d) both ways; the
-    difference is divided by 1 + |x|. Raises UserError if a package is missing or the file's answers differ by more than
-    PIXEL_TOLERANCE or POINT_TOLERANCE; nothing is written then.
+    difference is divided by 1 + |x|. A generator that reads its source with noise has a second input, `noise`: float32
+    standard normal, (N, 3, R, R) or (N, d). Raises UserError if a package is missing or the file's answers differ by
+    more than PIXEL_TOLERANCE or POINT_TOLERANCE; nothing is written then.
     """
     try:
         import onnxruntime
@@ -40,9 +43,9 @@ def export_onnx(model: Model, path: Path) -> float:
     session = onnxruntime.InferenceSession(written, providers=["CPUExecutionProvider"])
     difference = 0.0
     for n in CHECKED_BATCHES:
-        source = _random(model, n)
-        (translation,) = session.run(None, {"source": source})
-        difference = max(difference, _difference(model, source, translation))
+        inputs = _inputs(model, model.generator, n)
+        (translation,) = session.run(None, inputs)
+        difference = max(difference, _difference(model, inputs[SOURCE], translation))
     tolerance = POINT_TOLERANCE if model.of_points else PIXEL_TOLERANCE
     if not difference <= tolerance:
         raise UserError(f"the ONNX form of this model differs from torch by {difference:g}, more than {tolerance:g}; "
@@ -59,8 +62,8 @@ class _FromPixels(nn.Module):
         super().__init__()
         self.move = _AtSigma(G)
 
-    def forward(self, source: Tensor) -> Tensor:
-        return quantise(self.move(to_unit(source.permute(0, 3, 1, 2)))).permute(0, 2, 3, 1)
+    def forward(self, source: Tensor, noise: Tensor | None = None) -> Tensor:
+        return quantise(self.move(to_unit(source.permute(0, 3, 1, 2)), noise)).permute(0, 2, 3, 1)
 
 
 class _AtSigma(nn.Module):
@@ -71,23 +74,26 @@ class _AtSigma(nn.Module):
     def __init__(self, G: Generator) -> None:
         super().__init__()
         self.denoiser = G.denoiser
+        self.input_noise = G.input_noise
         self.register_buffer("sigma", torch.tensor([G.sigma_init]))
 
-    def forward(self, source: Tensor) -> Tensor:
-        return self.denoiser(source, self.sigma)
+    def forward(self, source: Tensor, noise: Tensor | None = None) -> Tensor:
+        x = source if noise is None else source + self.input_noise * noise
+        return self.denoiser(x, self.sigma)
 
 
 def _to_onnx(model: Model, G: Generator) -> bytes:
     module = (_AtSigma(G) if model.of_points else _FromPixels(G)).eval()
+    # Two samples: one would be taken for a constant.
+    inputs = _inputs(model, G, 2)
     program = torch.onnx.export(
         module,
-        # Two samples: one would be taken for a constant.
-        (torch.from_numpy(_random(model, 2)),),
+        tuple(map(torch.from_numpy, inputs.values())),
         dynamo=True,
         verbose=False,
-        input_names=["source"],
+        input_names=list(inputs),
         output_names=["translation"],
-        dynamic_shapes=({0: torch.export.Dim("N")},),
+        dynamic_shapes=tuple({0: torch.export.Dim("N")} for _ in inputs),
     )
     for node in program.model.graph:
         # Stack traces, with the paths of this machine.
@@ -97,6 +103,15 @@ def _to_onnx(model: Model, G: Generator) -> bytes:
     file = io.BytesIO()
     program.save(file)
     return file.getvalue()
+
+
+def _inputs(model: Model, G: Generator, n: int) -> dict[str, np.ndarray]:
+    """Random samples and, where G reads them with noise, that which it gives them by itself."""
+    source = _random(model, n)
+    if not G.input_noise:
+        return {SOURCE: source}
+    seen = torch.from_numpy(source)
+    return {SOURCE: source, NOISE: own_noise(seen if model.of_points else to_unit(seen.permute(0, 3, 1, 2))).numpy()}
 
 
 def _random(model: Model, n: int) -> np.ndarray:

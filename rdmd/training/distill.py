@@ -1,5 +1,7 @@
 """The objective of distillation: the generator and the fake denoiser, trained in turn."""
 
+from itertools import repeat
+
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
@@ -52,13 +54,13 @@ class DistillObjective:
         else:
             begun, faked = run.teacher if s.init == "teacher" else None, run.teacher
         # What c pulls G(x) towards, how hard, and what the curves call it: the source, or where a proximal run began.
-        self.anchor: nn.Module = nn.Identity()
+        self.anchor: nn.Module = _Source()
         self.pull, self.pulled = run.lam, "cost"
         if run.proximal is not None:
             assert run.start is not None, "a proximal run starts from another"
-            self.anchor = Generator(self.execution.frozen(denoiser(begun)), s.sigma_init)
+            self.anchor = Generator(self.execution.frozen(denoiser(begun)), s.sigma_init, s.input_noise)
             self.pull, self.pulled = run.proximal, "moved"
-        generator, fake = Generator(denoiser(begun), s.sigma_init), denoiser(faked)
+        generator, fake = Generator(denoiser(begun), s.sigma_init, s.input_noise), denoiser(faked)
         self.ema = EMA(generator, s.ema)
         self.generator, self.fake = self.execution.trained(generator), self.execution.trained(fake)
         self.generator_optimizer = adam(generator, s.generator_lr, s.beta1)
@@ -77,15 +79,17 @@ class DistillObjective:
         x_0, logged = self.generator_step(self.draw(random))
         for k in range(s.fake_steps):
             if k > 0:
-                x_0 = self._generate(self.source.batch(self.per_rank, random, f"source {k}"))
+                x = self.source.batch(self.per_rank, random, f"source {k}")
+                x_0 = self._generate(x, self._input_noise(x, random, f"z {k}"))
             logged |= self.fake_step(self.draw_fake(x_0, random, k))
         self.ema.update(t)
         return logged
 
     def draw(self, random: StepRandom) -> Noised:
-        """Sources, and the noise that a generator step adds to what becomes of them."""
+        """Sources, the noise that they are read with, and that which a generator step adds to what becomes of them."""
         x = self.source.batch(self.per_rank, random, "source")
-        return Noised(x, self.noise(len(x), random.stream("sigma")), noise_like(x, random.stream("eps")))
+        sigma, eps = self.noise(len(x), random.stream("sigma")), noise_like(x, random.stream("eps"))
+        return Noised(x, sigma, eps, self._input_noise(x, random, "z"))
 
     def draw_fake(self, x_0: Tensor, random: StepRandom, k: int) -> Noised:
         """Generated samples, and the noise that the k-th fake step of a step adds to them."""
@@ -98,9 +102,9 @@ class DistillObjective:
         G, fake, real, anchor = (self.execution.call(net) for net in nets)
         made, costs, discrepancies = [], [], []
         for part, share in self.execution.accumulated(self.generator, draws):
-            generated = G(part.x)
+            generated = G(part.x, part.z)
             with torch.no_grad():
-                near = anchor(part.x)
+                near = anchor(part.x, part.z)
             loss = generator_loss(
                 near, generated, fake, real, part.sigma, part.eps, self.pull, self.cost, self.weighting
             )
@@ -127,10 +131,16 @@ class DistillObjective:
         return {"fake_loss": torch.cat(losses).mean()}
 
     @torch.no_grad()
-    def _generate(self, x: Tensor) -> Tensor:
-        """G(x) without a graph, part by part."""
+    def _generate(self, x: Tensor, z: Tensor | None) -> Tensor:
+        """G(x, z) without a graph, part by part."""
         G = self.execution.call(self.modules["generator"])
-        return torch.cat([G(part) for part in x.chunk(self.execution.accumulate)])
+        parts = self.execution.accumulate
+        noise = repeat(None) if z is None else z.chunk(parts)
+        return torch.cat([G(part, own) for part, own in zip(x.chunk(parts), noise, strict=False)])
+
+    def _input_noise(self, x: Tensor, random: StepRandom, name: str) -> Tensor | None:
+        """z for a generator that reads x with noise: new at every step."""
+        return noise_like(x, random.stream(name)) if self.settings.input_noise else None
 
     @torch.no_grad()
     def samples(self) -> tuple[Tensor, ...]:
@@ -138,6 +148,13 @@ class DistillObjective:
         x = self.source.batch(PREVIEW, StepRandom(0, 0, 0, self.device), "preview")
         generated = self.ema.averaged(x)
         return (generated,) if self.from_noise else (x, generated)
+
+
+class _Source(nn.Module):
+    """(x, z) -> x."""
+
+    def forward(self, x: Tensor, z: Tensor | None) -> Tensor:
+        return x
 
 
 def _source(run: DistillRun, accelerator: Accelerator) -> Source:
