@@ -23,6 +23,7 @@ from rdmd.pipeline.evaluation import shown
 from rdmd.pipeline.model_card import read_card
 from rdmd.pipeline.model_folder import load_denoiser
 from rdmd.results.cache import Samples
+from rdmd.results.studies import BASELINE_REFERENCES
 from rdmd.results.tasks import PlanCache, fresh_points
 from rdmd.results.workspace import StudyLayout
 
@@ -71,8 +72,9 @@ def references(
 def translated(
     translators: Iterable[NamedTranslator], task: EvaluationTask, task_digest: str, layout: StudyLayout
 ) -> Iterator[Candidate]:
-    """A candidate for every translator."""
+    """A candidate for every translator. On the plane baselines are measured on the first `BASELINE_REFERENCES`."""
     for translator in translators:
+        own = task if translator.method == GENERATOR else _first_references(task, BASELINE_REFERENCES)
         identity = {
             "method": translator.method,
             "lambda": translator.lam,
@@ -80,12 +82,21 @@ def translated(
             "weights": _weights_of(translator, layout),
             "task": task_digest,
             "code": code_digest((*_EVALUATOR, *_code_of(translator))),
-        }
+        } | ({} if own is task else {"sources": len(own.source)})
         dials = ", ".join(f"{key} {value}" for key, value in translator.settings.items() if key != "run")
         lam = "" if translator.lam is None else f" lambda {translator.lam:g}"
         yield Candidate(
-            f"{translator.method}{lam} ({dials})", identity, lambda translator=translator: _translated(translator, task)
+            f"{translator.method}{lam} ({dials})",
+            identity,
+            lambda translator=translator, own=own: _translated(translator, own),
         )
+
+
+def _first_references(task: EvaluationTask, most: int) -> EvaluationTask:
+    """The task with the first of its samples of points, and as many sources as those are compared with."""
+    if not isinstance(task, PointTask) or len(task.more) < most:
+        return task
+    return replace(task, source=task.source[: most * len(task.reference)], more=task.more[: most - 1])
 
 
 def _weights_of(translator: NamedTranslator, layout: StudyLayout) -> dict[str, str]:

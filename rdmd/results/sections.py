@@ -7,6 +7,7 @@ from rdmd.evaluation.row import GENERATOR
 from rdmd.results.collect import Collected
 from rdmd.results.compare import CompareResult
 from rdmd.results.front import Front
+from rdmd.results.studies import BASELINE_REFERENCES
 from rdmd.results.summary import summarise
 from rdmd.results.tables import (
     IMAGES,
@@ -85,6 +86,8 @@ def stated(collected: Collected) -> str:
         text.append(f"SW2 is the mean over {facts.references} pairs, which share no point, of {facts.n_reference} "
                     "translations and as many samples of the target; data against data likewise, with fresh samples in "
                     "the place of translations.")
+        if facts.references > BASELINE_REFERENCES:
+            text.append(f"Baselines are measured on the first {BASELINE_REFERENCES} pairs.")
     if facts.n_transport is not None:
         kind = ("the affine Monge map in closed form" if facts.exact == "affine"
                 else f"exact discrete transport between {facts.n_transport} points")

@@ -14,6 +14,9 @@ SEEDS = (0, 1, 2)
 STUDIES = ("swissroll", "eight_gaussians", "gaussian", "digits", "colored_mnist")
 # Files of comparisons: each entry is a study with one setting of `distill` changed.
 COMPARISONS = ("ablations", "costs")
+# Of the samples of the target on the plane. Baselines take tens of network evaluations a sample, and lie so far from it
+# that fewer pairs than generators are given tell them apart.
+BASELINE_REFERENCES = 5
 
 VariantName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 

@@ -93,7 +93,8 @@ def _to_onnx(model: Model, G: Generator) -> bytes:
         verbose=False,
         input_names=list(inputs),
         output_names=["translation"],
-        dynamic_shapes=tuple({0: torch.export.Dim("N")} for _ in inputs),
+        # One axis has the name; the other follows it.
+        dynamic_shapes=({0: torch.export.Dim("N")}, {0: torch.export.Dim.DYNAMIC})[: len(inputs)],
     )
     for node in program.model.graph:
         # Stack traces, with the paths of this machine.

@@ -144,6 +144,7 @@ def test_a_generator_from_noise_does_not_translate(pictures: Layout):
     [
         (lambda s: s["distill"].update(lambdas=[0, 0.1]), r"distill.lambdas is \[0.0, 0.1\]; set it to \[0\]"),
         (lambda s: s["distill"].update(sigma_init=1.0), "sigma_init is 1 but domains.source.std is 80.*make them"),
+        (lambda s: s["distill"].update(input_noise=0.5), "input_noise is 0.5 but domains.source is noise.*set it to 0"),
         (lambda s: s.update(baselines={"sdedit": {"sigmas": [1.0]}}), "remove `baselines`"),
         (lambda s: s["domains"].pop("features"), "add domains.features"),
         (lambda s: s["domains"].update(target=s["domains"]["source"]), "domains.target.reader is 'noise'"),

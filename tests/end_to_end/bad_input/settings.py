@@ -112,6 +112,12 @@ VALUES = [
     spoilt("a proximal weight of 0", "lambdas: [0.1]", "lambdas: [0.1]\n  refine: [{steps: 5, batch: 64, "
            "generator_lr: 0.001, proximal: 0, weighting: unscaled, noise: {law: lognormal}}]",
            "`distill.refine.0.proximal` is 0: input should be greater", "change it"),
+    spoilt("a negative input noise", "lambdas: [0.1]", "lambdas: [0.1]\n  input_noise: -1",
+           "`distill.input_noise` is -1", "change it"),
+    spoilt("an input noise in words", "lambdas: [0.1]", "lambdas: [0.1]\n  input_noise: some",
+           "`distill.input_noise` is 'some'", "change it"),
+    spoilt("an input noise too many", "lambdas: [0.1]", "lambdas: [0.1]\n  input_noise: [0, 1]",
+           "`input_noise` has 2 entries but `lambdas` 1", "one for each lambda"),
     wrong_cost("l3", "`distill.cost`: 'l3' is no transport cost", "use one of squared_l2, l1, huber"),
     wrong_cost("3", "`distill.cost`: needs a name", "or a section such as"),
     wrong_cost("{name: l3}", "`distill.cost.name` is 'l3'", "use one of 'squared_l2'"),

@@ -1,0 +1,88 @@
+"""Noise at the generator's input, in training and in an exported file."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rdmd import config
+from rdmd.distillation.generator import Generator
+from rdmd.networks.build import build_denoiser
+from rdmd.serving.model import Model
+from rdmd.training.random import StepRandom
+from rdmd.training.spec import Start
+from tests.objectives import CPU, Materials, apart, gradients, take_step
+
+# Of float32 sums in another order, over ten layers.
+ROUNDING = 1e-5
+
+
+def test_parts_of_a_batch_keep_their_noise(tmp_path: Path):
+    materials = Materials.make("digits", tmp_path)
+    noisy = {"input_noise": 0.5, "batch": 8, "fake_steps": 2}
+    whole = materials.distill(**noisy)
+    parts = materials.distill({"execution": config.Execution(accumulate=2)}, **noisy)
+    logged, logged_parts = take_step(whole), take_step(parts)
+    for name, expected in gradients(whole).items():
+        assert apart(gradients(parts)[name], expected) < ROUNDING
+    assert logged_parts["cost"] == pytest.approx(logged["cost"].item(), rel=ROUNDING)
+    # Without the noise it is another step.
+    clean = materials.distill(batch=8, fake_steps=2)
+    take_step(clean)
+    assert apart(gradients(clean)["generator"], gradients(whole)["generator"]) > 100 * ROUNDING
+
+
+def test_noise_is_new_at_every_step(tmp_path: Path):
+    objective = Materials.make("digits", tmp_path).distill(input_noise=0.5, batch=8)
+    first, second, again = (objective.draw(StepRandom(0, 0, t, CPU)).z for t in (0, 1, 0))
+    assert first is not None and second is not None and again is not None
+    assert not torch.equal(first, second)
+    assert torch.equal(first, again)
+
+
+def test_a_proximal_run_starts_where_it_is_pulled_to_noise_included(tmp_path: Path):
+    materials = Materials.make("digits", tmp_path)
+    run = materials.distill_run(input_noise=0.5, batch=8)
+    begun = {"start": Start(generator=run.teacher, fake=run.teacher), "proximal": 0.1}
+    assert take_step(materials.distill(begun, input_noise=0.5, batch=8))["moved"].item() == 0.0
+
+
+@pytest.mark.parametrize(("network", "shape"), [
+    (config.ImageNetwork(kind="ddpmpp", model_channels=8, channel_mult=[1], num_blocks=1, attn_resolutions=[]),
+     (3, 8, 8)),
+    (config.PointNetwork(kind="mlp", width=16, depth=2), (2,)),
+], ids=["pictures", "points"])
+def test_an_exported_generator_takes_its_noise_as_an_input(
+    network: config.Network, shape: tuple[int, ...], tmp_path: Path
+):
+    pytest.importorskip("onnxscript")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    from rdmd.serving.export import export_onnx
+
+    torch.manual_seed(0)
+    denoiser = build_denoiser(network, shape)
+    with torch.no_grad():
+        for weight in denoiser.parameters():
+            # As built, what ends the network is almost zero, and every output is the same.
+            weight.add_(torch.randn_like(weight), alpha=0.1)
+    generator = Generator(denoiser, 1.0, 0.5).eval().requires_grad_(False)
+    export_onnx(Model(generator, shape, "crop", CPU), tmp_path / "g.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "g.onnx", providers=["CPUExecutionProvider"])
+    assert [given.name for given in session.get_inputs()] == ["source", "noise"]
+
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=(3, *shape)).astype(np.float32)
+    if len(shape) == 1:
+        source = rng.normal(size=(3, 2)).astype(np.float32)
+        expected = generator(torch.from_numpy(source), torch.from_numpy(noise)).numpy()
+        tolerance = 1e-4
+    else:
+        source = rng.integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
+        seen = torch.from_numpy(source).permute(0, 3, 1, 2) / 127.5 - 1
+        levels = (generator(seen, torch.from_numpy(noise)) * 127.5 + 127.5).round().clamp(0, 255)
+        expected, tolerance = levels.permute(0, 2, 3, 1).numpy(), 1  # a half rounded the other way
+    (given,) = session.run(None, {"source": source, "noise": noise})
+    np.testing.assert_allclose(given.astype(float), expected.astype(float), atol=tolerance)
+    (other,) = session.run(None, {"source": source, "noise": -noise})
+    assert np.abs(other.astype(float) - given.astype(float)).max() > 10 * tolerance
