@@ -9,8 +9,9 @@ from pydantic import ValidationError
 # pydantic puts the kind of a section into the path of a key; people did not write it there.
 _UNION_TAGS = {"images", "archive", "digits", "mnist", "points", "noise", "ddpmpp", "mlp", "lognormal", "karras",
                "classifier", "inception", "none", "squared_l2", "l1", "huber", "low_pass", "features", "lpips",
-               "knee", "most-faithful", "most-realistic", "cheapest-under", "most-realistic-under", "local", "ray"}
-_UNION_PARENTS = {"source", "target", "features", "network", "noise", "cost", "champion", "runner"}
+               "knee", "most-faithful", "most-realistic", "cheapest-under", "most-realistic-under", "local", "ray",
+               "one", "each"}
+_UNION_PARENTS = {"source", "target", "features", "network", "noise", "cost", "champion", "runner", "input_noise"}
 
 
 def sentence(error: ValidationError, known: set[str]) -> str:

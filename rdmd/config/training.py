@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from rdmd.config.base import Count, Fraction, Lambda, NonNegative, Positive, Section, not_a_bool
 from rdmd.config.execution import Execution
@@ -77,6 +77,12 @@ class Refine(Section):
     ema: Fraction = 0.99
 
 
+InputNoise = Annotated[
+    Annotated[NonNegative, Tag("one")] | Annotated[list[NonNegative], Tag("each")],
+    Discriminator(lambda given: "each" if isinstance(given, list) else "one"),
+]
+
+
 class Distill(Cadence):
     """RDMD: `min_G int omega_t KL(p_t^G || p_t^T) dt + lambda E c(x, G(x))`, one generator for every lambda."""
 
@@ -87,7 +93,7 @@ class Distill(Cadence):
     sigma_init: Positive = 1.0
     # The generator reads x + input_noise z, z standard normal, so that a source has many translations; 0 is a map. One
     # number, or one for each lambda, in their order.
-    input_noise: NonNegative | list[NonNegative] = 0.0
+    input_noise: InputNoise = 0.0
     # A bare name, or a section with the name and the cost's own keys.
     cost: TransportCost = SquaredL2(name="squared_l2")
     weighting: Weighting = "unscaled"
