@@ -270,6 +270,8 @@ def test_a_person_promotes_by_number_or_lambda(project: Project, rdmd: Said):
     assert "has no version 9" in rdmd("registry promote 9", status=2)
     assert "has no version of lambda 7" in rdmd("registry promote --lambda 7", status=2)
     assert "--alias canary needs a version" in rdmd("registry promote --alias canary", status=2)
+    # A name that MLflow keeps for itself.
+    assert "MLflow refuses --alias latest" in rdmd("registry promote 3 --alias latest", status=2)
 
 
 def test_bounds_that_nobody_keeps_leave_the_champion(project: Project, rdmd: Said):
