@@ -1,8 +1,7 @@
-"""Any sample of a split without reading what lies before it: shards as what they are, tables of equal rows.
+"""Any sample of a split without reading what lies before it (`stored_row`).
 
-All samples of a domain have one shape, so each takes as many bytes of its shard as any other and where it begins is
-arithmetic. What is read is checked to be the sample that was meant, by its name and its header, each time; the bytes
-of whole shards are checked where they are read whole (`rdmd.domains.shards`), by `rdmd validate` for one.
+What is read is checked to be the sample that was meant, by its name and its header, each time; the bytes of whole
+shards are checked where they are read whole (`rdmd.domains.shards`), by `rdmd validate` for one.
 """
 
 import contextlib
@@ -13,13 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from rdmd.domains.manifest import Manifest, read_manifest, remedy
+from rdmd.domains.manifest import read_manifest, remedy
 from rdmd.domains.samples import Split
-from rdmd.domains.shards import empty_split, npy_header
+from rdmd.domains.shards import empty_split
+from rdmd.domains.stored_row import BLOCK, NAME, StoredRow, stored_row
 from rdmd.errors import UserError
 
-_BLOCK = 512  # of a tar file: each member is a header of one block, then its bytes in whole blocks
-_NAME = 100  # bytes of that header
 # Files that this process may have open for other things.
 _OTHER_FILES = 256
 
@@ -36,11 +34,7 @@ class StoredSamples:
     _files: tuple[int, ...]
     _firsts: np.ndarray
     """The index of each shard's first sample, and the number of samples after the last."""
-    _skip: int
-    """Bytes of a row before the header of its array."""
-    _row: int
-    """Bytes from one sample to the next."""
-    _header: bytes
+    _row: StoredRow
 
     @staticmethod
     def open(folder: Path, split: Split) -> "StoredSamples":
@@ -51,10 +45,7 @@ class StoredSamples:
         if count == 0:
             raise empty_split(folder, split)
         shards = manifest.of(split)
-        dtype = np.dtype(manifest.dtype)
-        header = npy_header(manifest.sample_shape, dtype)
-        skip = 2 * _BLOCK if _labelled(manifest, split) else 0
-        row = skip + _BLOCK + _whole_blocks(len(header) + dtype.itemsize * int(np.prod(manifest.sample_shape)))
+        row = stored_row(manifest, split)
         _allow_open_files(len(shards))
         files: list[int] = []
         for shard in shards:
@@ -63,10 +54,12 @@ class StoredSamples:
                 files.append(os.open(path, os.O_RDONLY))
             except FileNotFoundError:
                 raise UserError(f"{path} is missing; {remedy(folder)}.") from None
-            if os.fstat(files[-1]).st_size != shard.bytes or shard.samples * row > shard.bytes:
+            if os.fstat(files[-1]).st_size != shard.bytes or shard.samples * row.size > shard.bytes:
                 raise _changed(path, folder)
         firsts = np.cumsum([0, *(shard.samples for shard in shards)])
-        return StoredSamples(folder, split, manifest.sample_shape, dtype, tuple(files), firsts, skip, row, header)
+        return StoredSamples(
+            folder, split, manifest.sample_shape, np.dtype(manifest.dtype), tuple(files), firsts, row
+        )
 
     def __len__(self) -> int:
         return int(self._firsts[-1])
@@ -77,9 +70,9 @@ class StoredSamples:
         Raises `UserError`, naming the shard, where something else lies than the manifest says.
         """
         rows = out.reshape(len(index), -1).view(np.uint8)
-        heads = np.empty((len(index), _BLOCK + len(self._header)), np.uint8)
+        heads = np.empty((len(index), BLOCK + len(self._row.header)), np.uint8)
         shards = np.searchsorted(self._firsts, index, side="right") - 1
-        offsets = (index - self._firsts[shards]) * self._row + self._skip
+        offsets = (index - self._firsts[shards]) * self._row.size + self._row.skip
         wanted = heads.shape[1] + rows.shape[1]
         for i, (shard, offset) in enumerate(zip(shards.tolist(), offsets.tolist(), strict=True)):
             if os.preadv(self._files[shard], [heads[i], rows[i]], offset) != wanted:
@@ -87,7 +80,7 @@ class StoredSamples:
         for i, (shard, sample) in enumerate(zip(shards.tolist(), index.tolist(), strict=True)):
             head = heads[i].tobytes()
             name = f"{self.split}-{sample:08d}.npy".encode()
-            if head[:_NAME].rstrip(b"\0") != name or not head.endswith(self._header):
+            if head[:NAME].rstrip(b"\0") != name or not head.endswith(self._row.header):
                 raise self._wrong(shard)
 
     def _wrong(self, shard: int) -> UserError:
@@ -97,14 +90,6 @@ class StoredSamples:
         for file in self._files:
             with contextlib.suppress(OSError):
                 os.close(file)
-
-
-def _labelled(manifest: Manifest, split: Split) -> bool:
-    return sum(manifest.label_counts.get(split, {}).values()) == manifest.counts[split]
-
-
-def _whole_blocks(size: int) -> int:
-    return -(-size // _BLOCK) * _BLOCK
 
 
 def _changed(path: Path, folder: Path) -> UserError:

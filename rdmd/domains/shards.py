@@ -9,9 +9,10 @@ import csv
 import hashlib
 import io
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,10 @@ from webdataset.tariterators import group_by_keys, tar_file_expander
 from rdmd import files
 from rdmd.domains.manifest import SAMPLES, Manifest, Shard, read_manifest, remedy
 from rdmd.domains.samples import SPLITS, Split
+from rdmd.domains.stored_row import BLOCK, NAME, StoredRow, npy_bytes, stored_row
 from rdmd.errors import UserError
+
+_DIGITS = 20  # of a label
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,11 +74,27 @@ class LoadedDomain:
     """uint8 (N, 3, H, W), or float32 (N, 2); of noise, float32 (N, 3, H, W)."""
     labels: torch.Tensor | None
     """int64 (N,), or None where no sample is labelled."""
-    keys: tuple[str, ...]
-    names: tuple[str, ...]
-    """Where each sample came from; copies of one scan share a name."""
-    scans: tuple[str, ...]
-    """Content of the scan behind each sample; copies share it, so it is the unit of independent data."""
+    listed: Callable[[], list[Row]]
+    """Reads the samples' lines of samples.csv, which takes longer than the rest where there are many points."""
+
+    @cached_property
+    def keys(self) -> tuple[str, ...]:
+        """The samples' names in the shards."""
+        return tuple(row.key for row in self._rows)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Where each sample came from; copies of one scan share a name."""
+        return tuple(row.name for row in self._rows)
+
+    @cached_property
+    def scans(self) -> tuple[str, ...]:
+        """Content of the scan behind each sample; copies share it, so it is the unit of independent data."""
+        return tuple(row.scan for row in self._rows)
+
+    @cached_property
+    def _rows(self) -> list[Row]:
+        return self.listed()
 
 
 # --- writing ------------------------------------------------------------------------------------------------
@@ -96,7 +116,7 @@ def write_shards(folder: Path, entries: Iterable[Entry], samples_per_shard: int)
             if entry.split not in writers:
                 writers[entry.split] = stack.enter_context(_writer(folder, entry.split, samples_per_shard))
             key = f"{entry.split}-{counts[entry.split]:08d}"
-            record: dict[str, Any] = {"__key__": key, "npy": _to_npy(entry.array)}
+            record: dict[str, Any] = {"__key__": key, "npy": npy_bytes(entry.array)}
             if entry.label is not None:
                 record["cls"] = str(entry.label).encode()
                 labels[entry.split][entry.label] += 1
@@ -155,12 +175,6 @@ def _shards(folder: Path, split: Split, count: int, samples_per_shard: int) -> I
         )
 
 
-def _to_npy(array: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, np.ascontiguousarray(array), allow_pickle=False)
-    return buffer.getvalue()
-
-
 # --- reading ------------------------------------------------------------------------------------------------
 
 
@@ -174,36 +188,46 @@ def read_split(folder: Path, split: Split) -> LoadedDomain:
     count = manifest.counts.get(split, 0)
     if count == 0:
         raise empty_split(folder, split)
-    rows = [row for row in read_rows(folder, manifest) if row.split == split]
-    shape = manifest.sample_shape
-    dtype = manifest.dtype
-    data = np.empty((count, *shape), dtype)
-    labels: list[int] = []
-    # All entries of one shape and type share their header, so comparing it stands in for parsing each, which
-    # would take longer than all the rest on points.
-    header = npy_header(shape, np.dtype(dtype))
-    for index, (key, sample) in enumerate(stored_samples(folder, manifest, split)):
-        if index >= count or key != rows[index].key or not sample["npy"].startswith(header):
-            raise UserError(f"{folder} holds {key} where its manifest has something else; {remedy(folder)}.")
-        data[index] = np.frombuffer(sample["npy"], dtype, offset=len(header)).reshape(shape)
-        if "cls" in sample:
-            labels.append(int(sample["cls"]))
+    table = _verified_table(folder, manifest)
+    row = stored_row(manifest, split)
+    data = np.empty((count, *manifest.sample_shape), manifest.dtype)
+    flat = data.reshape(count, -1).view(np.uint8)
+    labels = np.empty(count, np.int64) if row.skip else None
+    first = 0
+    for shard, opened in zip(manifest.of(split), _verified(folder, manifest, split), strict=True):
+        content = opened["stream"].read()
+        rows = _as_rows(content, row, shard.samples)
+        if rows is None or not _are_named(rows, row, split, first):
+            raise UserError(f"{folder / shard.file} holds something else than its manifest says; {remedy(folder)}.")
+        last = first + shard.samples
+        flat[first:last] = rows[:, row.numbers : row.numbers + flat.shape[1]]
+        if labels is not None:
+            labels[first:last] = np.ascontiguousarray(rows[:, BLOCK : BLOCK + _DIGITS]).view(f"S{_DIGITS}")[:, 0]
+        first = last
     tensor = torch.from_numpy(data)
     if manifest.kind != "points":
         tensor = tensor.permute(0, 3, 1, 2).contiguous()
     return LoadedDomain(
         data=tensor,
-        labels=torch.tensor(labels) if len(labels) == count else None,
-        keys=tuple(row.key for row in rows),
-        names=tuple(row.name for row in rows),
-        scans=tuple(row.scan for row in rows),
+        labels=None if labels is None else torch.from_numpy(labels),
+        listed=lambda: [one for one in _parsed(table) if one.split == split],
     )
 
 
-def npy_header(shape: tuple[int, ...], dtype: np.dtype) -> bytes:
-    """What stands before the numbers in every `.npy` entry of samples of one shape and type."""
-    sample = np.zeros(shape, dtype)
-    return _to_npy(sample)[: -sample.nbytes]
+def _as_rows(content: bytes, row: StoredRow, samples: int) -> np.ndarray | None:
+    """A shard's bytes as a table (samples, row.size); None if it is too short."""
+    if len(content) < samples * row.size:
+        return None
+    return np.frombuffer(content, np.uint8, samples * row.size).reshape(samples, row.size)
+
+
+def _are_named(rows: np.ndarray, row: StoredRow, split: Split, first: int) -> bool:
+    """Whether every row is the array of its turn, by its name and header."""
+    names = b"".join(f"{split}-{first + i:08d}.npy".encode().ljust(NAME, b"\0") for i in range(len(rows)))
+    expected = np.frombuffer(names, np.uint8).reshape(-1, NAME)
+    header = np.frombuffer(row.header, np.uint8)
+    return bool((rows[:, row.skip : row.skip + NAME] == expected).all()
+                and (rows[:, row.skip + BLOCK : row.numbers] == header).all())
 
 
 def empty_split(folder: Path, split: Split) -> UserError:
@@ -216,6 +240,11 @@ def empty_split(folder: Path, split: Split) -> UserError:
 
 def read_rows(folder: Path, manifest: Manifest) -> list[Row]:
     """The lines of samples.csv, train first. Raises `UserError` if it is missing or altered."""
+    return _parsed(_verified_table(folder, manifest))
+
+
+def _verified_table(folder: Path, manifest: Manifest) -> bytes:
+    """samples.csv. Raises `UserError` if it is missing or altered."""
     path = folder / SAMPLES
     try:
         content = path.read_bytes()
@@ -223,6 +252,11 @@ def read_rows(folder: Path, manifest: Manifest) -> list[Row]:
         raise UserError(f"{path} is missing; {remedy(folder)}.") from None
     if hashlib.sha256(content).hexdigest() != manifest.samples_sha256:
         raise UserError(f"{path} was changed after it was made; {remedy(folder)}.")
+    return content
+
+
+def _parsed(content: bytes) -> list[Row]:
+    """The lines of samples.csv, train first."""
     lines = csv.reader(io.StringIO(content.decode(), newline=""))
     next(lines)
     return sorted((Row(*line) for line in lines), key=lambda row: SPLITS.index(row.split))
