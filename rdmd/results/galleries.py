@@ -1,11 +1,10 @@
 """The figures of docs/results.md that show samples: the maps of points, and pictures beside their translations."""
 
-from rdmd.evaluation.labels import dial, method_name
 from rdmd.evaluation.pareto import knee, nondominated, plane
 from rdmd.evaluation.report.contents import Panel, PointSamples
-from rdmd.evaluation.report.image_figures import columns_png
+from rdmd.evaluation.report.image_figures import column_title, columns_png
 from rdmd.evaluation.report.point_figure import point_samples_png
-from rdmd.evaluation.row import GENERATOR, IDENTITY, Row
+from rdmd.evaluation.row import GENERATOR, IDENTITY
 from rdmd.results.cache import RowCache
 from rdmd.results.collect import Collected, SeedRow
 from rdmd.results.compare import CompareResult
@@ -39,7 +38,7 @@ def pictures_png(collected: Collected, cache: RowCache) -> bytes | None:
         if method != GENERATOR and method not in REFERENCES and rows:
             chosen.append(rows[knee([plane(one.row) for one in rows])])
     every = [one.row for one in collected.rows if one.seed == seed]
-    columns = [(_title(one.row, every), kept["samples"]) for one in chosen if (kept := cache.samples(one.key))]
+    columns = [(column_title(one.row, every), kept["samples"]) for one in chosen if (kept := cache.samples(one.key))]
     if not columns or not source:
         return None
     return columns_png([("source", source["samples"]), *columns])
@@ -78,9 +77,3 @@ def _spread(rows: list[SeedRow]) -> list[SeedRow]:
     if len(chosen) <= _SHOWN:
         return chosen
     return [chosen[round(i * (len(chosen) - 1) / (_SHOWN - 1))] for i in range(_SHOWN)]
-
-
-def _title(row: Row, rows: list[Row]) -> str:
-    settings = dial(row, rows).split(", ")
-    # Three lines have room above a column.
-    return "\n".join([method_name(row.method), ", ".join(settings[:1]), ", ".join(settings[1:]) or f"NFE {row.nfe}"])

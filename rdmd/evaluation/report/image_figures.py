@@ -21,30 +21,36 @@ EXTREMES = 8
 _CELL = 112
 _GAP = 6
 _DPI = 100
-_HEAD = 62
+_LINE, _LEAST_LINES = 15, 3
 _SIDE = 8
 
 
 def samples_png(samples: ImageSamples, rows: list[Row]) -> bytes:
     """A row a source picture, a column a method, the source first. `rows` (all) name the dials."""
     panels = _ordered(samples.panels)
-    titles = [_title(panel.row, rows) for panel in panels]
+    titles = [column_title(panel.row, rows) for panel in panels]
     columns = [(title, panel.samples) for title, panel in zip(titles, panels, strict=True)]
     return columns_png([("source", samples.source), *columns])
 
 
+def column_title(row: Row, rows: list[Row]) -> str:
+    """A method's name, its dials and its evaluations, each on a line."""
+    return "\n".join(filter(None, [method_name(row.method), *dial(row, rows).split(", "), f"NFE {row.nfe}"]))
+
+
 def columns_png(columns: Sequence[tuple[str, Tensor]]) -> bytes:
-    """The first pictures of each column, (n, 3, H, W) uint8, side by side below its title (at most three lines)."""
+    """The first pictures of each column, (n, 3, H, W) uint8, side by side below its title."""
+    head = 17 + _LINE * max(_LEAST_LINES, *(title.count("\n") + 1 for title, _ in columns))
     cell = _enlarged(columns[0][1][:1]).shape[1]
     step = cell + _GAP
     width = 2 * _SIDE + len(columns) * step - _GAP
-    height = _HEAD + len(columns[0][1][:ROWS]) * step - _GAP + _SIDE
+    height = head + len(columns[0][1][:ROWS]) * step - _GAP + _SIDE
     figure = new_figure(width / _DPI, height / _DPI, _DPI)
     for number_, (title, pictures) in enumerate(columns):
         left = _SIDE + number_ * step
-        _text(figure, left + cell / 2, height - _HEAD + 6, title, "bottom")
+        _text(figure, left + cell / 2, height - head + 6, title, "bottom")
         for line, picture in enumerate(_enlarged(pictures[:ROWS])):
-            figure.figimage(picture, left, height - _HEAD - line * step - cell)
+            figure.figimage(picture, left, height - head - line * step - cell)
     return png_of(figure)
 
 
@@ -92,10 +98,6 @@ def _ordered(panels: list[Panel]) -> list[Panel]:
     generators = [panel for panel in panels if panel.row.method == GENERATOR]
     generators.sort(key=lambda panel: -(panel.row.lam or 0.0))
     return generators + [panel for panel in panels if panel.row.method != GENERATOR]
-
-
-def _title(row: Row, rows: list[Row]) -> str:
-    return "\n".join(filter(None, [method_name(row.method), dial(row, rows), f"NFE {row.nfe}"]))
 
 
 def _enlarged(pictures: Tensor) -> np.ndarray:
