@@ -15,7 +15,8 @@ from rdmd.results.workspace import PARTS, Workspace
 @dataclass(frozen=True)
 class SeedRow:
     """A row of one seed. `peak_memory_mib` is of the training behind the method alone; `sw2_ratio` is SW2 over that
-    of data against data, and `drift` whether the cost passes exact transport's (points only, else None)."""
+    of data against data, `over_exact` the cost over that of exact transport, less 1, and `drift` whether it passes that
+    by more than its own error (points only, else None)."""
 
     seed: int
     key: str
@@ -25,6 +26,7 @@ class SeedRow:
     date: str
     peak_memory_mib: float | None = None
     sw2_ratio: float | None = None
+    over_exact: float | None = None
     drift: bool | None = None
 
 
@@ -114,7 +116,12 @@ def _with_context(rows: list[SeedRow], trained: list[Training]) -> list[SeedRow]
             row=row,
             peak_memory_mib=memory.get(row.run or TRAINED_FOR.get(row.method, row.method)),
             sw2_ratio=None if row.sw2 is None or not data else row.sw2 / data,
+            over_exact=_over_exact(row),
             drift=None if row.method != GENERATOR or row.ot_cost is None else drifted(row),
         )
         for one, row in zip(rows, marked, strict=True)
     ]
+
+
+def _over_exact(row: Row) -> float | None:
+    return None if row.cost_sum is None or not row.ot_cost else row.cost_sum / row.ot_cost - 1

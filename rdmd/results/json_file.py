@@ -9,7 +9,7 @@ from rdmd.files import write_json
 from rdmd.results.collect import Collected, SeedRow
 from rdmd.results.compare import CompareResult
 from rdmd.results.front import BySeed, Front
-from rdmd.results.summary import Summary, dials_of, summarise
+from rdmd.results.summary import ADDED, Summary, dials_of, summarise
 
 
 def write_study(path: Path, study: str, collected: Collected, front: Front | None, realism: str) -> None:
@@ -89,7 +89,7 @@ def _numbers(collected: Collected) -> dict[str, Any]:
 def _row(one: SeedRow) -> dict[str, Any]:
     """The keys of reports/metrics.json, the seed, and what the studies add."""
     row = {**row_to_json(one.row), "settings": dials_of(one.row)}
-    added = {"peak_memory_mib": one.peak_memory_mib, "sw2_ratio": one.sw2_ratio, "drift": one.drift}
+    added = {name: getattr(one, name) for name in (*ADDED, "drift")}
     return {**row, "seed": one.seed, **added}
 
 

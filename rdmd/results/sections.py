@@ -25,8 +25,9 @@ from rdmd.results.tables import (
 _SAME_IN_ALL = ("ot_cost", "seconds_per_image")
 # Losses listed one by one; the rest is counted.
 _LISTED = 12
-_DRIFT = ("*drift*: the cost is above that of exact transport by more than two standard errors. An exact minimiser's "
-          "never is, whatever its λ: this is an optimisation failure, not a property of λ.")
+_DRIFT = ("*drift*: the cost is above that of exact transport by more than two standard errors (over the seeds; with "
+          "one, of the cost alone, though the exact cost is that of samples too). An exact minimiser's never is, "
+          "whatever its λ: this is an optimisation failure, not a property of λ.")
 
 
 def study_section(study: str, collected: Collected, front: Front | None, figures: dict[str, str]) -> str:
@@ -56,7 +57,7 @@ def comparison_section(what: str, result: CompareResult, figures: dict[str, str]
     drift = False
     for variant, collected in result.variants.items():
         for one in summarise(collected.rows):
-            drift = drift or bool(one.drifted)
+            drift = drift or one.drifted
             mark = " (drift)" if one.drifted else ""
             cells = [one.shown(column.metric, column.scale) for column in columns]
             lines.append([variant, f"{one.lam:g}{mark}", *cells])

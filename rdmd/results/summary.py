@@ -1,5 +1,6 @@
 """Mean and spread over seeds, for every method at every setting of its dials."""
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -11,14 +12,15 @@ from rdmd.results.collect import SeedRow
 
 # Every metric that is one number, with what the studies add to a row.
 METRICS = [one.name for one in fields(Row) if get_type_hints(Row)[one.name] == float | None and one.name != "lam"]
-ADDED = ["peak_memory_mib", "sw2_ratio"]
+ADDED = ["peak_memory_mib", "sw2_ratio", "over_exact"]
 Dials = dict[str, float | int | str]
 
 
 @dataclass(frozen=True)
 class Summary:
     """A method at one setting over `seeds`: `mean` and `std` by metric. The deviation is the sample's (N - 1), and
-    None for a single seed. `drifted` are the seeds at which the cost passes exact transport's."""
+    None for a single seed. `drifted` says whether the
+    cost passes exact transport's."""
 
     method: str
     lam: float | None
@@ -27,7 +29,7 @@ class Summary:
     seeds: tuple[int, ...]
     mean: dict[str, float]
     std: dict[str, float | None]
-    drifted: tuple[int, ...]
+    drifted: bool
 
     def shown(self, metric: str, scale: float = 1.0) -> str:
         """ "11.7 ± 0.4", or a dash."""
@@ -77,5 +79,14 @@ def _summary(group: list[SeedRow]) -> Summary:
         seeds=tuple(one.seed for one in group),
         mean=mean,
         std=std,
-        drifted=tuple(one.seed for one in group if one.drift),
+        drifted=_drifted(group),
     )
+
+
+def _drifted(group: list[SeedRow]) -> bool:
+    """Whether the cost is above exact transport's by more than two standard errors of the difference over the seeds:
+    the exact cost is that of samples and has an error too, which one seed does not tell. With one, the row's flag."""
+    over = [one.over_exact for one in group if one.drift is not None and one.over_exact is not None]
+    if len(over) < 2:
+        return any(one.drift for one in group)
+    return statistics.fmean(over) > 2 * statistics.stdev(over) / math.sqrt(len(over))

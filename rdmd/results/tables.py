@@ -35,6 +35,7 @@ POINTS = (
     Column("W2", "w2"),
     Column("cost, sum", "cost_sum"),
     Column("exact cost", "ot_cost"),
+    Column("over exact, %", "over_exact", 100),
     Column("L2-UVP, %", "l2_uvp"),
 )
 
@@ -48,17 +49,10 @@ def methods_table(summaries: Sequence[Summary], columns: Sequence[Column]) -> st
         name = method_name(one.method)
         cells = [f"**{name}**" if one.method == GENERATOR else name, dial(row, rows), str(one.nfe)]
         cells += [one.shown(column.metric, column.scale) for column in shown]
-        lines.append([*cells, drift_mark(one)])
+        lines.append([*cells, "drift" if one.drifted else ""])
     drift = any(line[-1] for line in lines)
     heads = ["method", "setting", "NFE", *(column.heading for column in shown), "drift"]
     return markdown(heads if drift else heads[:-1], lines if drift else [line[:-1] for line in lines])
-
-
-def drift_mark(one: Summary) -> str:
-    """ "drift", with the seeds where it is not all of them."""
-    if not one.drifted:
-        return ""
-    return "drift" if one.drifted == one.seeds else f"drift (seed {', '.join(map(str, one.drifted))})"
 
 
 def front_table(front: Front) -> str:
