@@ -124,4 +124,4 @@ def _with_context(rows: list[SeedRow], trained: list[Training]) -> list[SeedRow]
 
 
 def _over_exact(row: Row) -> float | None:
-    return None if row.cost_sum is None or not row.ot_cost else row.cost_sum / row.ot_cost - 1
+    return row.cost_sum / row.ot_cost - 1 if row.cost_sum and row.ot_cost else None
