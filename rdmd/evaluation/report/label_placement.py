@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from math import hypot
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ _PLACES = [
     (-9, -20, "right", "top"),
 ]
 _MARK_RADIUS = 9.0
+# Square pixels of hiding that a pixel is worth by which another mark is nearer to a label than its own.
+_MISREAD = 60.0
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ def place_labels(axes: "Axes", labels: Sequence[Label], lines: Sequence[Sequence
     ]
     taken += [box for line in lines for box in _along(axes, line)]
     frame = axes.get_window_extent(renderer).padded(-4)
-    for label in labels:
+    for own, label in enumerate(labels):
         tried = []
         for x, y, horizontal, vertical in _PLACES:
             text = axes.annotate(
@@ -63,7 +66,8 @@ def place_labels(axes: "Axes", labels: Sequence[Label], lines: Sequence[Sequence
                 color=label.colour,
             )
             tried.append((text, text.get_window_extent(renderer)))
-        best = min(range(len(tried)), key=lambda index: (_hidden(tried[index][1], taken, frame), index))
+        costs = [_hidden(box, taken, frame) + _MISREAD * _nearer(box, marks, own) for _, box in tried]
+        best = min(range(len(tried)), key=lambda index: (costs[index], index))
         for index, (text, _) in enumerate(tried):
             if index != best:
                 text.remove()
@@ -87,6 +91,13 @@ def _hidden(box: "Bbox", taken: list["Bbox"], frame: "Bbox") -> float:
     """The area of `box` that lies over taken boxes or outside the frame, in square pixels."""
     inside = _overlap(box, frame)
     return sum(_overlap(box, other) for other in taken) + box.width * box.height - inside
+
+
+def _nearer(box: "Bbox", marks: Sequence[Sequence[float]], own: int) -> float:
+    """By how many pixels another mark is nearer to `box` than its own, or as near up to a few."""
+    apart = [hypot(max(box.x0 - x, 0.0, x - box.x1), max(box.y0 - y, 0.0, y - box.y1)) for x, y in marks]
+    others = [distance for i, distance in enumerate(apart) if i != own]
+    return max(0.0, apart[own] + 4.0 - min(others)) if others else 0.0
 
 
 def _overlap(a: "Bbox", b: "Bbox") -> float:
