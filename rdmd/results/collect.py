@@ -7,7 +7,7 @@ from rdmd.evaluation.pareto import mark_front
 from rdmd.evaluation.row import GENERATOR, Row
 from rdmd.evaluation.table import drifted
 from rdmd.results.cache import RowCache
-from rdmd.results.candidates import DATA, TRAINED_FOR
+from rdmd.results.candidates import DATA, EXACT, TRAINED_FOR
 from rdmd.results.listing import GENERATOR_MODEL, Facts, Listing, Training, read_listing
 from rdmd.results.workspace import PARTS, Workspace
 
@@ -15,8 +15,8 @@ from rdmd.results.workspace import PARTS, Workspace
 @dataclass(frozen=True)
 class SeedRow:
     """A row of one seed. `peak_memory_mib` is of the training behind the method alone; `sw2_ratio` is SW2 over that
-    of data against data, `over_exact` the cost over that of exact transport, less 1, and `drift` whether it passes that
-    by more than its own error (points only, else None)."""
+    of data against data, `over_exact` the cost over that of the row of exact transport (or, without one, over the exact
+    cost), less 1, and `drift` whether it passes the exact cost by more than its own error (points only, else None)."""
 
     seed: int
     key: str
@@ -109,6 +109,7 @@ def _with_context(rows: list[SeedRow], trained: list[Training]) -> list[SeedRow]
     """The rows of one seed with what other rows and the trainings say of them."""
     marked = mark_front([one.row for one in rows])
     data = next((one.row.sw2 for one in rows if one.row.method == DATA), None)
+    exact = next((one.row.cost_sum for one in rows if one.row.method == EXACT), None)
     memory = {one.run: one.peak_memory_mib for one in trained} | {one.model: one.peak_memory_mib for one in trained}
     return [
         replace(
@@ -116,12 +117,12 @@ def _with_context(rows: list[SeedRow], trained: list[Training]) -> list[SeedRow]
             row=row,
             peak_memory_mib=memory.get(row.run or TRAINED_FOR.get(row.method, row.method)),
             sw2_ratio=None if row.sw2 is None or not data else row.sw2 / data,
-            over_exact=_over_exact(row),
+            over_exact=_over_exact(row, exact or row.ot_cost),
             drift=None if row.method != GENERATOR or row.ot_cost is None else drifted(row),
         )
         for one, row in zip(rows, marked, strict=True)
     ]
 
 
-def _over_exact(row: Row) -> float | None:
-    return row.cost_sum / row.ot_cost - 1 if row.cost_sum and row.ot_cost else None
+def _over_exact(row: Row, exact: float | None) -> float | None:
+    return row.cost_sum / exact - 1 if row.cost_sum and exact and row.method != EXACT else None
