@@ -14,9 +14,10 @@ from rdmd.results.workspace import PARTS, Workspace
 
 @dataclass(frozen=True)
 class SeedRow:
-    """A row of one seed. `peak_memory_mib` is of the training behind the method alone; `sw2_ratio` is SW2 over that
-    of data against data, `over_exact` the cost over that of the row of exact transport (or, without one, over the exact
-    cost), less 1, and `drift` whether it passes the exact cost by more than its own error (points only, else None)."""
+    """A row of one seed. `peak_memory_mib` is of the training behind the method alone; `sw2_ratio` is SW2 over that of
+    data against data. On points: `over_exact` is the cost over that of the row of exact transport (over the exact cost
+    where that is known in closed form, or there is no row), less 1, and `drift` whether the cost passes the exact one
+    by more than its own error."""
 
     seed: int
     key: str
@@ -93,7 +94,7 @@ def _collected(workspace: Workspace, listings: dict[int, list[Listing | None]]) 
         training += [SeedTraining(seed, one) for one in trained]
         measured = list(_measured(cache, seed, found))
         pending += sum(len(listing.keys) for listing in found) - len(measured)
-        rows += _with_context(measured, trained)
+        rows += _with_context(measured, trained, found[0].facts)
     return Collected(facts, rows, training, pending)
 
 
@@ -105,11 +106,13 @@ def _measured(cache: RowCache, seed: int, listings: list[Listing]) -> Iterator[S
                 yield SeedRow(seed, key, kept.row, kept.seconds, kept.device, kept.date)
 
 
-def _with_context(rows: list[SeedRow], trained: list[Training]) -> list[SeedRow]:
+def _with_context(rows: list[SeedRow], trained: list[Training], facts: Facts) -> list[SeedRow]:
     """The rows of one seed with what other rows and the trainings say of them."""
     marked = mark_front([one.row for one in rows])
     data = next((one.row.sw2 for one in rows if one.row.method == DATA), None)
-    exact = next((one.row.cost_sum for one in rows if one.row.method == EXACT), None)
+    # Between Gaussians the exact cost is known; elsewhere it is that of samples, and the row has more of them.
+    sampled = facts.exact != "affine"
+    exact = next((one.row.cost_sum for one in rows if one.row.method == EXACT and sampled), None)
     memory = {one.run: one.peak_memory_mib for one in trained} | {one.model: one.peak_memory_mib for one in trained}
     return [
         replace(

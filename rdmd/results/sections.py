@@ -28,7 +28,7 @@ _LISTED = 12
 _DRIFT = ("*drift*: the cost is above that of exact transport by more than two standard errors (over the seeds; with "
           "one, of the cost alone, though the exact cost is that of samples too). An exact minimiser's never is, "
           "whatever its λ: this is an optimisation failure, not a property of λ. *over exact* compares with the row of "
-          "exact transport, which is of twice as many points as the exact cost.")
+          "exact transport, or with the exact cost where that is known in closed form.")
 
 
 def study_section(study: str, collected: Collected, front: Front | None, figures: dict[str, str]) -> str:

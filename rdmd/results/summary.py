@@ -19,8 +19,8 @@ Dials = dict[str, float | int | str]
 @dataclass(frozen=True)
 class Summary:
     """A method at one setting over `seeds`: `mean` and `std` by metric. The deviation is the sample's (N - 1), and
-    None for a single seed. `drifted` says whether the
-    cost passes exact transport's."""
+    None for a single seed. `drifted` says whether the cost passes exact
+    transport's."""
 
     method: str
     lam: float | None
