@@ -15,6 +15,7 @@ LIGHT = (
     "step",
     "plain_loop",
     "precision",
+    "shared_draws",
     "sweep",
     "memory",
     "loader",

@@ -1,10 +1,10 @@
 """What a step of distillation takes beside its networks: all of it, over the bare passes that the mathematics needs.
 
 The whole step has data, noise, generator, teacher, fake denoiser, both updates, the average of the weights, the curves'
-line where one is due. The bare passes are the generator forward and backward, the fake denoiser and the teacher forward
-without a graph, and the fake denoiser forward and backward, on tensors that are there already: same batch, precision,
-compilation. `step_over_bare` is of the 64x64 network; `_digits` and `_swissroll` are of the small ones, which are also
-timed compiled over eager (on a GPU as CUDA graphs as well).
+line where one is due. The bare passes are the generator forward and backward, the teacher forward without a graph, and
+the fake denoiser forward and backward (without a graph before that, where its draws are its own), on tensors that are
+there already: same batch, precision, compilation. `step_over_bare` is of the 64x64 network; `_digits` and `_swissroll`
+are of the small ones, which are also timed compiled over eager (on a GPU as CUDA graphs as well).
 """
 
 import argparse
@@ -82,13 +82,15 @@ class BarePasses:
         self.modules = list(objective.modules.values())
         self.batch = objective.draw(StepRandom(0, 0, 0, device))
         self.one = torch.ones_like(self.batch.x)
+        self.shared = objective.settings.fake_draws == "shared"
 
     def __call__(self) -> None:
         x, sigma = self.batch.x, self.batch.sigma
         self.execution.begin_step()
         generated = self.G(x)
         with torch.no_grad():
-            self.fake(x, sigma)
+            if not self.shared:
+                self.fake(x, sigma)
             self.real(x, sigma)
         generated.backward(self.one)
         self.fake(x, sigma).backward(self.one)

@@ -58,8 +58,10 @@ class Materials:
         """RDMD at lambda 0.1, with changes of the run and of `distill`'s settings."""
         weights = self.root / "teacher.safetensors"
         changed = self.settings.distill.model_copy(update=settings)
-        own = {"source": self._shards("source"), "teacher": Weights(path=weights, sha256=sha256_of(weights))}
-        return DistillRun(settings=changed, lam=0.1, **own, **self._common() | (run or {}))
+        own = {
+            "lam": 0.1, "source": self._shards("source"), "teacher": Weights(path=weights, sha256=sha256_of(weights)),
+        }  # fmt: skip
+        return DistillRun(settings=changed, **own | self._common() | (run or {}))
 
     def teacher_run(self, run: dict[str, Any] | None = None, **settings: object) -> TeacherRun:
         """The teacher's training, likewise, from those weights on."""

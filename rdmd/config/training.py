@@ -100,6 +100,9 @@ class Distill(Cadence):
     noise: NoiseLaw = LogNormal(law="lognormal")
     # Of the fake denoiser; null is `noise`.
     fake_noise: NoiseLaw | None = None
+    # What the first fake step of a generator step learns from: noised samples of its own, or the very ones that the
+    # generator step looks at, where one pass of the fake denoiser serves both updates.
+    fake_draws: Literal["own", "shared"] = "own"
     generator_lr: Positive = 3e-4
     fake_lr: Positive = 1e-3
     fake_steps: Count = 1
@@ -119,6 +122,13 @@ class Distill(Cadence):
         if isinstance(self.input_noise, list) and len(self.input_noise) != len(self.lambdas):
             raise ValueError(f"`input_noise` has {len(self.input_noise)} entries but `lambdas` {len(self.lambdas)}; "
                              "give one number, or one for each lambda")
+        return self
+
+    @model_validator(mode="after")
+    def _one_law_where_draws_are_shared(self) -> "Distill":
+        if self.fake_draws == "shared" and (self.fake_noise or any(refine.fake_noise for refine in self.refine)):
+            raise ValueError("`fake_draws` is shared, so that the fake denoiser sees the noise of `noise`, but "
+                             "`fake_noise` is given; remove it, or set `fake_draws` to own")
         return self
 
     def noise_at(self, lam: float) -> float:

@@ -23,8 +23,12 @@ def denoising_loss(D: Denoiser, x_0: Tensor, sigma: Tensor, eps: Tensor, sigma_d
     x_0, eps: (B, ...); sigma: (B,). Returns (B,), unreduced, so that the loop owns the scaling.
     """
     x_t = x_0 + like(sigma, x_0) * eps
-    error = D(x_t, sigma) - x_0
-    return denoising_weight(sigma, sigma_data) * mean_over_dimensions(error.square())
+    return denoising_error(D(x_t, sigma), x_0, sigma, sigma_data)
+
+
+def denoising_error(denoised: Tensor, x_0: Tensor, sigma: Tensor, sigma_data: float) -> Tensor:
+    """The same from what D made of x_t already, (B, ...)."""
+    return denoising_weight(sigma, sigma_data) * mean_over_dimensions((denoised - x_0).square())
 
 
 def noise_like(x: Tensor, rng: torch.Generator) -> Tensor:

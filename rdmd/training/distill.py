@@ -1,16 +1,17 @@
 """The objective of distillation: the generator and the fake denoiser, trained in turn."""
 
+from dataclasses import replace
 from itertools import repeat
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from rdmd.diffusion.loss import denoising_loss, noise_like
+from rdmd.diffusion.loss import Denoiser, denoising_error, denoising_loss, noise_like
 from rdmd.diffusion.noise import noise_law
 from rdmd.distillation.generator import Generator
 from rdmd.distillation.matching import WEIGHTINGS
-from rdmd.distillation.rdmd import generator_loss
+from rdmd.distillation.rdmd import GeneratorLoss, generator_loss
 from rdmd.networks.build import build_denoiser, load_weights
 from rdmd.training.costs import build_cost
 from rdmd.training.data import FreshNoise, Source, open_domain
@@ -70,14 +71,16 @@ class DistillObjective:
         self.per_rank = s.batch // accelerator.num_processes
 
     def step(self, t: int, random: StepRandom) -> dict[str, Tensor]:
-        """One generator step, then `fake_steps` steps of the fake; the first of them reuses the generator's forward."""
+        """One generator step and `fake_steps` steps of the fake; the first of them reuses the generator's forward, and
+        where draws are shared its own too."""
         s = self.settings
         self.execution.begin_step()
         factor = lr_factor(t, s.steps, s.warmup, s.decay)
         set_lr(self.generator_optimizer, s.generator_lr * factor)
         set_lr(self.fake_optimizer, s.fake_lr * factor)
-        x_0, logged = self.generator_step(self.draw(random))
-        for k in range(s.fake_steps):
+        shared = s.fake_draws == "shared"
+        x_0, logged = (self.joint_step if shared else self.generator_step)(self.draw(random))
+        for k in range(int(shared), s.fake_steps):
             if k > 0:
                 x = self.source.batch(self.per_rank, random, f"source {k}")
                 x_0 = self._generate(x, self._input_noise(x, random, f"z {k}"))
@@ -98,36 +101,55 @@ class DistillObjective:
 
     def generator_step(self, draws: Noised) -> tuple[Tensor, dict[str, Tensor]]:
         """One Adam step of the generator on sources. Returns G(x), from before it, and scalars to log."""
-        nets = (self.generator, self.modules["fake"], self.teacher, self.anchor)
-        G, fake, real, anchor = (self.execution.call(net) for net in nets)
-        made, costs, discrepancies = [], [], []
-        for part, share in self.execution.accumulated(self.generator, draws):
-            generated = G(part.x, part.z)
-            with torch.no_grad():
-                near = anchor(part.x, part.z)
-            loss = generator_loss(
-                near, generated, fake, real, part.sigma, part.eps, self.pull, self.cost, self.weighting
-            )
-            (loss.total.mean() * share).backward()
-            made.append(generated.detach())
-            costs.append(loss.cost)
-            discrepancies.append(loss.discrepancy)
-        self.generator_optimizer.step()
-        self.generator_optimizer.zero_grad(set_to_none=True)
-        discrepancy = torch.cat(discrepancies)
-        logged = {"discrepancy": discrepancy.mean(), "worst_sigma": at_largest(discrepancy, draws.sigma)}
-        return torch.cat(made), logged if self.from_noise else {self.pulled: torch.cat(costs).mean(), **logged}
+        fake = self.execution.call(self.modules["fake"])
+        made, losses = [], []
+        for part, share in self.execution.accumulated(draws, self.generator):
+            generated, loss = self._generator_backward(part, share, fake)
+            made.append(generated)
+            losses.append(loss)
+        _update(self.generator_optimizer)
+        return torch.cat(made), self._logged(losses, draws.sigma)
+
+    def joint_step(self, draws: Noised) -> tuple[Tensor, dict[str, Tensor]]:
+        """One Adam step of the generator and one of the fake denoiser, each network passed once: the fake learns from
+        the noised samples at which the generator's loss looks. Returns G(x), from before it, and scalars to log."""
+        fake = _Kept(self.execution.call(self.fake))
+        made, losses, fake_losses = [], [], []
+        for part, share in self.execution.accumulated(draws, self.generator, self.fake):
+            generated, loss = self._generator_backward(part, share, fake)
+            fake_loss = denoising_error(fake.take(), generated, part.sigma, self.sigma_data)
+            (fake_loss.mean() * share).backward()
+            made.append(generated)
+            losses.append(loss)
+            fake_losses.append(fake_loss.detach())
+        _update(self.generator_optimizer)
+        _update(self.fake_optimizer)
+        return torch.cat(made), self._logged(losses, draws.sigma) | {"fake_loss": torch.cat(fake_losses).mean()}
+
+    def _generator_backward(self, part: Noised, share: float, fake: Denoiser) -> tuple[Tensor, GeneratorLoss]:
+        """Add the gradients of a part of a batch to the generator's. Returns G(x) without its graph, and the loss."""
+        G, real, anchor = (self.execution.call(net) for net in (self.generator, self.teacher, self.anchor))
+        generated = G(part.x, part.z)
+        with torch.no_grad():
+            near = anchor(part.x, part.z)
+        loss = generator_loss(near, generated, fake, real, part.sigma, part.eps, self.pull, self.cost, self.weighting)
+        (loss.total.mean() * share).backward()
+        return generated.detach(), replace(loss, total=loss.total.detach())
+
+    def _logged(self, losses: list[GeneratorLoss], sigma: Tensor) -> dict[str, Tensor]:
+        discrepancy = torch.cat([loss.discrepancy for loss in losses])
+        logged = {"discrepancy": discrepancy.mean(), "worst_sigma": at_largest(discrepancy, sigma)}
+        return logged if self.from_noise else {self.pulled: torch.cat([loss.cost for loss in losses]).mean(), **logged}
 
     def fake_step(self, draws: Noised) -> dict[str, Tensor]:
         """One Adam step of the fake denoiser on generated samples. Returns scalars to log."""
         D = self.execution.call(self.fake)
         losses = []
-        for part, share in self.execution.accumulated(self.fake, draws):
+        for part, share in self.execution.accumulated(draws, self.fake):
             loss = denoising_loss(D, part.x, part.sigma, part.eps, self.sigma_data)
             (loss.mean() * share).backward()
             losses.append(loss.detach())
-        self.fake_optimizer.step()
-        self.fake_optimizer.zero_grad(set_to_none=True)
+        _update(self.fake_optimizer)
         return {"fake_loss": torch.cat(losses).mean()}
 
     @torch.no_grad()
@@ -148,6 +170,30 @@ class DistillObjective:
         x = self.source.batch(PREVIEW, StepRandom(0, 0, 0, self.device), "preview")
         generated = self.ema.averaged(x)
         return (generated,) if self.from_noise else (x, generated)
+
+
+class _Kept:
+    """A denoiser read without a graph, which is kept for one backward pass of its own."""
+
+    def __init__(self, D: Denoiser) -> None:
+        self._D = D
+        self._denoised: Tensor | None = None
+
+    def __call__(self, x_t: Tensor, sigma: Tensor) -> Tensor:
+        with torch.enable_grad():
+            self._denoised = self._D(x_t, sigma)
+        return self._denoised.detach()
+
+    def take(self) -> Tensor:
+        """What it made last, with its graph, once."""
+        denoised, self._denoised = self._denoised, None
+        assert denoised is not None, "it is read before it is taken"
+        return denoised
+
+
+def _update(optimizer: torch.optim.Optimizer) -> None:
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
 
 
 class _Source(nn.Module):

@@ -4,7 +4,7 @@ import importlib.util
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
@@ -81,12 +81,15 @@ class Execution:
 
         return under_autocast
 
-    def accumulated(self, module: nn.Module, batch: Noised) -> Iterator[tuple[Noised, float]]:
+    def accumulated(self, batch: Noised, *modules: nn.Module) -> Iterator[tuple[Noised, float]]:
         """The parts of a batch with their share of it, by which the mean loss of each counts. Processes average their
-        gradients of `module` over the last one's backward pass alone."""
+        gradients of `modules` over the last one's backward pass alone."""
         parts = batch.parts(self.accumulate)
         for part in parts:
-            with nullcontext() if part is parts[-1] else self.accelerator.no_sync(module):
+            with ExitStack() as apart:
+                if part is not parts[-1]:
+                    for module in modules:
+                        apart.enter_context(self.accelerator.no_sync(module))
                 yield part, len(part) / len(batch)
 
 

@@ -61,7 +61,7 @@ class TeacherObjective:
         """One Adam step on targets. Returns scalars to log."""
         D = self.execution.call(self.denoiser)
         losses = []
-        for part, share in self.execution.accumulated(self.denoiser, draws):
+        for part, share in self.execution.accumulated(draws, self.denoiser):
             loss = denoising_loss(D, part.x, part.sigma, part.eps, self.sigma_data)
             (loss.mean() * share).backward()
             losses.append(loss.detach())

@@ -39,6 +39,8 @@ def joined_step(objective: Objective) -> None:
     each = [StepRandom(0, rank, 0, CPU) for rank in range(RANKS)]
     if isinstance(objective, TeacherObjective):
         objective.denoising_step(together([objective.draw(random) for random in each]))
+    elif objective.settings.fake_draws == "shared":
+        objective.joint_step(together([objective.draw(random) for random in each]))
     else:
         x_0, _ = objective.generator_step(together([objective.draw(random) for random in each]))
         parts = zip(x_0.chunk(RANKS), each, strict=True)
@@ -55,8 +57,11 @@ def test_two_processes_give_the_update_of_one_with_the_doubled_batch(tmp_path: P
     materials = Materials.make("digits", tmp_path)
     short = {"steps": 1, "batch": 8 * RANKS, "sample_every": 0}
     in_parts = {"processes": RANKS, "execution": config.Execution(accumulate=2)}
-    runs = [materials.teacher_run({"processes": RANKS}, **short), materials.distill_run(in_parts, **short)]
-    one = [materials.teacher(batch=8), materials.distill(batch=8)]
+    runs = [
+        materials.teacher_run({"processes": RANKS}, **short), materials.distill_run(in_parts, **short),
+        materials.distill_run(in_parts, fake_draws="shared", **short),
+    ]  # fmt: skip
+    one = [materials.teacher(batch=8), materials.distill(batch=8), materials.distill(batch=8, fake_draws="shared")]
     for run, objective in zip(runs, one, strict=True):
         folder = RunFolder.prepare(tmp_path / "runs", run)
         TrainingProcesses().train(folder, Slot("cpu", (), RANKS), lambda points: None)

@@ -178,7 +178,7 @@ def test_parts_of_a_batch_are_kept_one_at_a_time(digits: Materials):
     """Nothing of a part's graph outlives its backward pass."""
     objective = both(digits, accumulate=4)[1]
     batch = objective.draw(StepRandom(0, 0, 0, CPU))
-    sizes = [len(part) for part, _ in objective.execution.accumulated(objective.generator, batch)]
+    sizes = [len(part) for part, _ in objective.execution.accumulated(batch, objective.generator)]
     assert sizes == [len(batch) // 4] * 4
     made, _ = objective.generator_step(batch)
     assert made.grad_fn is None

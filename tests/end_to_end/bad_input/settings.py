@@ -118,6 +118,8 @@ VALUES = [
            "`distill.input_noise` is 'some'", "change it"),
     spoilt("an input noise too many", "lambdas: [0.1]", "lambdas: [0.1]\n  input_noise: [0, 1]",
            "`input_noise` has 2 entries but `lambdas` 1", "one for each lambda"),
+    spoilt("shared draws of two laws", "lambdas: [0.1]", "lambdas: [0.1]\n  fake_draws: shared\n  fake_noise: "
+           "{law: lognormal}", "`fake_draws` is shared", "remove it, or set `fake_draws` to own"),
     wrong_cost("l3", "`distill.cost`: 'l3' is no transport cost", "use one of squared_l2, l1, huber"),
     wrong_cost("3", "`distill.cost`: needs a name", "or a section such as"),
     wrong_cost("{name: l3}", "`distill.cost.name` is 'l3'", "use one of 'squared_l2'"),

@@ -1,0 +1,64 @@
+"""Whether one pass of the fake denoiser for both updates lands where two do, and what it saves.
+
+On the plane at lambda 0.02, over seeds, with the fake's first step learning from noised samples of its own (`own`) or
+from those of the generator's step (`shared`): `distill.fake_draws`. `sw2_shared_minus_own` is the mean difference with
+its standard error over the seeds; `sd_over_seeds_own` is what a change of the seed alone does. `shared_step_over_own`
+is a step's time at 64x64.
+"""
+
+import argparse
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from benchmarks.landing import Lengths, landing
+from benchmarks.machine import default_device
+from benchmarks.materials import LARGE_64, SMALL_64, accelerator_for, distill_run, write_pictures
+from benchmarks.plane import Plane
+from benchmarks.record import record
+from benchmarks.step import WholeStep
+from benchmarks.timing import interleaved
+from rdmd.errors import reporting
+from rdmd.training.distill import DistillObjective
+
+SIDE = 64
+WAYS = ("own", "shared")
+
+
+def main() -> None:
+    """Measure, and record."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.shared_draws", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--teacher-steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=1000)
+    given = parser.parse_args()
+    device = default_device()
+    ways = {draws: lambda root, seed, draws=draws: _plane(root, seed, device, draws) for draws in WAYS}
+    figures = landing(ways, Lengths(given.seeds, given.teacher_steps, given.steps), device)
+    record("shared_draws", figures | _seconds(device), device)
+
+
+def _plane(root: Path, seed: int, device: torch.device, draws: str) -> Plane:
+    plane = Plane.make(root, seed, device)
+    distill = plane.settings.distill.model_copy(update={"fake_draws": draws})
+    return replace(plane, settings=plane.settings.model_copy(update={"distill": distill}))
+
+
+def _seconds(device: torch.device) -> dict[str, float]:
+    network, batch, precision = (LARGE_64, 64, "bf16") if device.type == "cuda" else (SMALL_64, 4, "float32")
+    with tempfile.TemporaryDirectory(prefix="rdmd-bench-") as name:
+        shards = write_pictures(Path(name) / "pictures", 256, SIDE)
+        contenders = {}
+        for draws in WAYS:
+            run = distill_run(Path(name), network, shards, SIDE, batch, precision=precision, fake_draws=draws)
+            objective = DistillObjective(run, accelerator_for(run, device))
+            contenders[draws] = WholeStep(objective, device, Path(name) / "curves.jsonl")
+        timings = interleaved(contenders, device, rounds=9)
+    return timings["shared"].over(timings["own"]).figures("shared_step_over_own")
+
+
+if __name__ == "__main__":
+    with reporting(debug=False):
+        main()
