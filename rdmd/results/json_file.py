@@ -1,5 +1,7 @@
 """docs/results/*.json: every number of docs/results.md, for programs to read."""
 
+import json
+from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,20 +13,36 @@ from rdmd.results.compare import CompareResult
 from rdmd.results.front import BySeed, Front
 from rdmd.results.summary import ADDED, Summary, dials_of, summarise
 
+# What a comparison has for each of its variants.
+PARTS = ("rows", "summary", "training")
+
 
 def write_study(path: Path, study: str, collected: Collected, front: Front | None, realism: str) -> None:
     """One study: the facts, a row for each method, setting and seed, the summaries, and the front."""
     write_json(path, {**_facts(study, collected), **_numbers(collected), "front": _front(front, realism)})
 
 
-def write_comparisons(path: Path, what: str, found: list[CompareResult]) -> None:
-    """Several comparisons: what each is, and the rows and summaries of all, each with its comparison and variant."""
+def write_comparisons(path: Path, what: str, found: list[CompareResult], known: Collection[str]) -> None:
+    """Several comparisons: what each is, and the rows and summaries of all, each with its comparison and variant.
+
+    Those in `known` that were measured elsewhere stay as the file has them, as their sections stay in the page.
+    """
+    elsewhere = set(known) - {one.comparison.name for one in found}
+    before = _read(path)
     write_json(path, {
-        "comparisons": [_comparison(what, one) for one in found],
-        "rows": _of_variants(found, "rows"),
-        "summary": _of_variants(found, "summary"),
-        "training": _of_variants(found, "training"),
+        "comparisons": [one for one in before["comparisons"] if one["name"] in elsewhere]
+        + [_comparison(what, one) for one in found],
+        **{
+            part: [one for one in before[part] if one["comparison"] in elsewhere] + _of_variants(found, part)
+            for part in PARTS
+        },
     })
+
+
+def _read(path: Path) -> dict[str, list[dict[str, Any]]]:
+    if not path.exists():
+        return {part: [] for part in ("comparisons", *PARTS)}
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _comparison(what: str, one: CompareResult) -> dict[str, Any]:

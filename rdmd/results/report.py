@@ -37,7 +37,8 @@ def report(workspace: Workspace, studies: Path = FOLDER) -> list[str]:
         known = comparisons(what, studies) if (studies / f"{what}.yaml").exists() else []
         found = [result for one in known if (result := compare(workspace, one)) is not None]
         if found:
-            write_comparisons(workspace.published / f"{what}.json", what, found)
+            names = [one.name for one in known]
+            write_comparisons(workspace.published / f"{what}.json", what, found, names)
         for result in found:
             name = result.comparison.name
             sections[name] = _comparison(workspace, what, result)
