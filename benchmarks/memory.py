@@ -3,8 +3,10 @@
 Counted on shapes alone (the meta device), so on any machine: float32 bytes a sample, with all activations kept and with
 those of the larger levels made again (`launch.activation_checkpointing`); bf16 keeps between half and all of them. The
 block that is made again at the moment comes on top. `largest_part_*` is how many samples at once fit beside the
-weights, gradients, Adam's moments and averages of a distillation, with a tenth of 24 GiB left for kernels' workspace;
-the rest of a batch is `launch.accumulate`. What either takes in time is measured at a size that this device trains.
+weights, gradients, Adam's moments and averages of a distillation, with a tenth of 24 GiB left for kernels' workspace,
+where one network's activations are kept at a time (`distill.fake_draws: own`), and `largest_part_shared_*` where the
+generator's and the fake's are; the rest of a batch is `launch.accumulate`. What either takes in time is measured at a
+size that this device trains.
 """
 
 import argparse
@@ -57,7 +59,9 @@ def main() -> None:
         name = "all_kept" if least is None else f"from_{least}"
         per_sample = kept_per_sample(network, SIDE, least)
         figures[f"gib_per_sample_{name}"] = per_sample / 2**30
-        figures[f"largest_part_{name}"] = int((FREE_FOR_ACTIVATIONS * CARD - states) / per_sample)
+        room = FREE_FOR_ACTIVATIONS * CARD - states
+        figures[f"largest_part_{name}"] = int(room / per_sample)
+        figures[f"largest_part_shared_{name}"] = int(room / (2 * per_sample))
     device = default_device()
     if not count_alone:
         figures |= _seconds(device)

@@ -100,9 +100,9 @@ class Distill(Cadence):
     noise: NoiseLaw = LogNormal(law="lognormal")
     # Of the fake denoiser; null is `noise`.
     fake_noise: NoiseLaw | None = None
-    # What the first fake step of a generator step learns from: noised samples of its own, or the very ones that the
-    # generator step looks at, where one pass of the fake denoiser serves both updates.
-    fake_draws: Literal["own", "shared"] = "own"
+    # What the first fake step of a generator step learns from: the very noised samples that the generator step looks
+    # at, so that one pass of the fake denoiser serves both updates, or some of its own.
+    fake_draws: Literal["shared", "own"] = "shared"
     generator_lr: Positive = 3e-4
     fake_lr: Positive = 1e-3
     fake_steps: Count = 1
@@ -127,8 +127,8 @@ class Distill(Cadence):
     @model_validator(mode="after")
     def _one_law_where_draws_are_shared(self) -> "Distill":
         if self.fake_draws == "shared" and (self.fake_noise or any(refine.fake_noise for refine in self.refine)):
-            raise ValueError("`fake_draws` is shared, so that the fake denoiser sees the noise of `noise`, but "
-                             "`fake_noise` is given; remove it, or set `fake_draws` to own")
+            raise ValueError("`fake_draws` is shared, its default, so that the fake denoiser sees the noise of "
+                             "`noise`, but `fake_noise` is given; remove it, or set `fake_draws` to own")
         return self
 
     def noise_at(self, lam: float) -> float:

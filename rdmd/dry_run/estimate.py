@@ -33,6 +33,7 @@ class Stage:
     measured: Measured
     dry_batch: int
     dry_flop: float
+    dry_activation_bytes: float
     batch: int
     steps: int
     flop: float
@@ -63,14 +64,15 @@ def stages(
     parts = settings.launch.accumulate
     return [
         Stage(
-            "teacher", teacher, dry.teacher.batch, work.teacher_flop(dry.teacher.batch), settings.teacher.batch,
+            "teacher", teacher, dry.teacher.batch, work.teacher_flop(dry.teacher.batch),
+            dry.teacher.batch * work.activations, settings.teacher.batch,
             settings.teacher.steps, work.teacher_flop(settings.teacher.batch), work.teacher_bytes(0),
             settings.teacher.batch // parts * work.activations,
         ),
         Stage(
-            "distill", distill, run.batch, work.distill_flop(run.batch, run.fake_steps), wanted.batch,
-            sweep_steps(wanted), work.distill_flop(wanted.batch, wanted.fake_steps), work.distill_bytes(0),
-            wanted.batch // parts * work.activations,
+            "distill", distill, run.batch, work.distill_flop(run), run.batch * work.distill_activations(run),
+            wanted.batch, sweep_steps(wanted), work.distill_flop(wanted), work.distill_bytes(0),
+            wanted.batch // parts * work.distill_activations(wanted),
         ),
     ]
 
@@ -98,7 +100,7 @@ def describe(settings: config.Settings, dry: config.Settings, work: Work, every:
         if stage.name == "distill":
             fakes = (f" and {dry.distill.fake_steps} fake steps", f" and {settings.distill.fake_steps} fake steps")
             runs = f" of {len(settings.distill.lambdas)} generators"
-        dry_memory = stage.state_bytes + stage.dry_batch * work.activations
+        dry_memory = stage.state_bytes + stage.dry_activation_bytes
         lines += [
             f"  {stage.name:<10} measured {took:.3g} s/step at batch {stage.dry_batch}{fakes[0]} "
             f"({stage.sustained_tflop_per_s:.3g} TFLOP/s)",

@@ -32,10 +32,17 @@ class Work:
         """One step of the teacher: forward and backward."""
         return batch * self.training_flop
 
-    def distill_flop(self, batch: int, fake_steps: int) -> float:
-        """One step of distillation: the generator forward and backward, both denoisers forward, then `fake_steps` times
-        the fake denoiser forward and backward, for all but the first of which the generator makes new samples."""
-        return batch * ((1 + fake_steps) * self.training_flop + (1 + fake_steps) * self.forward_flop)
+    def distill_flop(self, distill: config.Distill) -> float:
+        """One step of distillation: the generator forward and backward, the teacher forward, and the fake denoiser too
+        where its draws are its own; then `fake_steps` times the fake denoiser forward and backward, for all but the
+        first of which the generator makes new samples."""
+        k = distill.fake_steps
+        forwards = k if distill.fake_draws == "shared" else k + 1
+        return distill.batch * ((1 + k) * self.training_flop + forwards * self.forward_flop)
+
+    def distill_activations(self, distill: config.Distill) -> float:
+        """Of one sample: those of one network at a time, or with shared draws the generator's and the fake's."""
+        return self.activations * (2 if distill.fake_draws == "shared" else 1)
 
     def teacher_bytes(self, batch: int) -> float:
         """Weights, gradients, two moments of Adam and the average, and one batch's activations."""

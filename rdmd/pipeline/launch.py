@@ -30,7 +30,7 @@ KEEP_FREED_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOL
 
 # How torch says it, on a GPU and on a CPU.
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
-LESS_MEMORY = "lower `batch` or launch.parallel in params.yaml"
+LESS_MEMORY = "lower `batch` or launch.parallel in params.yaml, or raise launch.accumulate"
 
 
 @dataclass(frozen=True)

@@ -162,9 +162,18 @@ def test_activations_are_what_autograd_keeps():
 
 def test_a_step_of_distillation_is_counted_network_by_network():
     work = Work(parameters=10, forward_flop=1.0, training_flop=3.0, activations=100.0)
+
+    def distill(**settings: object) -> config.Distill:
+        return config.Distill.model_validate({"lambdas": [0.1], "steps": 1, **settings})
+
     # Generator 3; fake and teacher 1 each; five fake steps 3 each; four more forwards of the generator.
-    assert work.distill_flop(1, 5) == 3 + 2 + 5 * 3 + 4
-    assert work.distill_flop(8, 1) == 8 * (3 + 2 + 3)
+    assert work.distill_flop(distill(batch=1, fake_steps=5, fake_draws="own")) == 3 + 2 + 5 * 3 + 4
+    assert work.distill_flop(distill(batch=8, fake_draws="own")) == 8 * (3 + 2 + 3)
+    # One pass of the fake denoiser fewer, whose activations are kept beside the generator's.
+    assert work.distill_flop(distill(batch=1, fake_steps=5, fake_draws="shared")) == 3 + 1 + 5 * 3 + 4
+    assert work.distill_flop(distill(batch=8, fake_draws="shared")) == 8 * (3 + 1 + 3)
+    kept = [work.distill_activations(distill(batch=8, fake_draws=draws)) for draws in ("own", "shared")]
+    assert kept == [100, 200]
     assert work.teacher_bytes(2) == 5 * FLOAT32 * 10 + 200
     assert work.distill_bytes(2) == 9 * FLOAT32 * 10 + 200
 

@@ -58,10 +58,10 @@ def test_two_processes_give_the_update_of_one_with_the_doubled_batch(tmp_path: P
     short = {"steps": 1, "batch": 8 * RANKS, "sample_every": 0}
     in_parts = {"processes": RANKS, "execution": config.Execution(accumulate=2)}
     runs = [
-        materials.teacher_run({"processes": RANKS}, **short), materials.distill_run(in_parts, **short),
-        materials.distill_run(in_parts, fake_draws="shared", **short),
+        materials.teacher_run({"processes": RANKS}, **short),
+        *(materials.distill_run(in_parts, fake_draws=draws, **short) for draws in ("own", "shared")),
     ]  # fmt: skip
-    one = [materials.teacher(batch=8), materials.distill(batch=8), materials.distill(batch=8, fake_draws="shared")]
+    one = [materials.teacher(batch=8), *(materials.distill(batch=8, fake_draws=draws) for draws in ("own", "shared"))]
     for run, objective in zip(runs, one, strict=True):
         folder = RunFolder.prepare(tmp_path / "runs", run)
         TrainingProcesses().train(folder, Slot("cpu", (), RANKS), lambda points: None)

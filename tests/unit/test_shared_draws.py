@@ -45,7 +45,8 @@ def test_a_step_with_shared_draws_passes_each_network_once(materials: Materials)
         return seen
 
     assert passes(fake_draws="shared") == {"generator": 1, "fake": 1, "teacher": 1}
-    assert passes() == {"generator": 1, "fake": 2, "teacher": 1}
+    assert passes() == passes(fake_draws="shared")
+    assert passes(fake_draws="own") == {"generator": 1, "fake": 2, "teacher": 1}
     assert passes(fake_draws="shared", fake_steps=3) == {"generator": 3, "fake": 3, "teacher": 1}
 
 
