@@ -10,17 +10,19 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
 
 from rdmd import config
 from rdmd.errors import Interrupted, UserError
 from rdmd.training.contract import EXIT_STOPPED, WATCH_STDIN
 from rdmd.training.folder import Point, Result, RunFolder
+from rdmd.warm import client
+from rdmd.warm.machine import without_gpu
+
+Child = subprocess.Popen[bytes] | client.Copy
 
 POLL_SECONDS = 0.5
-# Device files of NVIDIA's driver, of the same under WSL, and of AMD's.
-GPU_DRIVERS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
+MODULE = "rdmd.training.run"
 # A stop waits for the step in progress and for a checkpoint to be written.
 STOP_SECONDS = 12.0
 
@@ -65,7 +67,7 @@ def slots(launch: config.Launch) -> list[Slot]:
 def gpu_count() -> int:
     """CUDA (or ROCm) devices that torch finds. Importing torch takes seconds, so a Linux machine without a driver is
     not asked."""
-    if sys.platform == "linux" and not any(Path(device).exists() for device in GPU_DRIVERS):
+    if without_gpu():
         return 0
     import torch
 
@@ -93,7 +95,7 @@ class TrainingProcesses:
     """The training processes of this one. Safe to use from several threads, one run each."""
 
     def __init__(self) -> None:
-        self._children: set[subprocess.Popen[bytes]] = set()
+        self._children: set[Child] = set()
         self._stopping = threading.Event()
 
     def train(self, folder: RunFolder, slot: Slot, follow: Callable[[list[Point]], None]) -> Result:
@@ -112,14 +114,7 @@ class TrainingProcesses:
         run = folder.read_run()
         with folder.log.open("ab") as log:
             log_start = log.seek(0, os.SEEK_END)
-            child = subprocess.Popen(
-                _command(folder, slot, run.processes),
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                env=_environment(slot),
-                start_new_session=True,
-            )
+            child = _start(folder, slot, run.processes, log)
         self._children.add(child)
         try:
             _follow(folder, child, follow)
@@ -147,12 +142,12 @@ def _how_to_go_on(folder: RunFolder) -> str:
     return f"{folder.path} was stopped; repeat the same command to go on from its checkpoint"
 
 
-def _ask_to_stop(child: subprocess.Popen[bytes]) -> None:
+def _ask_to_stop(child: Child) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGTERM)
 
 
-def _stop(child: subprocess.Popen[bytes]) -> None:
+def _stop(child: Child) -> None:
     """End a run and all that it started: asked first, so that it leaves a checkpoint, then killed."""
     if child.stdin is not None:
         child.stdin.close()
@@ -167,12 +162,43 @@ def _stop(child: subprocess.Popen[bytes]) -> None:
         child.wait()
 
 
+def _start(folder: RunFolder, slot: Slot, processes: int, log: IO[bytes]) -> Child:
+    """In a session of its own, and with an open standard input, whose end it watches."""
+    if slot.device == "cpu" and processes == 1:
+        copy = _copy(folder, slot, log)
+        if copy is not None:
+            return copy
+    return subprocess.Popen(
+        _command(folder, slot, processes),
+        stdin=subprocess.PIPE,
+        stdout=log,
+        stderr=log,
+        env=_environment(slot),
+        start_new_session=True,
+    )
+
+
+def _copy(folder: RunFolder, slot: Slot, log: IO[bytes]) -> client.Copy | None:
+    """The same by a copy of a process that has imported torch, where there is one."""
+    ours, its = (os.fdopen(end, mode) for end, mode in zip(os.pipe()[::-1], ("wb", "rb"), strict=True))
+    copy = None
+    try:
+        streams = [its.fileno(), log.fileno(), log.fileno()]
+        copy = client.start(MODULE, _arguments(folder, slot, processes=1), _environment(slot), streams, ours)
+    finally:
+        its.close()
+        if copy is None:
+            ours.close()
+    return copy
+
+
+def _arguments(folder: RunFolder, slot: Slot, processes: int) -> list[str]:
+    threads = max(1, slot.threads // processes) if slot.device == "cpu" else slot.threads
+    return [str(folder.path), "--device", slot.device, "--threads", str(threads)]
+
+
 def _command(folder: RunFolder, slot: Slot, processes: int) -> list[str]:
-    module = ["-m", "rdmd.training.run", str(folder.path), "--device", slot.device]
-    if slot.device == "cpu":
-        module += ["--threads", str(max(1, slot.threads // processes))]
-    else:
-        module += ["--threads", str(slot.threads)]
+    module = ["-m", MODULE, *_arguments(folder, slot, processes)]
     if processes == 1:
         # A launcher adds seconds and nothing else where there is one process.
         return [sys.executable, *module]
@@ -204,7 +230,7 @@ def _environment(slot: Slot) -> dict[str, str]:
     return environment
 
 
-def _follow(folder: RunFolder, child: subprocess.Popen[bytes], follow: Callable[[list[Point]], None]) -> None:
+def _follow(folder: RunFolder, child: Child, follow: Callable[[list[Point]], None]) -> None:
     seen = 0
     finished = False
     while not finished:
