@@ -32,6 +32,9 @@ def read_spans(file: Path) -> list[Span]:
         kind, name = noted["kind"], noted["name"]
         if kind == "process":
             kind = "stage start" if name in _STAGES else "training start" if name == _TRAINING else None
+        elif kind == "copy":
+            # A stage that is a copy of the warm process has a client, which is a process as long.
+            kind = "training start" if name == _TRAINING else None
         if kind is not None:
             spans.append(Span(kind, name, noted["begun"], noted["ended"]))
     return sorted(spans, key=lambda span: span.begun)
@@ -46,9 +49,10 @@ class CpuSeconds:
 
 
 def read_cpu(file: Path) -> CpuSeconds:
-    """From every process that ended by itself."""
+    """From every process, and every copy of the warm one, that ended by itself."""
     noted = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-    work, every = (sum(one["cpu"] for one in noted if one["kind"] == kind) for kind in ("work", "process"))
+    lives = {"process", "copy"}
+    work, every = (sum(one["cpu"] for one in noted if one["kind"] in kinds) for kinds in ({"work"}, lives))
     return CpuSeconds(work, every)
 
 

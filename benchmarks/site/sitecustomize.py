@@ -28,6 +28,8 @@ _WORK = {
     ),
 }  # fmt: skip
 _FLOW = {"flows.stage": (("run_stage",), ())}
+# What a copy of the warm process does from its begin to its end.
+_COPY = {"rdmd.warm.child": (("run",), ())}
 
 
 def _note(kind: str, name: str, begun: float, cpu: float) -> None:
@@ -53,6 +55,19 @@ def _noted(kind: str, function: Callable, before: tuple[str, ...]) -> Callable:
     return wrapper
 
 
+def _copied(function: Callable) -> Callable:
+    @functools.wraps(function)
+    def wrapper(request: object) -> None:
+        begun = time.time()
+        try:
+            function(request)
+        finally:
+            # A copy's CPU time counts from its fork.
+            _note("copy", request.module.rpartition(".")[2], begun, cpu=0.0)
+
+    return wrapper
+
+
 class _Loader(importlib.abc.Loader):
     """Loads as another loader does, then wraps functions."""
 
@@ -65,14 +80,16 @@ class _Loader(importlib.abc.Loader):
     def exec_module(self, module: object) -> None:
         self._own.exec_module(module)
         for name in self._names:
-            setattr(module, name, _noted(self._kind, getattr(module, name), self._before))
+            function = getattr(module, name)
+            wrapped = _copied(function) if self._kind == "copy" else _noted(self._kind, function, self._before)
+            setattr(module, name, wrapped)
 
 
 class _Finder(importlib.abc.MetaPathFinder):
     """Finds the modules that have something to wrap."""
 
     def find_spec(self, name: str, path: object, target: object = None) -> importlib.machinery.ModuleSpec | None:
-        for kind, modules in (("work", _WORK), ("flow", _FLOW)):
+        for kind, modules in (("work", _WORK), ("flow", _FLOW), ("copy", _COPY)):
             if name in modules:
                 spec = importlib.machinery.PathFinder.find_spec(name, path)
                 if spec is not None:
