@@ -33,8 +33,8 @@ def become(request: Request, streams: list[int], imported: dict[str, str], paren
     os.environ.clear()
     os.environ.update(environment)
     for stream in (sys.stdout, sys.stderr):
-        unbuffered = bool(environment.get("PYTHONUNBUFFERED"))
-        stream.reconfigure(line_buffering=stream is sys.stderr or stream.isatty(), write_through=unbuffered)
+        at_once = stream is sys.stderr or stream.isatty() or bool(environment.get("PYTHONUNBUFFERED"))
+        stream.reconfigure(line_buffering=at_once)
     for name, parameter in MALLOPT.items():
         if environment.get(name, "").isdigit():
             libc.mallopt(parameter, int(environment[name]))

@@ -66,29 +66,8 @@ def start(
     streams: descriptors that become its standard input, output and error. stdin: where the caller writes to it.
     Raises UserError if the warm process ended when it may have made the copy already.
     """
-    address = os.environ.get(ADDRESS)
-    if not address or sys.platform != "linux":
-        return None
-    request = Request(module, arguments, str(Path.cwd()), environment, sys.executable, str(rdmd.__file__))
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    try:
-        connection.settimeout(READY_SECONDS)
-        connection.connect(address)
-        send_request(connection, request, streams)
-        if receive(connection) != READY:
-            connection.close()
-            return None
-        connection.settimeout(None)
-    except OSError:
-        connection.close()
-        return None
-    with contextlib.suppress(ConnectionError):
-        send(connection, GO)
-    said = receive(connection)
-    if said is None:
-        connection.close()
-        raise UserError(LOST)
-    return Copy(connection, int(str(said["pid"])), stdin)
+    connection = _ask(module, arguments, environment, streams)
+    return None if connection is None else _go(connection, stdin)
 
 
 def hand_over(module: str) -> None:
@@ -99,16 +78,45 @@ def hand_over(module: str) -> None:
     """
     if not os.environ.get(ADDRESS) or not os.environ.get("DVC_STAGE") or COPIED:
         return
-    early: list[int] = []
-    before = {number: signal.signal(number, lambda number, _: early.append(number)) for number in FORWARDED}
     with reporting(debug=False):
-        copy = start(module, sys.argv[1:], dict(os.environ), [0, 1, 2])
-    if copy is not None:
-        _follow(copy, module, early)
-    for number, handler in before.items():
-        signal.signal(number, handler)
-    for number in early:
-        os.kill(os.getpid(), number)
+        connection = _ask(module, sys.argv[1:], dict(os.environ), [0, 1, 2])
+        if connection is None:
+            return
+        early: list[int] = []
+        for number in FORWARDED:
+            signal.signal(number, lambda number, _: early.append(number))
+        copy = _go(connection)
+    _follow(copy, module, early)
+
+
+def _ask(module: str, arguments: list[str], environment: dict[str, str], streams: list[int]) -> socket.socket | None:
+    """A connection to a process that is ready to make a copy; nothing happens if it is closed."""
+    address = os.environ.get(ADDRESS)
+    if not address or sys.platform != "linux":
+        return None
+    request = Request(module, arguments, str(Path.cwd()), environment, sys.executable, str(rdmd.__file__))
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        connection.settimeout(READY_SECONDS)
+        connection.connect(address)
+        send_request(connection, request, streams)
+        if receive(connection) == READY:
+            connection.settimeout(None)
+            return connection
+    except OSError:
+        pass
+    connection.close()
+    return None
+
+
+def _go(connection: socket.socket, stdin: IO[bytes] | None = None) -> Copy:
+    with contextlib.suppress(ConnectionError):
+        send(connection, GO)
+    said = receive(connection)
+    if said is None:
+        connection.close()
+        raise UserError(LOST)
+    return Copy(connection, int(str(said["pid"])), stdin)
 
 
 def stage_of(package: str) -> str | None:

@@ -21,6 +21,7 @@ from rdmd.warm.protocol import READY, Request, receive, receive_request, send
 
 # Between asking a copy to end whose client has gone, and killing it: as long as a training is given.
 GRACE_SECONDS = 12.0
+HELD = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass
@@ -105,7 +106,12 @@ class Server:
 
     def _fork(self, served: Served) -> Request | None:
         assert served.request is not None
+        # A copy would write what waits here again.
+        sys.stdout.flush()
+        sys.stderr.flush()
         parent = os.getpid()
+        # What comes before the copy listens waits for it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
         served.pid = os.fork()
         if served.pid == 0:
             self._selector.close()
@@ -116,7 +122,9 @@ class Server:
                     if descriptor is not None:
                         os.close(descriptor)
             become(served.request, served.streams, self._fitness.imported(), parent)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
             return served.request
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
         served.handle = os.pidfd_open(served.pid)
         self._selector.register(served.handle, selectors.EVENT_READ, lambda: self._reap(served))
         self._close_streams(served)
