@@ -12,9 +12,8 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, NoReturn
 
-import rdmd
 from rdmd.errors import UserError, reporting
-from rdmd.warm.protocol import ADDRESS, GO, READY, Request, receive, send, send_request
+from rdmd.warm.protocol import ADDRESS, GO, READY, Request, project, receive, send, send_request
 
 # The process answers when it has imported everything.
 READY_SECONDS = 90.0
@@ -94,7 +93,7 @@ def _ask(module: str, arguments: list[str], environment: dict[str, str], streams
     address = os.environ.get(ADDRESS)
     if not address or sys.platform != "linux":
         return None
-    request = Request(module, arguments, str(Path.cwd()), environment, sys.executable, str(rdmd.__file__))
+    request = Request(module, arguments, str(Path.cwd()), environment, sys.executable, project())
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
         connection.settimeout(READY_SECONDS)

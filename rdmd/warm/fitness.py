@@ -6,9 +6,8 @@ import threading
 import time
 from pathlib import Path
 
-import rdmd
 from rdmd.warm.child import BLAS_THREADS, MALLOPT
-from rdmd.warm.protocol import Request
+from rdmd.warm.protocol import Request, project
 
 # What keeps imports from starting threads: one by each BLAS, one by Arrow.
 NO_THREADS = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
@@ -45,7 +44,7 @@ class Fitness:
         """Why a request must be run elsewhere; None if it need not."""
         if Path(request.folder).resolve() != self._folder:
             return f"it runs in {request.folder}"
-        if (request.python, request.project) != (sys.executable, str(rdmd.__file__)):
+        if (request.python, request.project) != (sys.executable, project()):
             return "it is of another environment"
         other = self._other_variables(request.environment)
         if other:

@@ -9,6 +9,7 @@ number of a `signal` at any time. A client that goes away takes its copy with it
 import json
 import socket
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 # Names the socket. Where it is not set, or nobody answers, every process imports for itself.
 ADDRESS = "RDMD_WARM"
@@ -31,6 +32,11 @@ class Request:
     environment: dict[str, str]
     python: str
     project: str
+
+
+def project() -> str:
+    """Where the code of this process lies."""
+    return str(Path(__file__).resolve())
 
 
 def send_request(connection: socket.socket, request: Request, streams: list[int]) -> None:

@@ -225,3 +225,4 @@ def test_a_warm_training_is_stopped_with_a_checkpoint(heavy: Path):
         stack.enter_context(pytest.raises(Interrupted))
         trainer.train(folder, ONE_THREAD, lambda points: began.set())
     assert folder.checkpoint.exists()
+    assert "refused" not in (heavy / "log").read_text(encoding="utf-8")
