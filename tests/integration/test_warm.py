@@ -28,6 +28,7 @@ from tests.conftest import ROOT, params, tiny_points
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="copies need Linux")
 
 SECONDS = 60.0
+PYTEST = "PYTEST_CURRENT_TEST"
 ONE_THREAD = Slot("cpu", (), 1)
 # What stands for a stage: it hands over, or says that it did not.
 STAGE = "from rdmd.warm.client import hand_over; hand_over('job'); print('cold')"
@@ -170,8 +171,9 @@ def heavy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / "params.yaml").write_text(params("swissroll", tiny_points), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    # pytest gives it another value in the test than here.
+    environment = {name: value for name, value in os.environ.items() if name != PYTEST}
     modules = ["threadpoolctl", "torch", "accelerate", "rdmd.commands", "rdmd.training.teacher"]
     with warm_process(modules, tmp_path, environment, tmp_path / "log") as found:
         monkeypatch.setenv(ADDRESS, found[ADDRESS])
@@ -184,6 +186,7 @@ def planned(settings: config.Settings, runs: Path) -> RunFolder:
 
 
 def test_what_is_made_warm_is_made_cold(heavy: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv(PYTEST)
     rdmd = Path(sys.executable).parent / "rdmd"
     stage = subprocess.run([rdmd, "preprocess"], env=os.environ | {"DVC_STAGE": "a"}, capture_output=True, text=True,
                            check=True)
@@ -206,7 +209,8 @@ def test_what_is_made_warm_is_made_cold(heavy: Path, monkeypatch: pytest.MonkeyP
     assert "refused" not in (heavy / "log").read_text(encoding="utf-8")
 
 
-def test_a_warm_training_is_stopped_with_a_checkpoint(heavy: Path):
+def test_a_warm_training_is_stopped_with_a_checkpoint(heavy: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv(PYTEST)
     settings = config.load()
     settings = settings.model_copy(update={"teacher": settings.teacher.model_copy(update={"steps": 100_000})})
     for name in ("source", "target"):
