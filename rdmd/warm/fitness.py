@@ -12,7 +12,9 @@ from rdmd.warm.protocol import Request, project
 # What keeps imports from starting threads: one by each BLAS, one by Arrow.
 NO_THREADS = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
 # A shell's own, what says which stage this is, and what a copy sees to by itself or, without a GPU, nobody reads.
-MAY_DIFFER = {"_", "PWD", "OLDPWD", "SHLVL", "DVC_STAGE", "PYTHONUNBUFFERED", "CUBLAS_WORKSPACE_CONFIG"}
+# DVC gives stages another prompt than an activated environment has.
+MAY_DIFFER = {"_", "PWD", "OLDPWD", "SHLVL", "PS1", "COLUMNS", "LINES"}
+MAY_DIFFER |= {"DVC_STAGE", "PYTHONUNBUFFERED", "CUBLAS_WORKSPACE_CONFIG"}
 MAY_DIFFER |= {*NO_THREADS, *MALLOPT, *BLAS_THREADS}
 # Of this project: read when something runs, not when it is imported.
 PREFIX = "RDMD_"
