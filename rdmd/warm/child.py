@@ -1,14 +1,19 @@
 """What a copy of the warm process does to become what `python -m` would have made."""
 
+import atexit
+import contextlib
 import ctypes
 import os
 import runpy
 import signal
 import sys
+import threading
+from typing import NoReturn
 
 from rdmd.warm.protocol import Request
 
 PR_SET_PDEATHSIG = 1
+INTERRUPTED = 130
 # glibc's parameters of `mallopt`, which it reads at a process's start by these names.
 MALLOPT = {"MALLOC_TRIM_THRESHOLD_": -1, "MALLOC_MMAP_THRESHOLD_": -3}
 # In the order in which OpenBLAS asks.
@@ -41,10 +46,34 @@ def become(request: Request, streams: list[int], imported: dict[str, str], paren
     _blas_threads(environment)
 
 
-def run(request: Request) -> None:
-    """Run the module, in the outermost frame of this Python: it ends as any other does."""
+def run(request: Request) -> int:
+    """Run the module. Returns the exit status that Python would give it."""
     sys.argv = [request.module, *request.arguments]
-    runpy.run_module(request.module, run_name="__main__", alter_sys=True)
+    try:
+        runpy.run_module(request.module, run_name="__main__", alter_sys=True)
+    except SystemExit as left:
+        if left.code is None or isinstance(left.code, int):
+            return left.code or 0
+        print(left.code, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        sys.excepthook(*sys.exc_info())
+        return INTERRUPTED
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        return 1
+    return 0
+
+
+def leave(status: int) -> NoReturn:
+    """End as Python does, without taking down every module first: that would write to all the memory that is shared
+    with the warm process, and so copy it, which takes two seconds."""
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(status)
 
 
 def _blas_threads(environment: dict[str, str]) -> None:

@@ -1,7 +1,7 @@
-"""The warm process: `python -m rdmd.warm.process LISTENER MODULE...`, started by `rdmd.warm.start`.
+"""The warm process: `python -m rdmd.warm.process LISTENER MODULE... -- MODULE...`, started by `rdmd.warm.start`.
 
-Imports the modules and then serves, on the listening socket that is the descriptor LISTENER, until its standard input
-and its last copy have ended.
+Imports the modules and serves, on the listening socket that is the descriptor LISTENER, until its standard input and
+its last copy have ended. It serves when it has imported those before `--`, and imports the others in between.
 """
 
 import contextlib
@@ -15,9 +15,9 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rdmd.warm.child import become, run
+from rdmd.warm.child import become, leave, run
 from rdmd.warm.fitness import Fitness
-from rdmd.warm.protocol import READY, Request, receive, receive_request, send
+from rdmd.warm.protocol import LATER, READY, Request, receive, receive_request, send
 
 # Between asking a copy to end whose client has gone, and killing it: as long as a training is given.
 GRACE_SECONDS = 12.0
@@ -52,13 +52,32 @@ class Server:
 
     def serve(self) -> Request | None:
         """Serve until nobody is left: then None. In a copy, what it has to run."""
-        while self._open or self._served:
-            # One at a time: an answer may close what another event is about.
-            for key, _ in self._selector.select(1.0)[:1]:
-                request = key.data()
-                if request is not None:
-                    return request
-            self._kill_overdue()
+        while self.wanted:
+            request = self._answer_one(1.0)
+            if request is not None:
+                return request
+        return None
+
+    def serve_waiting(self) -> Request | None:
+        """Answer who waits already. In a copy, what it has to run."""
+        while self._selector.select(0):
+            request = self._answer_one(0)
+            if request is not None:
+                return request
+        return None
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody is left to serve, or may come."""
+        return self._open or bool(self._served)
+
+    def _answer_one(self, seconds: float) -> Request | None:
+        # One at a time: an answer may close what another event is about.
+        for key, _ in self._selector.select(seconds)[:1]:
+            request = key.data()
+            if request is not None:
+                return request
+        self._kill_overdue()
         return None
 
     def _accept(self) -> None:
@@ -177,14 +196,28 @@ def main(arguments: list[str]) -> Request | None:
     # A Ctrl-C goes to the clients, and from there to the copies that they wait for.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     number, *modules = arguments
+    end = modules.index(LATER)
     fitness = Fitness(Path.cwd())
-    for module in modules:
+    for module in modules[:end]:
         importlib.import_module(module)
     fitness.imports_done()
-    return Server(socket.socket(fileno=int(number)), fitness).serve()
+    # Whoever started this asks it to end, which it does with its last copy. Until here it has none.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    server = Server(socket.socket(fileno=int(number)), fitness)
+    for module in modules[end + 1 :]:
+        request = server.serve_waiting()
+        if request is not None or not server.wanted:
+            return request
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            # Copies are at work already; the one that needs it will say what is wrong.
+            print(f"could not import {module}: {error}", flush=True)
+        fitness.imports_done()
+    return server.serve()
 
 
 if __name__ == "__main__":
     copied = main(sys.argv[1:])
     if copied is not None:
-        run(copied)
+        leave(run(copied))
