@@ -11,20 +11,28 @@ from rdmd.warm.start import warm_process
 # Set to anything, it has every stage and training import for itself.
 OFF = "RDMD_COLD"
 
-# What stages and trainings import, apart from the modules that they are, and from what one of them alone needs.
-MODULES = (
-    "torch",
-    "torch._inductor.config",
-    "accelerate",
-    "webdataset",
-    "sklearn.datasets",
+# What stages and trainings import, apart from the modules that they are and from what one of them alone needs: the
+# first stages of a pipeline, and then the others, in the order in which they come.
+FIRST = (
     "threadpoolctl",
-    "mlflow.pyfunc",
-    "prefect.main",
+    "torch",
+    "webdataset",
     "rdmd.commands",
     "rdmd.domains.preprocess",
-    "rdmd.pipeline.baselines",
+    "sklearn.datasets",
+)
+LATER = (
     "rdmd.pipeline.features",
+    "prefect.main",
+    "mlflow.pyfunc",
+    # Imported where a flow first asks for them, each time.
+    "mlflow.store.tracking.sqlalchemy_store",
+    "sqlalchemy.dialects.sqlite",
+    "prefect.utilities.visualization",
+    "pydantic.v1",
+    "accelerate",
+    "torch._inductor.config",
+    "rdmd.pipeline.baselines",
     "rdmd.pipeline.training",
     "rdmd.pipeline.translators",
     "rdmd.training.distill",
@@ -51,5 +59,5 @@ def warm_stages(environment: dict[str, str]) -> Iterator[dict[str, str]]:
         return
     # DVC names the project to every stage, and imports read it.
     started_in = environment | {"DVC_ROOT": str(ROOT)}
-    with warm_process(MODULES, ROOT, started_in, ROOT / ".prefect" / "warm.log") as found:
+    with warm_process(FIRST, ROOT, started_in, ROOT / ".prefect" / "warm.log", LATER) as found:
         yield environment | found

@@ -13,6 +13,8 @@ from pathlib import Path
 
 # Names the socket. Where it is not set, or nobody answers, every process imports for itself.
 ADDRESS = "RDMD_WARM"
+# On the warm process's command line, before the modules that it imports while it serves.
+LATER = "--"
 READY = {"ready": True}
 GO = {"go": True}
 # More than a system's usual limit on an environment; a packet that does not fit the socket's buffer is refused.

@@ -9,16 +9,18 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rdmd.warm.fitness import NO_THREADS
-from rdmd.warm.protocol import ADDRESS
+from rdmd.warm.protocol import ADDRESS, LATER
 
 STOP_SECONDS = 10.0
 
 
 @contextlib.contextmanager
 def warm_process(
-    modules: Sequence[str], folder: Path, environment: dict[str, str], log: Path
+    modules: Sequence[str], folder: Path, environment: dict[str, str], log: Path, later: Sequence[str] = ()
 ) -> Iterator[dict[str, str]]:
     """Import `modules` in a process whose copies run in `folder`; gives the variables by which clients find it.
+
+    Those of `later` it imports when it makes copies already, which import for themselves what is not there yet.
 
     It is started in `environment`, which theirs must equal but for what tells stages apart, and may still be importing.
     """
@@ -31,7 +33,7 @@ def warm_process(
             listener.listen()
             number = listener.fileno()
             process = subprocess.Popen(
-                [sys.executable, "-m", "rdmd.warm.process", str(number), *modules],
+                [sys.executable, "-m", "rdmd.warm.process", str(number), *modules, LATER, *later],
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=output,
@@ -46,5 +48,6 @@ def warm_process(
             # It stays until its last copy has ended, whose client may have been left behind.
             assert process.stdin is not None
             process.stdin.close()
+            process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(STOP_SECONDS)

@@ -22,7 +22,7 @@ from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.plan import plan_teacher
 from rdmd.training.folder import Point, RunFolder
 from rdmd.warm.protocol import ADDRESS
-from rdmd.warm.start import warm_process
+from rdmd.warm.start import STOP_SECONDS, warm_process
 from tests.conftest import ROOT, params, tiny_points
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="copies need Linux")
@@ -44,6 +44,23 @@ if "wait" in sys.argv:
         sys.exit(130)
 sys.exit(7)
 """
+# Ends in the way that it is told to, with something not yet written, a thread still at work and something left to do.
+ENDING = """
+import atexit, sys, threading, time
+
+atexit.register(print, "at the exit")
+threading.Thread(target=lambda: (time.sleep(0.2), print("a thread"))).start()
+print("begun")
+way = sys.argv[1]
+if way == "text":
+    sys.exit("a sentence")
+if way == "none":
+    sys.exit(None)
+if way == "number":
+    sys.exit(3)
+if way == "raise":
+    raise ValueError("an error")
+"""
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +69,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("warm")
     shutil.copytree(ROOT / "rdmd", folder / "rdmd", ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "job.py").write_text(JOB, encoding="utf-8")
+    (folder / "ending.py").write_text(ENDING, encoding="utf-8")
     (folder / "marker.py").write_text("", encoding="utf-8")
     # Files that are younger than the process would have changed since.
     for file in (folder / "rdmd").rglob("*.py"):
@@ -97,6 +115,45 @@ def test_a_copy_takes_over_what_its_client_was_given(project: Path, light: dict[
     assert int(pid) != stage.pid
     assert err == "a word\n"
     assert stage.returncode == 7
+
+
+@pytest.mark.parametrize("way", ["return", "none", "number", "text", "raise"])
+def test_a_copy_ends_as_a_python_of_its_own(way: str, project: Path, light: dict[str, str]):
+    def ending(environment: dict[str, str], *command: str) -> tuple[int, str, str]:
+        done = subprocess.run([sys.executable, *command, way], cwd=project, env=environment, text=True,
+                              capture_output=True, timeout=SECONDS, check=False)
+        return done.returncode, done.stdout, done.stderr.strip().rpartition("\n")[2]
+
+    stage = STAGE.replace("job", "ending")
+    assert ending(light, "-c", stage) == ending(light, "-m", "ending")
+    status, said, _ = ending(light, "-c", stage)
+    assert said == "begun\na thread\nat the exit\n"
+    assert status == {"number": 3, "text": 1, "raise": 1}.get(way, 0)
+
+
+def test_a_warm_process_that_nobody_needs_any_more_does_not_finish_importing(project: Path, tmp_path: Path):
+    (tmp_path / "slow.py").write_text(f"import time\ntime.sleep({10 * SECONDS})\n", encoding="utf-8")
+    begun = time.monotonic()
+    with warm_process(["slow"], tmp_path, os.environ | {"PYTHONPATH": str(tmp_path)}, tmp_path / "log"):
+        time.sleep(0.5)
+    # STOP_SECONDS is what it would be waited for.
+    assert time.monotonic() - begun < STOP_SECONDS / 2
+
+
+def test_copies_are_made_between_the_imports_of_later_modules(project: Path):
+    (project / "later.py").write_text("import time\ntime.sleep(3)\n", encoding="utf-8")
+    environment = os.environ | {"PYTHONPATH": str(project)}
+    later = ["later", "no_such_module", "marker"]
+    with warm_process(["threadpoolctl"], project, environment, project / "log", later) as found:
+        def stage() -> str:
+            return start(project, environment | found | {"DVC_STAGE": "a"}, "x").communicate(timeout=SECONDS)[0]
+
+        # It asks before the seconds of `later` are over, when the marker is not yet there.
+        assert stage().rsplit(maxsplit=1)[0] == f"a ['x'] {project} False"
+        deadline = time.monotonic() + SECONDS
+        while (said := stage().rsplit(maxsplit=1)[0]) != f"a ['x'] {project} True":
+            assert said.startswith("a ") and time.monotonic() < deadline
+    assert "could not import no_such_module" in (project / "log").read_text(encoding="utf-8")
 
 
 def test_signals_go_to_the_copy(project: Path, light: dict[str, str]):
