@@ -1,8 +1,8 @@
 """What several lambdas cost beside one, on the plane.
 
 `sweep6_over_one`: seconds for the generators of six lambdas that train at once as `rdmd distill` trains them (a process
-each, on a CPU as many as have a core, on a GPU all six), over the seconds of one that trains alone. Process starts
-count.
+each, on a CPU as many as have a core, on a GPU all six), over six times the seconds of one that trains alone. Process
+starts count.
 
 `continuation_over_independent`: time to equal quality of a sweep that goes down in lambda, over one whose lambdas start
 from the teacher. The largest lambda is trained alike in both. For every other, the independent generator takes all of
@@ -86,7 +86,7 @@ def _six(plane: Plane, teacher: Weights, steps: int, rounds: int) -> dict[str, f
         alone.append(_seconds(plane, teacher, SIX[:1], steps, launch, f"one{k}"))
         together.append(_seconds(plane, teacher, SIX, steps, launch, f"six{k}"))
         say(f"one lambda {alone[-1]:.1f} s, six {together[-1]:.1f} s")
-    ratios = Spread.of(tuple(b / a for a, b in zip(alone, together, strict=True)))
+    ratios = Spread.of(tuple(b / (len(SIX) * a) for a, b in zip(alone, together, strict=True)))
     return ratios.figures("sweep6_over_one") | {
         "sweep6_at_once": SlotPool(launch).size, "one_seconds": Spread.of(tuple(alone)).median,
     }  # fmt: skip
