@@ -22,15 +22,24 @@ FIRST = (
     "sklearn.datasets",
 )
 LATER = (
+    # Parts of Great Expectations, each by itself, since a stage that asks waits for the import at hand.
+    "sqlalchemy.orm",
+    "pyparsing",
+    "altair",
+    "great_expectations",
+    "rdmd.domains.validation",
     "rdmd.pipeline.features",
     "prefect.main",
-    "mlflow.pyfunc",
-    # Imported where a flow first asks for them, each time.
-    "mlflow.store.tracking.sqlalchemy_store",
-    "sqlalchemy.dialects.sqlite",
     "prefect.utilities.visualization",
     "pydantic.v1",
+    "fastapi",
+    "mlflow.pyfunc",
+    # Imported where a flow first asks MLflow, each time.
+    "mlflow.store.tracking.sqlalchemy_store",
+    "sqlalchemy.dialects.sqlite",
     "accelerate",
+    "sympy",
+    "torch.distributed.tensor",
     "torch._inductor.config",
     "rdmd.pipeline.baselines",
     "rdmd.pipeline.training",
@@ -40,11 +49,13 @@ LATER = (
     "rdmd.training.loop",
     "rdmd.training.neural_ot",
     "rdmd.training.teacher",
-    "flows.recorded_evaluation",
-    "flows.registered_sweep",
     "flows.stage",
     "flows.watch",
     "flows.workers",
+    "matplotlib.pyplot",
+    "skimage.metrics",
+    "flows.recorded_evaluation",
+    "flows.registered_sweep",
 )
 
 
