@@ -24,13 +24,21 @@ def test_compiled_networks_give_the_update_of_eager_ones(experiment: str, tmp_pa
     materials = Materials.make(experiment, tmp_path)
     least = 8 if experiment == "digits" else None
     compiled = config.Execution(compile="on", accumulate=2, activation_checkpointing=least)
-    for eager, fused in [(materials.teacher(), materials.teacher({"execution": compiled})),
-                         (materials.distill(), materials.distill({"execution": compiled}))]:
+    fuse = {"execution": compiled}
+    for eager, fused in [
+        (materials.teacher(), materials.teacher(fuse)),
+        *((materials.distill(fake_draws=draws), materials.distill(fuse, fake_draws=draws))
+          for draws in ("own", "shared")),
+    ]:  # fmt: skip
         names = {name: list(module.state_dict()) for name, module in eager.modules.items()}
         logged, logged_fused = take_step(eager), take_step(fused)
         for name, expected in gradients(eager).items():
             assert apart(gradients(fused)[name], expected) < ROUNDING
-        assert logged_fused == {name: pytest.approx(value.item(), rel=ROUNDING) for name, value in logged.items()}
+        if "discrepancy" in logged and logged_fused["discrepancy"] < ROUNDING:
+            # Fake and teacher are still equal: where they differ by roundings says nothing.
+            del logged["worst_sigma"], logged_fused["worst_sigma"]
+        near = {name: pytest.approx(value.item(), rel=ROUNDING, abs=ROUNDING) for name, value in logged.items()}
+        assert logged_fused == near
         assert {name: list(module.state_dict()) for name, module in fused.modules.items()} == names
 
 
