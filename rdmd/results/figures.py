@@ -169,9 +169,9 @@ def _at(point: Summary, plane: Plane) -> tuple[float, float]:
 
 
 def _labels(series: list[Series], plane: Plane) -> list[Label]:
-    """The generators' lambdas; other dials are in the table, a label each would bury the figure."""
-    rows = [point.as_row() for one in series for point in one.points]
-    return [Label(*_at(point, plane), dial(point.as_row(), rows), one.style.colour)
+    """The generators' lambdas, with what else differs within a series; other dials are in the table, since a label each
+    would bury the figure."""
+    return [Label(*_at(point, plane), dial(point.as_row(), [other.as_row() for other in one.points]), one.style.colour)
             for one in series for point in _placed(one, plane) if point.method == GENERATOR]
 
 
