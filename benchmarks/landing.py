@@ -1,5 +1,6 @@
 """Where two ways of training land on the plane: both over the same seeds, and the mean of their differences."""
 
+import argparse
 import statistics
 import tempfile
 from collections.abc import Callable, Mapping
@@ -21,6 +22,15 @@ class Lengths:
     seeds: int
     teacher_steps: int
     steps: int
+
+
+def lengths_given(prog: str, description: str | None, seeds: int) -> Lengths:
+    """What the command line asks for; `seeds` where it does not say how many."""
+    parser = argparse.ArgumentParser(prog=prog, description=description)
+    parser.add_argument("--seeds", type=int, default=seeds)
+    parser.add_argument("--teacher-steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=1000)
+    return Lengths(**vars(parser.parse_args()))
 
 
 def landing(

@@ -5,9 +5,7 @@ precisions of a seed see the same noise. `sw2_bf16_minus_float32` is the mean di
 the seeds; `sd_over_seeds_float32` is what a change of the seed alone does.
 """
 
-import argparse
-
-from benchmarks.landing import Lengths, landing
+from benchmarks.landing import landing, lengths_given
 from benchmarks.machine import default_device
 from benchmarks.plane import Plane
 from benchmarks.record import record
@@ -18,17 +16,13 @@ PRECISIONS = ("float32", "bf16")
 
 def main() -> None:
     """Measure, and record."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.precision", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--teacher-steps", type=int, default=1500)
-    parser.add_argument("--steps", type=int, default=1000)
-    given = parser.parse_args()
+    lengths = lengths_given("python -m benchmarks.precision", __doc__, seeds=3)
     device = default_device()
     ways = {
         precision: lambda root, seed, precision=precision: Plane.make(root, seed, device, precision)
         for precision in PRECISIONS
     }
-    record("precision", landing(ways, Lengths(given.seeds, given.teacher_steps, given.steps), device), device)
+    record("precision", landing(ways, lengths, device), device)
 
 
 if __name__ == "__main__":

@@ -6,14 +6,13 @@ its standard error over the seeds; `sd_over_seeds_own` is what a change of the s
 is a step's time at 64x64.
 """
 
-import argparse
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from benchmarks.landing import Lengths, landing
+from benchmarks.landing import landing, lengths_given
 from benchmarks.machine import default_device
 from benchmarks.materials import LARGE_64, SMALL_64, accelerator_for, distill_run, write_pictures
 from benchmarks.plane import Plane
@@ -29,14 +28,10 @@ WAYS = ("own", "shared")
 
 def main() -> None:
     """Measure, and record."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.shared_draws", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--teacher-steps", type=int, default=1500)
-    parser.add_argument("--steps", type=int, default=1000)
-    given = parser.parse_args()
+    lengths = lengths_given("python -m benchmarks.shared_draws", __doc__, seeds=5)
     device = default_device()
     ways = {draws: lambda root, seed, draws=draws: _plane(root, seed, device, draws) for draws in WAYS}
-    figures = landing(ways, Lengths(given.seeds, given.teacher_steps, given.steps), device)
+    figures = landing(ways, lengths, device)
     record("shared_draws", figures | _seconds(device), device)
 
 
