@@ -9,6 +9,7 @@ from rdmd import config
 from rdmd.domains.manifest import read_manifest
 from rdmd.evaluation.evaluator import EvaluationTask
 from rdmd.evaluation.point_task import PointTask
+from rdmd.evaluation.translator import NamedTranslator
 from rdmd.pipeline.baselines import train_baselines
 from rdmd.pipeline.launch import TrainingProcesses
 from rdmd.pipeline.model_card import read_card
@@ -19,12 +20,13 @@ from rdmd.results.cache import RowCache
 from rdmd.results.candidates import Candidate, references, timed, translated
 from rdmd.results.listing import GENERATOR_MODEL, Facts, Listing, SplitFacts, Training, write_listing
 from rdmd.results.prepare import prepare
+from rdmd.results.refinement import continued, unrefined
 from rdmd.results.studies import Comparison, variant_key, variant_settings
 from rdmd.results.tasks import PlanCache, affine_plan, random_pairs_cost, study_task, task_identity
 from rdmd.results.workspace import Part, StudyLayout, Workspace
 from rdmd.training.folder import Point, RunFolder
 from rdmd.training.run import device_name
-from rdmd.training.spec import DistillRun, TrainingRun, run_name
+from rdmd.training.spec import TrainingRun, run_name
 
 Say = Callable[[str], None]
 
@@ -88,7 +90,7 @@ def run_comparison(
     _references(seed)
     for variant in comparison.variants:
         settings = variant_settings(base, comparison, variant)
-        _sweep(seed, settings, variant_key(comparison, variant))
+        _variant(seed, settings, variant_key(comparison, variant))
 
 
 def _references(seed: Seed) -> None:
@@ -100,15 +102,22 @@ def _references(seed: Seed) -> None:
 
 
 def _generators(seed: Seed) -> None:
-    _sweep(seed, seed.settings, "")
+    train_sweep(seed.settings, seed.layout, seed.watch, seed.processes)
+    apart = seed.workspace.layout(seed.study, seed.settings.seed, "unrefined")
+    _measure_generators(seed, seed.settings, "", unrefined(seed.settings, seed.layout, apart, seed.task().device))
 
 
-def _sweep(seed: Seed, settings: config.Settings, variant: str) -> None:
+def _variant(seed: Seed, settings: config.Settings, variant: str) -> None:
     layout = seed.workspace.layout(seed.study, settings.seed, variant)
     train_sweep(settings, layout, seed.watch, seed.processes)
+    _measure_generators(seed, settings, variant, [])
+
+
+def _measure_generators(seed: Seed, settings: config.Settings, variant: str, more: Sequence[NamedTranslator]) -> None:
+    layout = seed.workspace.layout(seed.study, settings.seed, variant)
     task = seed.task()
     digest = task_identity(settings, layout, task)
-    candidates = list(translated(generators(layout, task.device), task, digest, layout))
+    candidates = list(translated([*generators(layout, task.device), *more], task, digest, layout))
     trained = [(GENERATOR_MODEL, file.parent) for file in sorted(layout.generators.glob("*/model.json"))]
     _measure(seed, "rdmd", variant, candidates, _training(layout, trained))
 
@@ -173,22 +182,13 @@ def _training(layout: StudyLayout, models: Iterable[tuple[str, Path]]) -> list[T
     published = [(name, RunFolder(layout.runs / read_card(folder).run)) for name, folder in models]
     runs = {folder.fingerprint: (name, folder) for name, folder in published}
     for name, folder in published:
-        for before in _continued(folder):
+        for before in continued(folder):
             runs.setdefault(before.fingerprint, (f"{name}, before refinement", before))
     return [
         Training(model=name, run=folder.fingerprint, **result.model_dump(include=_COSTS))
         for name, folder in runs.values()
         if (result := folder.result()) is not None
     ]
-
-
-def _continued(folder: RunFolder) -> Iterator[RunFolder]:
-    """The runs that led to this one, the latest first."""
-    run = folder.read_run()
-    while isinstance(run, DistillRun) and run.start is not None:
-        before = RunFolder(folder.path.parent / run.start.generator.path.parent.name)
-        yield before
-        run = before.read_run()
 
 
 _COSTS = {"steps", "train_seconds", "peak_memory_mib", "parameters", "device"}

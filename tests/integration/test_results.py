@@ -103,6 +103,13 @@ def test_what_a_refined_generator_took_counts_the_runs_that_it_continues(measure
     assert {model: sorted(counts) for model, counts in steps.items()} == {
         "generator": [3, 3], "generator, before refinement": [5, settings.distill.steps],
     }
+    # Beside each refined generator stands what it was refined from, lambda's own run.
+    rows = {(one.row.lam, one.row.settings.get("refinements")): one.row for one in collect(workspace, "swissroll").rows}
+    assert set(rows) == {(0.05, None), (0.05, 0), (0.5, None), (0.5, 0)}
+    for lam in (0.05, 0.5):
+        assert rows[lam, None].train_seconds > rows[lam, 0].train_seconds
+        assert rows[lam, None].cost != rows[lam, 0].cost
+    assert rows[0.05, 0].train_seconds > rows[0.5, 0].train_seconds
 
 
 def test_one_more_setting_is_one_more_row(measured):
