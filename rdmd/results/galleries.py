@@ -10,24 +10,25 @@ from rdmd.results.collect import Collected, SeedRow
 from rdmd.results.compare import CompareResult
 from rdmd.results.front import REFERENCES
 
-# Generators shown of a longer sweep, by falling lambda.
+# Generators shown of a longer sweep, the most faithful first.
 _SHOWN = 5
 
 
 def maps_png(collected: Collected, cache: RowCache) -> bytes | None:
-    """Source, target, exact transport and a panel for each lambda, of the first seed; None before its rows."""
+    """Source, target, exact transport and a panel for each generator, of the first seed; None before its rows."""
     seed = collected.seeds[0]
     source = _source(collected, cache, seed)
-    panels = [Panel(one.row, kept["samples"]) for one in _spread(_rows(collected, GENERATOR, seed))
+    generators = _rows(collected, GENERATOR, seed)
+    panels = [Panel(one.row, kept["samples"]) for one in _spread(_without_repeats(generators))
               if (kept := cache.samples(one.key))]
     if not panels or "exact" not in source:
         return None
     samples = PointSamples(source["samples"], source["target"], source["exact"], panels)
-    return point_samples_png(samples, [panel.row for panel in panels])
+    return point_samples_png(samples, [one.row for one in generators])
 
 
 def pictures_png(collected: Collected, cache: RowCache) -> bytes | None:
-    """A row a source, a column a method, of the first seed: generators by falling lambda, then each baseline at the
+    """A row a source, a column a method, of the first seed: generators by rising cost, then each baseline at the
     knee of its own front. None before there are rows."""
     seed = collected.seeds[0]
     source = _source(collected, cache, seed)
@@ -63,17 +64,25 @@ def _rows(collected: Collected, method: str, seed: int) -> list[SeedRow]:
     return [one for one in collected.of(method) if one.seed == seed and one.row.cost is not None]
 
 
+def _without_repeats(rows: list[SeedRow]) -> list[SeedRow]:
+    """Where lambda's own runs stand beside refined generators, the refined one of the smallest lambda alone: refinement
+    forgets lambda, so they look alike."""
+    own = [one for one in rows if "refinements" in one.row.settings]
+    refined = sorted((one for one in rows if one not in own), key=lambda one: one.row.lam or 0.0)
+    return own + refined[:1] if own else rows
+
+
 def _source(collected: Collected, cache: RowCache, seed: int) -> dict:
     found = next((one for one in collected.of(IDENTITY) if one.seed == seed), None)
     return {} if found is None else cache.samples(found.key)
 
 
 def _spread(rows: list[SeedRow]) -> list[SeedRow]:
-    """At most `_SHOWN` rows of a sweep by falling lambda: its ends and evenly between; of its front where that is
-    long enough."""
+    """At most `_SHOWN` rows of a sweep by rising cost, which is by falling lambda where nothing is refined: its ends
+    and evenly between; of its front where that is long enough."""
     flags = nondominated([plane(one.row) for one in rows])
     front = [one for one, kept in zip(rows, flags, strict=True) if kept]
-    chosen = sorted(front if len(front) >= _SHOWN else rows, key=lambda one: -(one.row.lam or 0.0))
+    chosen = sorted(front if len(front) >= _SHOWN else rows, key=lambda one: plane(one.row)[0])
     if len(chosen) <= _SHOWN:
         return chosen
     return [chosen[round(i * (len(chosen) - 1) / (_SHOWN - 1))] for i in range(_SHOWN)]
