@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # From this ratio of largest to smallest value on, L2-UVP's axis is logarithmic.
 _LOG_FROM = 8
+# Pixels between two marks that both get a label.
+_APART = 12
 # Variants of a comparison have no look of their own: their order decides.
 _VARIANTS = [
     Style("#0b3c6f", "o", "-"),
@@ -55,17 +57,28 @@ class Series:
 
 
 def methods_as_series(summaries: Sequence[Summary]) -> list[Series]:
-    """One series a method that has a cost: the generators first."""
+    """One series a method that has a cost: the generators first, lambda's own runs apart from what was refined."""
     placed = [one for one in summaries if one.method not in (IDENTITY, EXACT) and "cost" in one.mean]
     looks = styles([one.method for one in placed])
     series = []
     for method, style in looks.items():
         points = [one for one in placed if one.method == method]
-        if points:
-            counts = sorted({one.nfe for one in points})
-            nfe = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-            series.append(Series(f"{method_name(method)} (NFE {nfe})", points, style))
+        own = [one for one in points if _is_own_run(one)]
+        series += _series(method_name(method), [one for one in points if one not in own], style)
+        series += _series(f"{method_name(method)}, λ's own run", own, Style(style.colour, "p", (0, (4, 1.5))))
     return series
+
+
+def _series(name: str, points: list[Summary], style: Style) -> list[Series]:
+    if not points:
+        return []
+    counts = sorted({one.nfe for one in points})
+    nfe = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    return [Series(f"{name} (NFE {nfe})", points, style)]
+
+
+def _is_own_run(one: Summary) -> bool:
+    return one.settings.get("refinements") == 0
 
 
 def variants_as_series(variants: dict[str, list[Summary]]) -> list[Series]:
@@ -91,7 +104,7 @@ def fronts_png(series: list[Series], references: Sequence[Summary], planes: Sequ
     left = 0.68 / width
     figure.subplots_adjust(left=left, right=0.985, bottom=0.19, top=head, wspace=0.2)
     for axes, plane in zip(panels, planes, strict=True):
-        place_labels(axes, _labels(series, plane), _lines(series, plane))
+        place_labels(axes, _labels(axes, series, plane), _lines(series, plane))
     wrapped = textwrap.fill(caption, width=int(16.5 * width))
     figure.text(0.02, 0.012, wrapped, fontsize=7.5, color="#444444", va="bottom", linespacing=1.35)
     return png_of(figure)
@@ -168,11 +181,18 @@ def _at(point: Summary, plane: Plane) -> tuple[float, float]:
     return point.mean[plane.x], point.mean[plane.y]
 
 
-def _labels(series: list[Series], plane: Plane) -> list[Label]:
-    """The generators' lambdas, with what else differs within a series; other dials are in the table, since a label each
-    would bury the figure."""
-    return [Label(*_at(point, plane), dial(point.as_row(), [other.as_row() for other in one.points]), one.style.colour)
-            for one in series for point in _placed(one, plane) if point.method == GENERATOR]
+def _labels(axes: "Axes", series: list[Series], plane: Plane) -> list[Label]:
+    """The generators' lambdas, with what else differs within a series. Other dials, and points that lie on a labelled
+    one of their series, are in the table: a label each would bury the figure."""
+    labels = []
+    for one in series:
+        rows, kept = [other.as_row() for other in one.points], []
+        for point in (point for point in _placed(one, plane) if point.method == GENERATOR):
+            place = axes.transData.transform(_at(point, plane))
+            if all(abs(place - other).max() > _APART for other in kept):
+                kept.append(place)
+                labels.append(Label(*_at(point, plane), dial(point.as_row(), rows), one.style.colour))
+    return labels
 
 
 def _lines(series: list[Series], plane: Plane) -> list[list[tuple[float, float]]]:
