@@ -19,7 +19,7 @@ def maps_png(collected: Collected, cache: RowCache) -> bytes | None:
     seed = collected.seeds[0]
     source = _source(collected, cache, seed)
     generators = _rows(collected, GENERATOR, seed)
-    panels = [Panel(one.row, kept["samples"]) for one in _spread(_without_repeats(generators))
+    panels = [Panel(one.row, kept["samples"]) for one in shown_generators(generators)
               if (kept := cache.samples(one.key))]
     if not panels or "exact" not in source:
         return None
@@ -33,7 +33,7 @@ def pictures_png(collected: Collected, cache: RowCache) -> bytes | None:
     seed = collected.seeds[0]
     source = _source(collected, cache, seed)
     methods = dict.fromkeys(one.row.method for one in collected.rows if one.seed == seed)
-    chosen = _spread(_rows(collected, GENERATOR, seed))
+    chosen = shown_generators(_rows(collected, GENERATOR, seed))
     for method in methods:
         rows = _rows(collected, method, seed)
         if method != GENERATOR and method not in REFERENCES and rows:
@@ -43,6 +43,11 @@ def pictures_png(collected: Collected, cache: RowCache) -> bytes | None:
     if not columns or not source:
         return None
     return columns_png([("source", source["samples"]), *columns])
+
+
+def shown_generators(rows: list[SeedRow]) -> list[SeedRow]:
+    """Those of a sweep that a figure has room for, the most faithful first."""
+    return _spread(_without_repeats(rows))
 
 
 def variants_png(result: CompareResult, study: Collected, cache: RowCache) -> bytes | None:
@@ -64,14 +69,6 @@ def _rows(collected: Collected, method: str, seed: int) -> list[SeedRow]:
     return [one for one in collected.of(method) if one.seed == seed and one.row.cost is not None]
 
 
-def _without_repeats(rows: list[SeedRow]) -> list[SeedRow]:
-    """Where lambda's own runs stand beside refined generators, the refined one of the smallest lambda alone: refinement
-    forgets lambda, so they look alike."""
-    own = [one for one in rows if "refinements" in one.row.settings]
-    refined = sorted((one for one in rows if one not in own), key=lambda one: one.row.lam or 0.0)
-    return own + refined[:1] if own else rows
-
-
 def _source(collected: Collected, cache: RowCache, seed: int) -> dict:
     found = next((one for one in collected.of(IDENTITY) if one.seed == seed), None)
     return {} if found is None else cache.samples(found.key)
@@ -86,3 +83,11 @@ def _spread(rows: list[SeedRow]) -> list[SeedRow]:
     if len(chosen) <= _SHOWN:
         return chosen
     return [chosen[round(i * (len(chosen) - 1) / (_SHOWN - 1))] for i in range(_SHOWN)]
+
+
+def _without_repeats(rows: list[SeedRow]) -> list[SeedRow]:
+    """Where lambda's own runs stand beside refined generators, the refined one of the smallest lambda alone: refinement
+    forgets lambda, so they look alike."""
+    own = [one for one in rows if "refinements" in one.row.settings]
+    refined = sorted((one for one in rows if one not in own), key=lambda one: one.row.lam or 0.0)
+    return own + refined[:1] if own else rows
