@@ -11,6 +11,7 @@ from rdmd.evaluation.report.label_placement import Label, place_labels
 from rdmd.evaluation.report.style import FAINT, INK, Style, new_figure, png_of, styles
 from rdmd.evaluation.row import GENERATOR, IDENTITY
 from rdmd.results.candidates import DATA, EXACT, TEACHER
+from rdmd.results.refinement import is_own_run
 from rdmd.results.summary import Summary
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def methods_as_series(summaries: Sequence[Summary]) -> list[Series]:
     series = []
     for method, style in looks.items():
         points = [one for one in placed if one.method == method]
-        own = [one for one in points if _is_own_run(one)]
+        own = [one for one in points if is_own_run(one.settings)]
         series += _series(method_name(method), [one for one in points if one not in own], style)
         series += _series(f"{method_name(method)}, λ's own run", own, Style(style.colour, "p", (0, (4, 1.5))))
     return series
@@ -75,10 +76,6 @@ def _series(name: str, points: list[Summary], style: Style) -> list[Series]:
     counts = sorted({one.nfe for one in points})
     nfe = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     return [Series(f"{name} (NFE {nfe})", points, style)]
-
-
-def _is_own_run(one: Summary) -> bool:
-    return one.settings.get("refinements") == 0
 
 
 def variants_as_series(variants: dict[str, list[Summary]]) -> list[Series]:

@@ -9,6 +9,7 @@ from rdmd.results.cache import RowCache
 from rdmd.results.collect import Collected, SeedRow
 from rdmd.results.compare import CompareResult
 from rdmd.results.front import REFERENCES
+from rdmd.results.refinement import is_own_run
 
 # Generators shown of a longer sweep, the most faithful first.
 _SHOWN = 5
@@ -88,6 +89,6 @@ def _spread(rows: list[SeedRow]) -> list[SeedRow]:
 def _without_repeats(rows: list[SeedRow]) -> list[SeedRow]:
     """Where lambda's own runs stand beside refined generators, the refined one of the smallest lambda alone: refinement
     forgets lambda, so they look alike."""
-    own = [one for one in rows if "refinements" in one.row.settings]
+    own = [one for one in rows if is_own_run(one.row.settings)]
     refined = sorted((one for one in rows if one not in own), key=lambda one: one.row.lam or 0.0)
     return own + refined[:1] if own else rows

@@ -1,6 +1,6 @@
 """What a refined generator comes from: the runs that it continues, and lambda's own run as a generator too."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import torch
@@ -37,6 +37,11 @@ def unrefined(
     cards = (read_card(file.parent) for file in sorted(published.generators.glob("*/model.json")))
     publish_generators(settings, apart, [_own_run(RunFolder(published.runs / card.run)) for card in cards])
     return [replace(one, settings=one.settings | {"refinements": 0}) for one in generators(apart, device)]
+
+
+def is_own_run(settings: Mapping[str, object]) -> bool:
+    """Whether a row's settings are those that `unrefined` gives."""
+    return settings.get("refinements") == 0
 
 
 def _own_run(refined: RunFolder) -> RunFolder:
