@@ -1,10 +1,11 @@
-"""What share of a whole pipeline is not its work: Prefect, DVC, MLflow, imports, process starts.
+"""How long a whole pipeline takes, and how long one that finds nothing to do.
 
 `python -m benchmarks.orchestration [EXPERIMENT]` runs `dvc repro` from nothing in a copy of the project, as `make
 repro` does, then the same command with nothing left to do.
 """
 
 import argparse
+import json
 import os
 import shutil
 import subprocess
@@ -18,7 +19,6 @@ from pathlib import Path
 import torch
 
 from benchmarks.record import record, say
-from benchmarks.timeline import KINDS, Span, read_cpu, read_spans, shares
 from benchmarks.timing import Spread
 from rdmd.errors import UserError, reporting
 
@@ -33,39 +33,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.orchestration", description=__doc__)
     parser.add_argument("experiment", nargs="?", default="digits")
     experiment = parser.parse_args().experiment
-    with copy_of_project(experiment) as project, tempfile.NamedTemporaryFile(suffix=".jsonl") as noted:
+    with copy_of_project(experiment) as project:
         say(f"dvc repro of {experiment} from nothing; it takes minutes")
-        timeline = Path(noted.name)
-        begun = time.time()
-        _run(project, timeline, sys.executable, "-m", "flows.server", "dvc", "repro")
-        ended = time.time()
-        spans, cpu = read_spans(timeline), read_cpu(timeline)
+        total = _seconds(project, sys.executable, "-m", "flows.server", "dvc", "repro")
+        results = [json.loads(file.read_text(encoding="utf-8")) for file in project.glob("runs/*/result.json")]
         say("dvc repro with nothing to do")
         noop = Spread.of(tuple(_seconds(project, "dvc", "repro") for _ in range(NOOPS)))
         make = Spread.of(tuple(_seconds(project, "make", "-o", ".venv/installed", "repro") for _ in range(NOOPS)))
-    figures = whole(spans, begun, ended)
-    # Where other programs share the machine, this is the steadier one; two trainings at once count twice in it.
-    figures |= {"orchestration_cpu_share": 1 - cpu.work / cpu.all, "work_cpu_seconds": cpu.work}
+    # Trainings that run side by side count once each, so this is no share of the total.
+    figures = {"total_seconds": total, "training_seconds": sum(result["train_seconds"] for result in results)}
     figures |= noop.figures("noop_repro_seconds") | make.figures("noop_make_repro_seconds")
-    # A training is given the threads that params.yaml says; the whole has the machine.
+    # A training uses `launch.threads`; the record is of the whole machine.
     torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     record("orchestration", figures, torch.device("cpu"))
-
-
-def whole(spans: list[Span], begun: float, ended: float) -> dict[str, float]:
-    """The share, and the seconds by what went on and by stage."""
-    total = ended - begun
-    found = shares(spans, begun, ended)
-    figures = {"orchestration_share": 1 - found["work"] / total, "total_seconds": total}
-    figures |= {f"{kind.replace(' ', '_')}_seconds": found[kind] for kind in KINDS}
-    stages = [span for span in spans if span.kind == "stage start"]
-    for number, stage in enumerate(stages):
-        # `rdmd` serves several stages: they are told apart by their place.
-        name = f"stage_{number + 1}_{stage.name}"
-        inside = shares(spans, stage.begun, stage.ended)
-        figures[f"{name}_seconds"] = stage.ended - stage.begun
-        figures[f"{name}_work_seconds"] = inside["work"]
-    return figures
 
 
 @contextmanager
@@ -87,14 +67,10 @@ def copy_of_project(experiment: str) -> Iterator[Path]:
         yield project
 
 
-def _run(project: Path, timeline: Path | None, *command: str) -> None:
+def _run(project: Path, *command: str) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
-    paths = [str(project)]
-    if timeline is not None:
-        environment["RDMD_TIMELINE"] = str(timeline)
-        paths.append(str(ROOT / "benchmarks" / "site"))
     environment |= {
-        "PYTHONPATH": os.pathsep.join(paths),
+        "PYTHONPATH": str(project),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "DVC_NO_ANALYTICS": "1",
     }
@@ -108,7 +84,7 @@ def _run(project: Path, timeline: Path | None, *command: str) -> None:
 
 def _seconds(project: Path, *command: str) -> float:
     begun = time.perf_counter()
-    _run(project, None, *command)
+    _run(project, *command)
     return time.perf_counter() - begun
 
 

@@ -1,8 +1,7 @@
 """A Prefect server for the length of one command: `python -m flows.server dvc repro`.
 
 Every flow without a server starts one of its own, which costs each stage about ten seconds; this one starts beside the
-first stages. Nothing is started where PREFECT_API_URL names a server already. Beside it is a process that spares the
-stages their imports (`flows.warm`).
+first stages. Nothing is started where PREFECT_API_URL names a server already.
 """
 
 import contextlib
@@ -20,7 +19,6 @@ from typing import IO
 
 from flows.dvc_lock import mend
 from flows.environment import ROOT
-from flows.warm import warm_stages
 from rdmd.errors import UserError, reporting
 
 API = "PREFECT_API_URL"
@@ -106,7 +104,7 @@ def main(command: list[str]) -> int:
     if os.environ.get(API):
         return subprocess.run(command, check=False).returncode
     end_blocks_on_sigterm()
-    with prefect_server() as serving, warm_stages(serving) as environment:
+    with prefect_server() as environment:
         child = subprocess.Popen(command, env=environment)
         while True:
             try:

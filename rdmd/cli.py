@@ -5,9 +5,8 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from rdmd import __version__
+from rdmd import __version__, commands
 from rdmd.errors import EXIT_USER_ERROR, reporting
-from rdmd.warm import client
 
 EPILOG = """\
 from two folders to a served model:
@@ -30,8 +29,6 @@ class Parser(argparse.ArgumentParser):
 
 def main(arguments: list[str] | None = None) -> None:
     """Parse the command line and run one command. Exits with 0, or 2 with one sentence, or 130 after Ctrl-C."""
-    if arguments is None:
-        client.hand_over("rdmd.cli")
     given = parser().parse_args(arguments)
     with reporting(given.debug):
         given.run(given)
@@ -40,9 +37,6 @@ def main(arguments: list[str] | None = None) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """The command line, with help that teaches."""
-    # Not needed where a stage is handed over.
-    from rdmd import commands
-
     top = Parser(
         prog="rdmd",
         description="One-step unpaired image-to-image translation by Regularized Distribution Matching Distillation.",

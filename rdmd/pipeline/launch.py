@@ -10,18 +10,19 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Protocol
 
 from rdmd import config
 from rdmd.errors import Interrupted, UserError
 from rdmd.training.contract import EXIT_STOPPED, WATCH_STDIN
 from rdmd.training.folder import Point, Result, RunFolder
-from rdmd.warm import client
-from rdmd.warm.machine import without_gpu
 
-Child = subprocess.Popen[bytes] | client.Copy
+Child = subprocess.Popen[bytes]
 
 POLL_SECONDS = 0.5
+# Device files of NVIDIA's driver, of the same under WSL, and of AMD's.
+GPU_DRIVERS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
 MODULE = "rdmd.training.run"
 # A stop waits for the step in progress and for a checkpoint to be written.
 STOP_SECONDS = 12.0
@@ -67,7 +68,7 @@ def slots(launch: config.Launch) -> list[Slot]:
 def gpu_count() -> int:
     """CUDA (or ROCm) devices that torch finds. Importing torch takes seconds, so a Linux machine without a driver is
     not asked."""
-    if without_gpu():
+    if sys.platform == "linux" and not any(Path(device).exists() for device in GPU_DRIVERS):
         return 0
     import torch
 
@@ -164,10 +165,6 @@ def _stop(child: Child) -> None:
 
 def _start(folder: RunFolder, slot: Slot, processes: int, log: IO[bytes]) -> Child:
     """In a session of its own, and with an open standard input, whose end it watches."""
-    if slot.device == "cpu" and processes == 1:
-        copy = _copy(folder, slot, log)
-        if copy is not None:
-            return copy
     return subprocess.Popen(
         _command(folder, slot, processes),
         stdin=subprocess.PIPE,
@@ -178,27 +175,9 @@ def _start(folder: RunFolder, slot: Slot, processes: int, log: IO[bytes]) -> Chi
     )
 
 
-def _copy(folder: RunFolder, slot: Slot, log: IO[bytes]) -> client.Copy | None:
-    """The same by a copy of a process that has imported torch, where there is one."""
-    ours, its = (os.fdopen(end, mode) for end, mode in zip(os.pipe()[::-1], ("wb", "rb"), strict=True))
-    copy = None
-    try:
-        streams = [its.fileno(), log.fileno(), log.fileno()]
-        copy = client.start(MODULE, _arguments(folder, slot, processes=1), _environment(slot), streams, ours)
-    finally:
-        its.close()
-        if copy is None:
-            ours.close()
-    return copy
-
-
-def _arguments(folder: RunFolder, slot: Slot, processes: int) -> list[str]:
-    threads = max(1, slot.threads // processes) if slot.device == "cpu" else slot.threads
-    return [str(folder.path), "--device", slot.device, "--threads", str(threads)]
-
-
 def _command(folder: RunFolder, slot: Slot, processes: int) -> list[str]:
-    module = ["-m", MODULE, *_arguments(folder, slot, processes)]
+    threads = max(1, slot.threads // processes) if slot.device == "cpu" else slot.threads
+    module = ["-m", MODULE, str(folder.path), "--device", slot.device, "--threads", str(threads)]
     if processes == 1:
         # A launcher adds seconds and nothing else where there is one process.
         return [sys.executable, *module]
