@@ -1,7 +1,7 @@
-"""Whether data waits: samples a second from the shards, over what a step of distillation at 64x64 takes.
+"""Whether training waits for data: samples a second from the memory-mapped array, over what a step of distillation at
+64x64 takes.
 
-`loader_over_consumption` is the least over 1, 2 and 4 reading threads. Shards lie in the system's file cache, except
-for the figure called cold.
+The array lies in the system's file cache, except for the figure called cold.
 """
 
 import os
@@ -16,22 +16,20 @@ from benchmarks.materials import LARGE_64, SMALL_64, accelerator_for, distill_ru
 from benchmarks.record import record, say
 from benchmarks.timing import interleaved
 from rdmd.errors import reporting
-from rdmd.training.data import ResidentDomain
+from rdmd.training.data import DomainView, open_domain
 from rdmd.training.distill import DistillObjective
 from rdmd.training.random import StepRandom
 from rdmd.training.spec import DistillRun
-from rdmd.training.streaming import StreamedDomain
 
 SIDE = 64
-WORKERS = (1, 2, 4)
-# Calls of the loader in a round: enough that what was read ahead before the clock started counts for little.
+# Calls of the loader in a round.
 BATCHES = 30
 
 
 class Batches:
     """Calls a source for one step after another, as training does."""
 
-    def __init__(self, source: ResidentDomain | StreamedDomain, batch: int, device: torch.device) -> None:
+    def __init__(self, source: DomainView, batch: int, device: torch.device) -> None:
         self.source, self.batch, self.device = source, batch, device
         self.step = 0
 
@@ -67,57 +65,39 @@ def main() -> None:
         shards = write_pictures(root / "source", samples, SIDE)
         run = distill_run(root, network, shards, SIDE, trained, precision="bf16" if on_gpu else "float32")
 
-        say("steps of distillation, streamed against resident")
-        kept = {data: Steps(run.model_copy(update={"data": data}), device) for data in ("streamed", "resident")}
-        steps = interleaved(kept, device, rounds, calls)
-        consumption = trained / steps["resident"].spread.median
+        say("steps of distillation")
+        steps = interleaved({"step": Steps(run, device)}, device, rounds, calls)
+        consumption = trained / steps["step"].spread.median
         figures["consumption_samples_per_second"] = consumption
-        figures |= steps["streamed"].over(steps["resident"]).figures("streamed_over_resident_step")
-        del kept
 
         say("batches alone")
+        mapped = open_domain(shards.path, "train", torch.device("cpu"))
         contenders = {
-            f"streamed_{workers}_workers": Batches(
-                StreamedDomain.open(shards.path, "train", device, workers), loaded, device
-            )
-            for workers in WORKERS
+            "mapped": Batches(DomainView(mapped.stored, device), loaded, device),
+            "resident": Batches(DomainView(mapped.stored.clone().to(device), device), loaded, device),
         }
-        contenders["resident"] = Batches(ResidentDomain.load(shards.path, "train", device), loaded, device)
         timings = interleaved(contenders, device, rounds=5, calls=BATCHES)
         for which, timing in timings.items():
             figures[f"{which}_samples_per_second"] = loaded / timing.spread.median
-        ratios = {
-            workers: loaded / timings[f"streamed_{workers}_workers"].spread.median / consumption for workers in WORKERS
-        }
-        figures |= {f"loader_over_consumption_{workers}_workers": ratio for workers, ratio in ratios.items()}
-        figures["loader_over_consumption"] = min(ratios.values())
+        figures["loader_over_consumption"] = figures["mapped_samples_per_second"] / consumption
 
-        say("shards that are in no cache, and a start far into a run")
+        say("an array that is in no cache")
         figures["cold_samples_per_second"] = _cold(shards.path, loaded, device)
-        figures["seconds_to_first_batch_of_step_1e6"] = _late_start(shards.path, loaded, device)
     record("loader", figures, device)
 
 
 def _cold(shards: Path, batch: int, device: torch.device) -> float:
-    """Samples a second by four threads when the system has dropped the shards from its cache."""
-    for file in shards.glob("*.tar"):
+    """Samples a second when the system has dropped the array from its cache."""
+    for file in shards.glob("*.npy"):
         with file.open("rb") as opened:
             os.fsync(opened.fileno())
             os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    batches = Batches(StreamedDomain.open(shards, "train", device, workers=4), batch, device)
+    batches = Batches(DomainView(open_domain(shards, "train", torch.device("cpu")).stored, device), batch, device)
     begun = time.perf_counter()
     count = 20
     for _ in range(count):
         batches()
     return count * batch / (time.perf_counter() - begun)
-
-
-def _late_start(shards: Path, batch: int, device: torch.device) -> float:
-    begun = time.perf_counter()
-    batches = Batches(StreamedDomain.open(shards, "train", device), batch, device)
-    batches.step = 10**6
-    batches()
-    return time.perf_counter() - begun
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from benchmarks.timing import interleaved
 from rdmd import config
 from rdmd.errors import reporting
 from rdmd.pipeline.launch import gpu_count
-from rdmd.training.data import ResidentDomain
+from rdmd.training.data import DomainView
 from rdmd.training.distill import DistillObjective
 from rdmd.training.random import StepRandom
 
@@ -33,8 +33,7 @@ FEW = 64
 
 @dataclass(frozen=True)
 class Point:
-    """A distillation to be timed, and its place on an axis of the figure. `samples` are pictures kept on the device, or
-    with `streamed` read from shards."""
+    """A distillation to be timed, and its place on an axis of the figure. `samples` are images kept on the device."""
 
     axis: str
     value: int
@@ -45,7 +44,6 @@ class Point:
     blocks: int = 1
     lambdas: int = 1
     samples: int = FEW
-    streamed: bool = False
 
     @property
     def network(self) -> config.ImageNetwork:
@@ -59,7 +57,6 @@ class Point:
 CPU_BASE = Point("", 0, batch=2, side=32, channels=16)
 GPU_BASE = Point("", 0, batch=32, side=64, channels=128, mult=(1, 2, 2, 2), blocks=4)
 SAMPLES = (10**3, 10**4, 10**5, 10**6, 10**7)
-STREAMED = (10**3, 10**4, 3 * 10**4)
 RESOLUTIONS = (32, 64, 128, 256)
 LAMBDAS = (1, 2, 4, 6)
 
@@ -78,7 +75,6 @@ def points(on_gpu: bool) -> list[Point]:
         *(replace(base, axis="channels", value=n, channels=n) for n in channels),
         *(replace(base, axis="lambdas", value=n, lambdas=n) for n in LAMBDAS),
         *(replace(small, axis="samples", value=n, samples=n) for n in SAMPLES),
-        *(replace(small, axis="streamed_samples", value=n, samples=n, streamed=True) for n in STREAMED),
     ]
 
 
@@ -112,19 +108,17 @@ def measure(point: Point) -> tuple[float, float, float, int]:
     device = default_device()
     before = peak_mib(device)
     with tempfile.TemporaryDirectory(prefix="rdmd-bench-") as name:
-        count = point.samples if point.streamed else FEW
-        shards = write_pictures(Path(name) / "source", count, point.side)
+        shards = write_pictures(Path(name) / "source", FEW, point.side)
         run = distill_run(
             Path(name), point.network, shards, point.side, point.batch,
-            data="streamed" if point.streamed else "resident",
         )  # fmt: skip
         objectives = [DistillObjective(run, accelerator_for(run, device)) for _ in range(point.lambdas)]
-        if not point.streamed and point.samples != FEW:
+        if point.samples != FEW:
             pictures = torch.randint(
-                256, (point.samples, 3, point.side, point.side), dtype=torch.uint8, device=device
+                256, (point.samples, point.side, point.side, 3), dtype=torch.uint8, device=device
             )
             for objective in objectives:
-                objective.source = ResidentDomain(pictures)
+                objective.source = DomainView(pictures, device)
         done = 0
 
         def step() -> None:

@@ -19,7 +19,6 @@ _COLUMNS = {
     "lambdas": "lambdas in turn",
     "samples": "training pictures",
 }
-_STREAMED = "streamed_samples"
 
 
 def draw_newest(file: Path) -> None:
@@ -45,10 +44,7 @@ def draw(record: Record, file: Path) -> None:
     for column, (axis, label) in enumerate(_COLUMNS.items()):
         for row, unit in enumerate(("seconds", "mib")):
             ax = rows[row, column]
-            _line(ax, record, axis, unit, "o-", "on the device")
-            if axis == "samples":
-                _line(ax, record, _STREAMED, unit, "s--", "streamed")
-                ax.legend(frameon=False, fontsize=8)
+            _line(ax, record, axis, unit)
             ax.set_xscale("log")
             ax.set_yscale("log")
             ax.grid(True, which="major", color="0.88", linewidth=0.6)
@@ -77,14 +73,13 @@ def _values(record: Record, axis: str) -> list[int]:
     return sorted(int(match[1]) for match in found if match)
 
 
-def _line(ax: Axes, record: Record, axis: str, unit: str, style: str, label: str) -> None:
+def _line(ax: Axes, record: Record, axis: str, unit: str) -> None:
     values = _values(record, axis)
     x = np.array(values, float)
     if axis == "channels":
         x = np.array([record.figures[f"channels_{value}_parameters"] for value in values]) / 1e6
     y = np.array([record.figures[f"{axis}_{value}_{unit}"] for value in values])
-    colour = "0.45" if axis == _STREAMED else "#1b4f8f"
     spread = None
     if unit == "seconds":
         spread = [record.figures[f"{axis}_{value}_seconds_iqr"] / 2 for value in values]
-    ax.errorbar(x, y, yerr=spread, fmt=style, color=colour, markersize=4, linewidth=1.4, capsize=2, label=label)
+    ax.errorbar(x, y, yerr=spread, fmt="o-", color="#1b4f8f", markersize=4, linewidth=1.4, capsize=2)

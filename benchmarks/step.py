@@ -23,7 +23,7 @@ from rdmd import config
 from rdmd.errors import reporting
 from rdmd.files import sha256_of
 from rdmd.networks.build import build_denoiser, save_weights
-from rdmd.training.data import ResidentDomain
+from rdmd.training.data import DomainView
 from rdmd.training.distill import DistillObjective
 from rdmd.training.folder import Point, curve_line
 from rdmd.training.loop import LoggedSteps
@@ -180,7 +180,7 @@ def _objective(case: Case, root: Path, device: torch.device, mode: str) -> Disti
         settings=config.Distill(lambdas=[0.1], steps=10**9, batch=case.batch),
     )  # fmt: skip
     objective = DistillObjective(run, accelerator_for(run, device))
-    objective.source, objective.from_noise = ResidentDomain(torch.randn(10_000, 2, device=device)), False
+    objective.source, objective.from_noise = DomainView(torch.randn(10_000, 2, device=device), device), False
     return objective
 
 

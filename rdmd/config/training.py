@@ -148,9 +148,6 @@ class Launch(Execution):
     parallel: Literal["auto"] | Count = "auto"
     # CPU threads of a run; null shares out all cores. For small networks one is best: two would wait for each other.
     threads: Count | None = None
-    # Where a run keeps its samples: all of them on the device, or read from the shards as they are needed. `auto` keeps
-    # them where they take less than a quarter of the memory that is free. The batches are the same.
-    data: Literal["auto", "resident", "streamed"] = "auto"
     # A bare name, or a section with the name and the runner's own keys. On a cluster, `parallel` counts for nothing.
     runner: Runner = LocalRunner(name="local")
 

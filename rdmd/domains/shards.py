@@ -24,10 +24,7 @@ from webdataset.tariterators import group_by_keys, tar_file_expander
 from rdmd import files
 from rdmd.domains.manifest import SAMPLES, Manifest, Shard, read_manifest, remedy
 from rdmd.domains.samples import SPLITS, Split
-from rdmd.domains.stored_row import BLOCK, NAME, StoredRow, npy_bytes, stored_row
 from rdmd.errors import UserError
-
-_DIGITS = 20  # of a label
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,29 +69,25 @@ class LoadedDomain:
 
     data: torch.Tensor
     """uint8 (N, 3, H, W), or float32 (N, 2); of noise, float32 (N, 3, H, W)."""
-    labels: torch.Tensor | None
-    """int64 (N,), or None where no sample is labelled."""
-    listed: Callable[[], list[Row]]
-    """Reads the samples' lines of samples.csv, which takes longer than the rest where there are many points."""
+    table: Callable[[], list[Row]]
+    """Reads the samples' lines of samples.csv."""
 
     @cached_property
-    def keys(self) -> tuple[str, ...]:
-        """The samples' names in the shards."""
-        return tuple(row.key for row in self._rows)
+    def rows(self) -> list[Row]:
+        """The samples' lines of samples.csv."""
+        return self.table()
 
     @cached_property
-    def names(self) -> tuple[str, ...]:
-        """Where each sample came from; copies of one scan share a name."""
-        return tuple(row.name for row in self._rows)
+    def labels(self) -> torch.Tensor | None:
+        """int64 (N,), or None where no sample is labelled."""
+        labels = [row.label for row in self.rows]
+        return None if "" in labels else torch.tensor([int(label) for label in labels])
 
-    @cached_property
+    @property
     def scans(self) -> tuple[str, ...]:
-        """Content of the scan behind each sample; copies share it, so it is the unit of independent data."""
-        return tuple(row.scan for row in self._rows)
-
-    @cached_property
-    def _rows(self) -> list[Row]:
-        return self.listed()
+        """Digest of the content behind each sample; copies of one scan share it, so it is the unit of independent
+        data."""
+        return tuple(row.scan for row in self.rows)
 
 
 # --- writing ------------------------------------------------------------------------------------------------
@@ -116,7 +109,7 @@ def write_shards(folder: Path, entries: Iterable[Entry], samples_per_shard: int)
             if entry.split not in writers:
                 writers[entry.split] = stack.enter_context(_writer(folder, entry.split, samples_per_shard))
             key = f"{entry.split}-{counts[entry.split]:08d}"
-            record: dict[str, Any] = {"__key__": key, "npy": npy_bytes(entry.array)}
+            record: dict[str, Any] = {"__key__": key, "npy": _npy_bytes(entry.array)}
             if entry.label is not None:
                 record["cls"] = str(entry.label).encode()
                 labels[entry.split][entry.label] += 1
@@ -144,6 +137,12 @@ def write_shards(folder: Path, entries: Iterable[Entry], samples_per_shard: int)
         },
         samples_sha256=files.sha256_of(folder / SAMPLES),
     )
+
+
+def _npy_bytes(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, np.ascontiguousarray(array), allow_pickle=False)
+    return buffer.getvalue()
 
 
 def _writer(folder: Path, split: Split, samples_per_shard: int) -> wds.ShardWriter:
@@ -178,56 +177,42 @@ def _shards(folder: Path, split: Split, count: int, samples_per_shard: int) -> I
 # --- reading ------------------------------------------------------------------------------------------------
 
 
-def read_split(folder: Path, split: Split) -> LoadedDomain:
-    """One split of a domain, whole and in memory, in stored order.
+def stored_array(folder: Path, split: Split) -> np.ndarray:
+    """All samples of a split in stored order as one memory-mapped array: uint8 (N, H, W, 3), or float32 (N, 2).
 
-    Every shard's bytes are checked against the manifest before use. Raises `UserError`, naming the file, if
-    one is missing, altered or truncated, or if the split is empty.
+    The first call writes the array beside the shards, named by their digest, and checks every shard's bytes against
+    the manifest; later calls check their sizes. Raises `UserError`, naming the file, if a shard is missing, altered or
+    truncated, or if the split is empty.
     """
     manifest = read_manifest(folder)
     count = manifest.counts.get(split, 0)
     if count == 0:
         raise empty_split(folder, split)
-    table = _verified_table(folder, manifest)
-    row = stored_row(manifest, split)
-    data = np.empty((count, *manifest.sample_shape), manifest.dtype)
-    flat = data.reshape(count, -1).view(np.uint8)
-    labels = np.empty(count, np.int64) if row.skip else None
-    first = 0
-    for shard, opened in zip(manifest.of(split), _verified(folder, manifest, split), strict=True):
-        content = opened["stream"].read()
-        rows = _as_rows(content, row, shard.samples)
-        if rows is None or not _are_named(rows, row, split, first):
-            raise UserError(f"{folder / shard.file} holds something else than its manifest says; {remedy(folder)}.")
-        last = first + shard.samples
-        flat[first:last] = rows[:, row.numbers : row.numbers + flat.shape[1]]
-        if labels is not None:
-            labels[first:last] = np.ascontiguousarray(rows[:, BLOCK : BLOCK + _DIGITS]).view(f"S{_DIGITS}")[:, 0]
-        first = last
-    tensor = torch.from_numpy(data)
-    if manifest.kind != "points":
-        tensor = tensor.permute(0, 3, 1, 2).contiguous()
+    for shard in manifest.of(split):
+        _check_size(folder, shard)
+    path = folder / f"{split}-{manifest.digest[:16]}.npy"
+    if not path.exists():
+        with files.replacing(path) as temporary:
+            array = np.lib.format.open_memmap(temporary, "w+", manifest.dtype, (count, *manifest.sample_shape))
+            # One header for all: reading it from each entry, as numpy does, takes as long as unpacking the entry.
+            header = _npy_bytes(array[0])[: -array[0].nbytes]
+            for row, (_, entry) in zip(array, stored_samples(folder, manifest, split), strict=True):
+                if not entry["npy"].startswith(header) or len(entry["npy"]) != len(header) + row.nbytes:
+                    raise UserError(f"{folder} holds something else than its manifest says; {remedy(folder)}.")
+                row.reshape(-1)[:] = np.frombuffer(entry["npy"], row.dtype, offset=len(header))
+            array.flush()
+    # Copy on write: torch warns of arrays that cannot be written.
+    return np.load(path, mmap_mode="c")
+
+
+def read_split(folder: Path, split: Split) -> LoadedDomain:
+    """One split of a domain, whole and in memory, in stored order. Raises `UserError` as `stored_array`."""
+    manifest = read_manifest(folder)
+    data = torch.from_numpy(stored_array(folder, split))
     return LoadedDomain(
-        data=tensor,
-        labels=None if labels is None else torch.from_numpy(labels),
-        listed=lambda: [one for one in _parsed(table) if one.split == split],
+        data=data.clone() if data.ndim == 2 else data.permute(0, 3, 1, 2).contiguous(),
+        table=lambda: [row for row in read_rows(folder, manifest) if row.split == split],
     )
-
-
-def _as_rows(content: bytes, row: StoredRow, samples: int) -> np.ndarray | None:
-    """A shard's bytes as a table (samples, row.size); None if it is too short."""
-    if len(content) < samples * row.size:
-        return None
-    return np.frombuffer(content, np.uint8, samples * row.size).reshape(samples, row.size)
-
-
-def _are_named(rows: np.ndarray, row: StoredRow, split: Split, first: int) -> bool:
-    """Whether every row is the array of its turn, by its name and header."""
-    names = b"".join(f"{split}-{first + i:08d}.npy".encode().ljust(NAME, b"\0") for i in range(len(rows)))
-    expected = np.frombuffer(names, np.uint8).reshape(-1, NAME)
-    header = np.frombuffer(row.header, np.uint8)
-    return bool((rows[:, row.skip : row.skip + NAME] == expected).all()
-                and (rows[:, row.skip + BLOCK : row.numbers] == header).all())
 
 
 def empty_split(folder: Path, split: Split) -> UserError:
@@ -240,11 +225,6 @@ def empty_split(folder: Path, split: Split) -> UserError:
 
 def read_rows(folder: Path, manifest: Manifest) -> list[Row]:
     """The lines of samples.csv, train first. Raises `UserError` if it is missing or altered."""
-    return _parsed(_verified_table(folder, manifest))
-
-
-def _verified_table(folder: Path, manifest: Manifest) -> bytes:
-    """samples.csv. Raises `UserError` if it is missing or altered."""
     path = folder / SAMPLES
     try:
         content = path.read_bytes()
@@ -252,11 +232,6 @@ def _verified_table(folder: Path, manifest: Manifest) -> bytes:
         raise UserError(f"{path} is missing; {remedy(folder)}.") from None
     if hashlib.sha256(content).hexdigest() != manifest.samples_sha256:
         raise UserError(f"{path} was changed after it was made; {remedy(folder)}.")
-    return content
-
-
-def _parsed(content: bytes) -> list[Row]:
-    """The lines of samples.csv, train first."""
     lines = csv.reader(io.StringIO(content.decode(), newline=""))
     next(lines)
     return sorted((Row(*line) for line in lines), key=lambda row: SPLITS.index(row.split))
@@ -276,13 +251,18 @@ def _verified(folder: Path, manifest: Manifest, split: Split) -> Iterator[dict[s
     # The open file that was hashed is the one that is read, and its path never passes through WebDataset's
     # URL handling.
     for shard in manifest.of(split):
-        path = folder / shard.file
-        try:
-            file = path.open("rb")
-        except FileNotFoundError:
-            raise UserError(f"{path} is missing; {remedy(folder)}.") from None
-        with file:
+        path = _check_size(folder, shard)
+        with path.open("rb") as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != shard.sha256:
                 raise UserError(f"{path} was changed or cut short after it was made; {remedy(folder)}.")
             file.seek(0)
             yield {"url": shard.file, "stream": file}
+
+
+def _check_size(folder: Path, shard: Shard) -> Path:
+    path = folder / shard.file
+    if not path.is_file():
+        raise UserError(f"{path} is missing; {remedy(folder)}.")
+    if path.stat().st_size != shard.bytes:
+        raise UserError(f"{path} was changed or cut short after it was made; {remedy(folder)}.")
+    return path

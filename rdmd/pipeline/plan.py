@@ -42,7 +42,6 @@ def plan_teacher(settings: config.Settings, layout: Layout) -> TeacherRun:
         target=_shards(layout, "target"),
         precision=settings.launch.precision,
         processes=settings.launch.processes,
-        data=settings.launch.data,
         settings=settings.teacher,
         execution=execution_of(settings.launch),
         initial=_initial(settings.teacher.init),
@@ -81,7 +80,6 @@ def plan_generator(settings: config.Settings, layout: Layout, lam: float, previo
         target=target,
         precision=settings.launch.precision,
         processes=settings.launch.processes,
-        data=settings.launch.data,
         settings=distill,
         execution=execution_of(settings.launch),
         lam=lam,
@@ -120,7 +118,6 @@ def plan_baselines(settings: config.Settings, layout: Layout) -> list[TrainingRu
         "network": settings.network,
         "precision": settings.launch.precision,
         "processes": settings.launch.processes,
-        "data": settings.launch.data,
     }
     runs: list[TrainingRun] = []
     if given.ddib is not None:

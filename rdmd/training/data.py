@@ -1,24 +1,18 @@
-"""What training draws batches from: a domain's split, resident on the device or streamed, or fresh noise."""
+"""What training draws batches from: the split of a domain, or fresh noise."""
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
-import numpy as np
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 
-from rdmd.domains.manifest import read_manifest
 from rdmd.domains.samples import Split
-from rdmd.domains.shards import read_split
+from rdmd.domains.shards import stored_array
 from rdmd.training.draws import drawn, seen_by_networks
-from rdmd.training.memory import free_memory
 from rdmd.training.random import StepRandom
-from rdmd.training.streaming import StreamedDomain
 
-# Of the memory that is free before the networks are made: the rest is theirs, and the other domain's.
+# Of the memory that is free on a GPU before the networks are made: the rest is theirs, and the other domain's.
 RESIDENT_SHARE = 0.25
 
 
@@ -43,47 +37,29 @@ class FreshNoise:
 
 
 @dataclass(frozen=True)
-class ResidentDomain:
-    """All samples of one split on the device: uint8 (N, 3, H, W) images or float32 (N, 2) points."""
+class DomainView:
+    """All samples of one split: uint8 (N, H, W, 3) images or float32 (N, 2) points, on the GPU or memory-mapped."""
 
-    data: Tensor
-
-    @staticmethod
-    def load(shards: Path, split: Split, device: torch.device) -> "ResidentDomain":
-        """Read a split of a domain's shards. Raises UserError for missing or damaged shards."""
-        return ResidentDomain(read_split(shards, split).data.to(device))
+    stored: Tensor
+    device: torch.device
 
     def __len__(self) -> int:
-        return len(self.data)
+        return len(self.stored)
 
     def batch(self, n: int, random: StepRandom, name: str) -> Tensor:
-        """n samples with replacement: images as float32 in [-1, 1], points as they are."""
-        index = drawn(len(self.data), n, random, name)
-        return seen_by_networks(self.data[index.to(self.data.device, non_blocking=True)])
+        """n samples with replacement: images as float32 (n, 3, H, W) in [-1, 1], points as they are."""
+        index = drawn(len(self.stored), n, random, name)
+        samples = self.stored[index.to(self.stored.device, non_blocking=True)].to(self.device, non_blocking=True)
+        return seen_by_networks(samples.permute(0, 3, 1, 2).contiguous() if samples.ndim == 4 else samples)
 
 
-def open_domain(
-    shards: Path, split: Split, accelerator: Accelerator, kept: Literal["auto", "resident", "streamed"]
-) -> ResidentDomain | StreamedDomain:
-    """A split of a domain on the accelerator's device, or, where it is too large for that, on disk.
+def open_domain(shards: Path, split: Split, device: torch.device) -> DomainView:
+    """A split of a domain for training on `device`.
 
-    `auto` keeps it on the device if it takes at most a quarter of the memory that is free there, shared, on a CPU, by
-    the processes of the run. Raises UserError for missing or damaged shards.
+    It is memory-mapped, so the system's file cache decides how much of it is in memory. A GPU takes it whole where it
+    fits into a quarter of the free memory. Raises UserError for missing or damaged shards.
     """
-    device = accelerator.device
-    if kept == "auto":
-        sharing = 1 if device.type == "cuda" else accelerator.num_processes
-        size, room = stored_bytes(shards, split), int(RESIDENT_SHARE * free_memory(device) / sharing)
-        kept = "resident" if size <= room else "streamed"
-        if kept == "streamed":
-            print(f"{shards} takes {size / 2**20:.0f} MiB and {room / 2**20:.0f} MiB are free for it: it is read from "
-                  "disk as it is needed", file=sys.stderr)
-    if kept == "streamed":
-        return StreamedDomain.open(shards, split, device)
-    return ResidentDomain.load(shards, split, device)
-
-
-def stored_bytes(shards: Path, split: Split) -> int:
-    """What the samples of a split take in memory. Raises UserError if there is no such domain."""
-    manifest = read_manifest(shards)
-    return manifest.counts.get(split, 0) * int(np.prod(manifest.sample_shape)) * np.dtype(manifest.dtype).itemsize
+    stored = torch.from_numpy(stored_array(shards, split))
+    if device.type == "cuda" and stored.nbytes <= RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]:
+        stored = stored.to(device)
+    return DomainView(stored, device)

@@ -206,4 +206,4 @@ class _Source(nn.Module):
 def _source(run: DistillRun, accelerator: Accelerator) -> Source:
     if run.source_noise is not None:
         return FreshNoise(run.sample_shape, run.source_noise)
-    return open_domain(run.source.path, "train", accelerator, run.data)
+    return open_domain(run.source.path, "train", accelerator.device)

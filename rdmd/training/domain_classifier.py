@@ -25,8 +25,8 @@ class DomainClassifierObjective:
         self.settings = run.settings
         self.sigma_data = run.network.sigma_data
         self.accelerator = accelerator
-        self.source = open_domain(run.source.path, "train", accelerator, run.data)
-        self.target = open_domain(run.target.path, "train", accelerator, run.data)
+        self.source = open_domain(run.source.path, "train", accelerator.device)
+        self.target = open_domain(run.target.path, "train", accelerator.device)
         self.noise = noise_law(run.noise)
         classifier = build_domain_classifier(run.network, run.sample_shape).to(accelerator.device)
         self.ema = EMA(classifier, run.settings.ema)

@@ -25,8 +25,8 @@ class NeuralOTObjective:
         self.settings = s
         self.cost_weight = run.cost_weight
         self.accelerator = accelerator
-        self.source = open_domain(run.source.path, "train", accelerator, run.data)
-        self.target = open_domain(run.target.path, "train", accelerator, run.data)
+        self.source = open_domain(run.source.path, "train", accelerator.device)
+        self.target = open_domain(run.target.path, "train", accelerator.device)
         transport = build_transport_map(run.network, run.sample_shape).to(accelerator.device)
         potential = build_potential(run.network, run.sample_shape).to(accelerator.device)
         self.ema = EMA(transport, s.ema)

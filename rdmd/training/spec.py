@@ -17,7 +17,7 @@ BASELINE_CODE = ("baselines",)
 
 # Where things lie, how often they are written down and what is computed twice do not change what is learned.
 _NOT_IN_FINGERPRINT = {
-    "path", "data", "checkpoint_every", "log_every", "sample_every", "seconds_before", "activation_checkpointing",
+    "path", "checkpoint_every", "log_every", "sample_every", "seconds_before", "activation_checkpointing",
 }  # fmt: skip
 
 
@@ -43,7 +43,6 @@ class _Run(config.Section):
     target: Shards
     precision: Literal["float32", "bf16"]
     processes: int
-    data: Literal["auto", "resident", "streamed"] = "auto"
 
 
 class TeacherRun(_Run):

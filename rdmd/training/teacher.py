@@ -30,7 +30,7 @@ class TeacherObjective:
         self.sample_shape = run.sample_shape
         self.device = accelerator.device
         self.execution = execution_of(run, accelerator)
-        self.target = open_domain(run.target.path, "train", accelerator, run.data)
+        self.target = open_domain(run.target.path, "train", accelerator.device)
         self.noise = noise_law(run.settings.noise)
         denoiser = build_denoiser(run.network, run.sample_shape)
         if run.initial is not None:

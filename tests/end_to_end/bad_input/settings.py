@@ -200,7 +200,6 @@ VALUES = [
     Row("checkpointing of points",
         written("params.yaml", SWISSROLL.replace("launch:", "launch:\n  activation_checkpointing: 8")), CHECK,
         "launch.activation_checkpointing is 8, which names levels of a U-Net", "set it to null"),
-    spoilt("samples kept nowhere", "launch:", "launch:\n  data: disk", "`launch.data` is", "change it"),
     spoilt("no such source", "data/raw/source", "data/raw/nowhere", "domains.source.path is data/raw/nowhere",
            "correct the path"),
     spoilt("no such teacher.init", "init: null", "init: data/raw/none.safetensors",
