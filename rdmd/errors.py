@@ -40,6 +40,19 @@ class Interrupted(Exception):  # noqa: N818 (it is not an error: somebody presse
     """Work was stopped on request at a point from which it can go on; the text says how."""
 
 
+def sentence(error: Exception) -> str | None:
+    """The sentence for the person who can mend `error`: its cause and the remedy. None for a defect of ours."""
+    if isinstance(error, UserError):
+        # A library's own words, quoted in ours, may run over several lines.
+        return " ".join(str(error).splitlines())
+    if isinstance(error, OSError) and error.errno in REMEDIES:
+        # Of a copy or a renaming, the second name is the one that was to be written.
+        named = error.filename2 or error.filename
+        where = f"{named}: " if named else ""
+        return f"{where}{os.strerror(error.errno)}; nothing was lost: {REMEDIES[error.errno]}."
+    return None
+
+
 @contextlib.contextmanager
 def reporting(debug: bool) -> Iterator[None]:
     """Turn what a person can mend into one line on stderr and an exit status.
@@ -53,17 +66,9 @@ def reporting(debug: bool) -> Iterator[None]:
         text = str(stop) or "stopped; finished steps are kept, repeat the same command to go on"
         print(f"rdmd: {text}", file=sys.stderr)
         raise SystemExit(EXIT_INTERRUPTED) from None
-    except UserError as error:
-        if debug:
+    except (UserError, OSError) as error:
+        text = sentence(error)
+        if debug or text is None:
             raise
-        # A library's own words, quoted in ours, may run over several lines.
-        print(f"rdmd: {' '.join(str(error).splitlines())}", file=sys.stderr)
-        raise SystemExit(EXIT_USER_ERROR) from None
-    except OSError as error:
-        if debug or error.errno not in REMEDIES:
-            raise
-        # Of a copy or a renaming, the second name is the one that was to be written.
-        named = error.filename2 or error.filename
-        where = f"{named}: " if named else ""
-        print(f"rdmd: {where}{os.strerror(error.errno)}; nothing was lost: {REMEDIES[error.errno]}.", file=sys.stderr)
+        print(f"rdmd: {text}", file=sys.stderr)
         raise SystemExit(EXIT_USER_ERROR) from None

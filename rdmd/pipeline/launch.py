@@ -15,7 +15,7 @@ from typing import IO, Protocol
 
 from rdmd import config
 from rdmd.errors import Interrupted, UserError
-from rdmd.training.contract import EXIT_STOPPED, WATCH_STDIN
+from rdmd.training.contract import EXIT_STOPPED, LESS_MEMORY, WATCH_STDIN
 from rdmd.training.folder import Point, Result, RunFolder
 
 Child = subprocess.Popen[bytes]
@@ -30,10 +30,6 @@ STOP_SECONDS = 12.0
 # glibc gives freed blocks of 128 KiB and more back to the system, and the next pass of a network asks for the same ones
 # again, page by page. Blocks up to 32 MiB, its own limit, are kept instead, and up to 1 GiB at the end of the heap.
 KEEP_FREED_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**30)}
-
-# How torch says it, on a GPU and on a CPU.
-OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
-LESS_MEMORY = "lower `batch` or launch.parallel in params.yaml, or raise launch.accumulate"
 
 
 @dataclass(frozen=True)
@@ -113,8 +109,8 @@ class TrainingProcesses:
         if self._stopping.is_set():
             raise Interrupted(_how_to_go_on(folder))
         run = folder.read_run()
+        folder.error_file.unlink(missing_ok=True)
         with folder.log.open("ab") as log:
-            log_start = log.seek(0, os.SEEK_END)
             child = _start(folder, slot, run.processes, log)
         self._children.add(child)
         try:
@@ -130,7 +126,8 @@ class TrainingProcesses:
         if child.returncode == -signal.SIGKILL:
             raise UserError(f"training in {folder.path} was killed from outside, as systems do that run out of memory; "
                             f"{LESS_MEMORY}, and repeat the command to go on.")
-        raise UserError(f"training in {folder.path} failed: {_last_words(folder, log_start)}")
+        told = folder.error_file.read_text(encoding="utf-8") if folder.error_file.exists() else f"see {folder.log}."
+        raise UserError(f"training in {folder.path} failed: {told}")
 
     def stop_all(self) -> None:
         """Ask every run to write a checkpoint and end, and let none begin. Returns at once."""
@@ -221,13 +218,3 @@ def _follow(folder: RunFolder, child: Child, follow: Callable[[list[Point]], Non
         if not finished:
             time.sleep(POLL_SECONDS)
 
-
-def _last_words(folder: RunFolder, log_start: int) -> str:
-    """The sentence that the run printed last since byte `log_start` of its log, or where to look."""
-    lines = folder.log.read_bytes()[log_start:].decode("utf-8", errors="replace").strip().splitlines()
-    spoken = [line.removeprefix("rdmd: ") for line in lines if line.startswith("rdmd: ")]
-    if spoken:
-        return spoken[-1]
-    last = lines[-1] if lines else "no output"
-    remedy = f"; {LESS_MEMORY}" if any(words in last for words in OUT_OF_MEMORY) else ""
-    return f"{last} (all of it is in {folder.log}){remedy}."

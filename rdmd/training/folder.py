@@ -69,6 +69,11 @@ class RunFolder:
         return self.path / "log.txt"
 
     @property
+    def error_file(self) -> Path:
+        """Why the last start of the run failed, in one sentence; absent where it did not."""
+        return self.path / "error.txt"
+
+    @property
     def result_file(self) -> Path:
         return self.path / "result.json"
 

@@ -7,15 +7,17 @@ Started by `rdmd.pipeline.launch`; also by hand on a machine that has nothing bu
 import argparse
 import resource
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 
-from rdmd.errors import reporting
+from rdmd.errors import UserError, reporting, sentence
 from rdmd.files import sha256_of, write_text
 from rdmd.networks.build import save_weights
-from rdmd.training.contract import EXIT_STOPPED
+from rdmd.training.contract import EXIT_STOPPED, LESS_MEMORY
 from rdmd.training.distill import DistillObjective
 from rdmd.training.domain_classifier import DomainClassifierObjective
 from rdmd.training.folder import Result, RunFolder
@@ -26,6 +28,9 @@ from rdmd.training.random import derived_seed
 from rdmd.training.spec import DistillRun, DomainClassifierRun, NeuralOTRun, TeacherRun, TrainingRun
 from rdmd.training.stop import StopRequest
 from rdmd.training.teacher import TeacherObjective
+
+# How torch says it, on a GPU and on a CPU.
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -38,8 +43,24 @@ def main(arguments: list[str] | None = None) -> int:
     stop = StopRequest().listen()
     if given.threads:
         torch.set_num_threads(given.threads)
-    with reporting(debug=False):
-        return _train(RunFolder(given.folder), given.device, stop)
+    folder = RunFolder(given.folder)
+    with reporting(debug=False), _leaving_its_error(folder):
+        return _train(folder, given.device, stop)
+
+
+@contextmanager
+def _leaving_its_error(folder: RunFolder) -> Iterator[None]:
+    """Leave a failure's sentence in the run's folder, where the process that launched the run looks for it."""
+    folder.error_file.unlink(missing_ok=True)
+    try:
+        yield
+    except Exception as error:
+        if any(words in str(error) for words in OUT_OF_MEMORY):
+            error = UserError(f"{folder.path} needs more memory than there is; {LESS_MEMORY}.")
+        # The disk may be full, which the launcher then says.
+        with suppress(OSError):
+            write_text(folder.error_file, sentence(error) or f"{type(error).__name__}: {error} (see {folder.log}).")
+        raise error
 
 
 def _train(folder: RunFolder, device: str, stop: StopRequest) -> int:

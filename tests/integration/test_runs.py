@@ -203,19 +203,6 @@ def test_a_killed_run_resumes_to_the_same_bits(prepared: tuple[config.Settings, 
     assert killed.curves() == straight.curves()
 
 
-def test_a_run_that_streams_its_samples_is_the_same_run(prepared: tuple[config.Settings, Layout]):
-    settings, layout = prepared
-    weights = []
-    for kept in ("resident", "streamed"):
-        launch = settings.launch.model_copy(update={"data": kept})
-        run = plan_generator(settings.model_copy(update={"launch": launch}), layout, 0.05, None)
-        folder = RunFolder.prepare(layout.root / kept, run)
-        TrainingProcesses().train(folder, ONE_THREAD, lambda points: None)
-        assert folder.read_run().data == kept
-        weights.append((folder.fingerprint, sha256_of(folder.weights)))
-    assert weights[0] == weights[1]
-
-
 @pytest.mark.parametrize("ending", ["signal", "launcher gone"])
 def test_a_stopped_run_leaves_a_checkpoint_and_says_so(prepared: tuple[config.Settings, Layout], ending: str):
     settings, layout = prepared

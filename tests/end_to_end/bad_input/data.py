@@ -162,7 +162,7 @@ IDX = [
 
 SHARDS = Path("data/shards/target")
 AGAIN = "`rdmd preprocess target` or `dvc repro"
-RUN = ("runs", "runs/*", "runs/*/run.json", "runs/*/log.txt", "runs/*/lock")
+RUN = ("runs", "runs/*", "runs/*/run.json", "runs/*/log.txt", "runs/*/error.txt", "runs/*/lock")
 
 
 def another_format() -> None:

@@ -88,32 +88,75 @@ def small_files_only() -> Iterator[None]:
 
 FREE = "nothing was lost: free some space and repeat the command"
 DISKS = [
-    Row("a full disk for shards", full("data/shards", 24), "rdmd preprocess source", "data/shards/source",
-        FREE),
-    Row("a full disk for pictures", full("out", 16), f"{TRANSLATE} {PICTURES} out", "out/", FREE,
-        ("out/*.png",)),
-    Row("a full disk for a checkpoint", full("runs", 40), "rdmd train-teacher",
-        "checkpoint.pt: No space left on device", FREE, ("runs/*/run.json", "runs/*/log.txt", "runs/*")),
-    Row("a limit on the size of files", small_files_only, "rdmd preprocess source", "data/shards/source",
-        "raise this user's limit on the size of a file"),
-    Row("an output that is read-only", read_only_output, f"{TRANSLATE} {PICTURE} out/a.png", "out/a.png",
-        "make it readable and writable"),
-    Row("a file where shards belong", written("data/shards", "kept"), "rdmd preprocess source", "data/shards",
-        "a file lies where a folder belongs"),
-    Row("a folder where a file belongs", lambda: Path("out.png/in").mkdir(parents=True),
-        f"rdmd convert-edm {PICTURE} out.png", f"{PICTURE} is not", "name another"),
+    Row("a full disk for shards", full("data/shards", 24), "rdmd preprocess source", "data/shards/source", FREE),
+    Row("a full disk for pictures", full("out", 16), f"{TRANSLATE} {PICTURES} out", "out/", FREE, ("out/*.png",)),
+    Row(
+        "a full disk for a checkpoint",
+        full("runs", 40),
+        "rdmd train-teacher",
+        "checkpoint.pt: No space left on device",
+        FREE,
+        ("runs/*/run.json", "runs/*/log.txt", "runs/*/error.txt", "runs/*"),
+    ),
+    Row(
+        "a limit on the size of files",
+        small_files_only,
+        "rdmd preprocess source",
+        "data/shards/source",
+        "raise this user's limit on the size of a file",
+    ),
+    Row(
+        "an output that is read-only",
+        read_only_output,
+        f"{TRANSLATE} {PICTURE} out/a.png",
+        "out/a.png",
+        "make it readable and writable",
+    ),
+    Row(
+        "a file where shards belong",
+        written("data/shards", "kept"),
+        "rdmd preprocess source",
+        "data/shards",
+        "a file lies where a folder belongs",
+    ),
+    Row(
+        "a folder where a file belongs",
+        lambda: Path("out.png/in").mkdir(parents=True),
+        f"rdmd convert-edm {PICTURE} out.png",
+        f"{PICTURE} is not",
+        "name another",
+    ),
 ]
 
 # --- devices ------------------------------------------------------------------------------------------------
 
-DEVICES = [] if gpu_count() else [
-    Row("--device cuda without a GPU", nothing, f"{TRANSLATE} {PICTURE} out.png --device cuda", "--device cuda",
-        "use --device cpu"),
-    Row("launch.device cuda for a teacher", edited("launch:\n", "launch:\n  device: cuda\n"),
-        "rdmd train-teacher", "launch.device is cuda", "set it to auto or cpu"),
-    Row("launch.device cuda for a sweep", edited("launch:\n", "launch:\n  device: cuda\n"), "rdmd distill",
-        "launch.device is cuda", "set it to auto or cpu"),
-]
+DEVICES = (
+    []
+    if gpu_count()
+    else [
+        Row(
+            "--device cuda without a GPU",
+            nothing,
+            f"{TRANSLATE} {PICTURE} out.png --device cuda",
+            "--device cuda",
+            "use --device cpu",
+        ),
+        Row(
+            "launch.device cuda for a teacher",
+            edited("launch:\n", "launch:\n  device: cuda\n"),
+            "rdmd train-teacher",
+            "launch.device is cuda",
+            "set it to auto or cpu",
+        ),
+        Row(
+            "launch.device cuda for a sweep",
+            edited("launch:\n", "launch:\n  device: cuda\n"),
+            "rdmd distill",
+            "launch.device is cuda",
+            "set it to auto or cpu",
+        ),
+    ]
+)
 
 # --- stores -------------------------------------------------------------------------------------------------
 
@@ -129,39 +172,94 @@ def empty_store() -> None:
 
 
 STORES = [
-    Row("a model before any is registered", nothing, NAMED, "mlflow/store/mlflow.db does not exist",
-        "run `make repro`"),
-    Row("a model that is not registered", empty_store, NAMED, "models:/rdmd-tiny@champion cannot be fetched",
-        "list what is registered"),
-    Row("serving a model that is not registered", empty_store, "rdmd serve --model models:/rdmd-tiny/7",
-        "models:/rdmd-tiny/7 cannot be fetched", "list what is registered"),
-    Row("a store that does not answer", nothing, NAMED,
-        f"models:/rdmd-tiny@champion cannot be fetched from {DEAD}", "correct MLFLOW_TRACKING_URI",
-        environment={"MLFLOW_TRACKING_URI": DEAD}),
-    Row("a store of no kind", nothing, NAMED, "models:/rdmd-tiny@champion cannot be fetched from nosuch://x",
-        "correct MLFLOW_TRACKING_URI", environment={"MLFLOW_TRACKING_URI": "nosuch://x"}),
-    Row("a store that is a text", written("notes.txt", "These are notes.\n" * 99), NAMED,
-        "notes.txt cannot be used", "move it aside, or correct MLFLOW_TRACKING_URI", environment=TEXT),
+    Row(
+        "a model before any is registered", nothing, NAMED, "mlflow/store/mlflow.db does not exist", "run `make repro`"
+    ),
+    Row(
+        "a model that is not registered",
+        empty_store,
+        NAMED,
+        "models:/rdmd-tiny@champion cannot be fetched",
+        "list what is registered",
+    ),
+    Row(
+        "serving a model that is not registered",
+        empty_store,
+        "rdmd serve --model models:/rdmd-tiny/7",
+        "models:/rdmd-tiny/7 cannot be fetched",
+        "list what is registered",
+    ),
+    Row(
+        "a store that does not answer",
+        nothing,
+        NAMED,
+        f"models:/rdmd-tiny@champion cannot be fetched from {DEAD}",
+        "correct MLFLOW_TRACKING_URI",
+        environment={"MLFLOW_TRACKING_URI": DEAD},
+    ),
+    Row(
+        "a store of no kind",
+        nothing,
+        NAMED,
+        "models:/rdmd-tiny@champion cannot be fetched from nosuch://x",
+        "correct MLFLOW_TRACKING_URI",
+        environment={"MLFLOW_TRACKING_URI": "nosuch://x"},
+    ),
+    Row(
+        "a store that is a text",
+        written("notes.txt", "These are notes.\n" * 99),
+        NAMED,
+        "notes.txt cannot be used",
+        "move it aside, or correct MLFLOW_TRACKING_URI",
+        environment=TEXT,
+    ),
 ]
 
 # Each starts Python, MLflow and Prefect, which takes seconds.
 FLOWS = [
-    Row("a stage with a wrong key", edited("distill:", "distil:"), "python -m flows.distill",
-        "unknown key `distil`", "did you mean `distill`?"),
-    Row("a stage without Prefect's server", nothing, "python -m flows.teacher",
-        f"Prefect's server at {DEAD}/api", "correct PREFECT_API_URL",
-        environment={"PREFECT_API_URL": f"{DEAD}/api"}),
-    Row("a stage whose store does not answer", nothing, "python -m flows.teacher",
-        f"the MLflow store {DEAD} cannot be used", "correct MLFLOW_TRACKING_URI",
-        environment={"MLFLOW_TRACKING_URI": DEAD}),
-    Row("a stage on a cluster that does not answer", edited("launch:\n", "launch:\n  runner: {name: ray, address: "
-        "127.0.0.1:1}\n"), "python -m flows.teacher", "no Ray cluster of this version answers at 127.0.0.1:1",
-        "set launch.runner to local", ("mlflow", "mlflow/store", "mlflow/store/lock", "mlflow/store/mlflow.db")),
-    Row("a stage whose store is a text", written("notes.txt", "These are notes.\n" * 99),
-        "python -m flows.teacher", "notes.txt cannot be used", "move it aside", environment=TEXT),
+    Row(
+        "a stage with a wrong key",
+        edited("distill:", "distil:"),
+        "python -m flows.distill",
+        "unknown key `distil`",
+        "did you mean `distill`?",
+    ),
+    Row(
+        "a stage without Prefect's server",
+        nothing,
+        "python -m flows.teacher",
+        f"Prefect's server at {DEAD}/api",
+        "correct PREFECT_API_URL",
+        environment={"PREFECT_API_URL": f"{DEAD}/api"},
+    ),
+    Row(
+        "a stage whose store does not answer",
+        nothing,
+        "python -m flows.teacher",
+        f"the MLflow store {DEAD} cannot be used",
+        "correct MLFLOW_TRACKING_URI",
+        environment={"MLFLOW_TRACKING_URI": DEAD},
+    ),
+    Row(
+        "a stage on a cluster that does not answer",
+        edited("launch:\n", "launch:\n  runner: {name: ray, address: 127.0.0.1:1}\n"),
+        "python -m flows.teacher",
+        "no Ray cluster of this version answers at 127.0.0.1:1",
+        "set launch.runner to local",
+        ("mlflow", "mlflow/store", "mlflow/store/lock", "mlflow/store/mlflow.db"),
+    ),
+    Row(
+        "a stage whose store is a text",
+        written("notes.txt", "These are notes.\n" * 99),
+        "python -m flows.teacher",
+        "notes.txt cannot be used",
+        "move it aside",
+        environment=TEXT,
+    ),
 ]
 
 # --- before anything has run --------------------------------------------------------------------------------
+
 
 @contextlib.contextmanager
 def taken_port() -> Iterator[None]:
@@ -173,21 +271,35 @@ def taken_port() -> Iterator[None]:
 
 
 PORTS = [
-    Row("a port that is taken", taken_port, "rdmd serve", "the server cannot listen on 127.0.0.1 port 5001",
-        "give another --port"),
+    Row(
+        "a port that is taken",
+        taken_port,
+        "rdmd serve",
+        "the server cannot listen on 127.0.0.1 port 5001",
+        "give another --port",
+    ),
     Row("a port that is none", nothing, "rdmd serve --port 99999", "port 99999", "give another --port"),
     Row("a port that is none for the demo", nothing, "rdmd demo --port 99999", "port 99999", "give another --port"),
     Row("a host that is none", nothing, "rdmd serve --host 203.0.113.1", "203.0.113.1", "give another --port"),
 ]
 
 REPORTS = [
-    Row("a summary of nothing", nothing, "rdmd summary", "reports/metrics.json does not exist yet",
-        "run `make repro`"),
-    Row("a summary of something else", written("reports/metrics.json", "{}"), "rdmd summary",
-        "reports/metrics.json", "make it again with `rdmd evaluate`"),
+    Row("a summary of nothing", nothing, "rdmd summary", "reports/metrics.json does not exist yet", "run `make repro`"),
+    Row(
+        "a summary of something else",
+        written("reports/metrics.json", "{}"),
+        "rdmd summary",
+        "reports/metrics.json",
+        "make it again with `rdmd evaluate`",
+    ),
     Row("serving nothing", nothing, "rdmd serve", "reports/registry.json does not exist", "run `make repro`"),
-    Row("serving something else", written("reports/registry.json", "[]"), "rdmd serve",
-        "reports/registry.json is damaged", "`dvc repro -f register`"),
+    Row(
+        "serving something else",
+        written("reports/registry.json", "[]"),
+        "rdmd serve",
+        "reports/registry.json is damaged",
+        "`dvc repro -f register`",
+    ),
 ]
 
 ROWS = [*DISKS, *DEVICES, *STORES, *FLOWS, *PORTS, *REPORTS]
