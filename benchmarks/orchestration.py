@@ -42,7 +42,7 @@ def main() -> None:
         spans, cpu = read_spans(timeline), read_cpu(timeline)
         say("dvc repro with nothing to do")
         noop = Spread.of(tuple(_seconds(project, "dvc", "repro") for _ in range(NOOPS)))
-        make = Spread.of(tuple(_seconds(project, "make", "-o", ".venv/installed", "repro") for _ in range(NOOPS)))
+        make = Spread.of(tuple(_seconds(project, "make", "-o", "venv", "repro") for _ in range(NOOPS)))
     figures = whole(spans, begun, ended)
     # Where other programs share the machine, this is the steadier one; two trainings at once count twice in it.
     figures |= {"orchestration_cpu_share": 1 - cpu.work / cpu.all, "work_cpu_seconds": cpu.work}
