@@ -39,7 +39,7 @@ def main() -> None:
         results = [json.loads(file.read_text(encoding="utf-8")) for file in project.glob("runs/*/result.json")]
         say("dvc repro with nothing to do")
         noop = Spread.of(tuple(_seconds(project, "dvc", "repro") for _ in range(NOOPS)))
-        make = Spread.of(tuple(_seconds(project, "make", "-o", ".venv/installed", "repro") for _ in range(NOOPS)))
+        make = Spread.of(tuple(_seconds(project, "make", "-o", "venv", "repro") for _ in range(NOOPS)))
     # Trainings that run side by side count once each, so this is no share of the total.
     figures = {"total_seconds": total, "training_seconds": sum(result["train_seconds"] for result in results)}
     figures |= noop.figures("noop_repro_seconds") | make.figures("noop_make_repro_seconds")

@@ -55,7 +55,7 @@ def _packages() -> list[Finding]:
             missing.append(name)
     findings = [Finding("ok", "packages", ", ".join(found))]
     if missing:
-        findings.append(Finding("FAIL", "packages", f"missing: {', '.join(missing)}; run `make .venv`"))
+        findings.append(Finding("FAIL", "packages", f"missing: {', '.join(missing)}; run `make venv`"))
     return findings
 
 

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from rdmd.config.base import Count, Fraction, Number, Positive, Section
+from rdmd.config.base import Count, Fraction, Number, Positive, Section, not_a_bool
 
 
 class ImageFolder(Section):
@@ -104,4 +104,5 @@ class Validation(Section):
     """What Great Expectations asks of each domain."""
 
     min_train: Count = 100
-    min_test: Count = 20
+    # FID needs two samples on both sides.
+    min_test: Annotated[int, BeforeValidator(not_a_bool), Field(ge=2)] = 20

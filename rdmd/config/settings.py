@@ -6,7 +6,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from rdmd.config.base import Section, not_a_bool
 from rdmd.config.baselines import Baselines
-from rdmd.config.domains import Domains, Noise, Points, Preprocess, Validation
+from rdmd.config.domains import Digits, Domains, Noise, Points, Preprocess, Validation
 from rdmd.config.evaluation import Evaluate
 from rdmd.config.networks import ImageNetwork, Network
 from rdmd.config.register import CheapestUnder, Register
@@ -133,6 +133,23 @@ class Settings(Section):
             if getattr(section, absent) is not None:
                 raise ValueError(f"register.{key}.{absent} bounds what is not measured where preprocess.kind is "
                                  f"{self.preprocess.kind!r}; bound `{measured}`")
+        return self
+
+    @model_validator(mode="after")
+    def _evaluation_can_be_made(self) -> "Settings":
+        """What evaluation asks of the domains is known before anything is trained for it."""
+        evaluate, target, labelled = self.evaluate, self.domains.target, self.domains.features
+        if isinstance(target, Points) and 1 < evaluate.references > target.test // evaluate.n_reference:
+            raise ValueError(f"evaluate.references is {evaluate.references} times {evaluate.n_reference} points, but "
+                             f"domains.target.test is {target.test}; lower it, or raise domains.target.test")
+        if labelled is None or evaluate.features.network != "classifier":
+            return self
+        if not isinstance(labelled, Digits):
+            raise ValueError(f"domains.features.reader is {labelled.reader!r}, which has no labels to learn features "
+                             "from; use `digits` or `mnist`, or remove the section to tell source from target")
+        if evaluate.target_class is not None and evaluate.target_class not in labelled.classes:
+            raise ValueError(f"evaluate.target_class is {evaluate.target_class}, but domains.features.classes is "
+                             f"{labelled.classes}; take one of these, or null")
         return self
 
     def _factors_divide(self) -> None:

@@ -1,18 +1,20 @@
 """One domain of params.yaml, from what the user brought to shards."""
 
+import math
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
 import numpy as np
 
 from rdmd.config import Digits, Domain, ImageFolder, Noise, Points, Settings
 from rdmd.domains.manifest import BrokenSample, Duplicate, Manifest, digest_of, write_manifest
 from rdmd.domains.readers import archives, digits, images, mnist, noise, points
-from rdmd.domains.samples import Broken, Reading, Sample
+from rdmd.domains.samples import Broken, Reading, Sample, Split
 from rdmd.domains.shards import Entry, write_shards
-from rdmd.domains.splits import content_digest, fraction, split_of
+from rdmd.domains.splits import content_digest, fraction, held_out, splits_of
 from rdmd.domains.transforms import colour, fit, hues
 from rdmd.errors import UserError
 from rdmd.files import replacing_folder
@@ -23,12 +25,14 @@ Progress = Callable[[Items, int, str], Items]
 """Wraps the items of a domain as they are read, given how many there are and the domain's name."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class _Scan:
-    """A sample that is whole and no duplicate, with the digest of its content."""
+    """A sample that is whole and no duplicate, without its array: `digest` is that of its content as it came."""
 
-    sample: Sample
+    name: str
     digest: str
+    label: int | None
+    split: Split | None
 
 
 @dataclass
@@ -67,13 +71,22 @@ def preprocess(settings: Settings, name: Name, out: Path, progress: Progress = b
             f"domains.{name}.classes."
         )
     left_out = _LeftOut()
-    scans = _scans(progress(reading.items, reading.total, name), left_out)
-    if isinstance(domain, Digits) and domain.limit is not None:
-        scans = _limited(scans, settings.seed, domain.limit)
-    entries = (entry for scan in scans for entry in _entries(scan, domain, settings))
-    with replacing_folder(out) as folder:
-        written = write_shards(folder, entries, settings.preprocess.samples_per_shard)
+    # Splits are known when all is read; until then the arrays, at their final size, wait on the disk.
+    with replacing_folder(out) as folder, tempfile.TemporaryFile(dir=folder) as waiting:
+        scans = [
+            _put_down(sample, digest, domain, settings, waiting)
+            for sample, digest in _whole(progress(reading.items, reading.total, name), left_out)
+        ]
         _check_broken(left_out.broken, reading.total, domain, settings)
+        splits = _splits(scans, domain, settings)
+        waiting.seek(0)
+        entries = (
+            entry
+            for scan, split, array in zip(scans, splits, _picked_up(waiting, len(scans), settings, domain), strict=True)
+            if split is not None
+            for entry in _entries(scan, split, array, domain, settings)
+        )
+        written = write_shards(folder, entries, settings.preprocess.samples_per_shard)
         pictures = settings.preprocess.kind == "images"
         manifest = Manifest(
             domain=name,
@@ -140,8 +153,8 @@ def _open(domain: Domain, name: Name, settings: Settings) -> Reading:
             return images.read(domain, key)
 
 
-def _scans(items: Items, left_out: _LeftOut) -> Iterator[_Scan]:
-    """The readable samples, each content once, in order; the others are noted in `left_out`."""
+def _whole(items: Items, left_out: _LeftOut) -> Iterator[tuple[Sample, str]]:
+    """The readable samples with their digests, each content once, in order; the others are noted in `left_out`."""
     first: dict[str, str] = {}
     for item in items:
         if isinstance(item, Broken):
@@ -152,37 +165,51 @@ def _scans(items: Items, left_out: _LeftOut) -> Iterator[_Scan]:
             left_out.duplicates.append(Duplicate(name=item.name, same_as=first[digest]))
             continue
         first[digest] = item.name
-        yield _Scan(item, digest)
+        yield item, digest
 
 
-def _limited(scans: Iterable[_Scan], seed: int, limit: int) -> list[_Scan]:
-    """`limit` scans chosen by their content, in their old order.
-
-    The purpose keeps this draw independent of the split's: with one hash for both, a small limit would take
-    nothing but test scans.
-    """
-    everything = list(scans)
-    ranked = sorted(range(len(everything)), key=lambda i: fraction(seed, "limit", everything[i].digest))
-    return [everything[i] for i in sorted(ranked[:limit])]
+def _put_down(sample: Sample, digest: str, domain: Domain, settings: Settings, file: IO[bytes]) -> _Scan:
+    """Append the sample's array, cropped and resized where it is a picture, to `file`."""
+    array = sample.array
+    if not isinstance(domain, Points | Noise):
+        array = fit(array, settings.preprocess.resolution, settings.preprocess.fit)
+    file.write(array.tobytes())
+    return _Scan(sample.name, digest, sample.label, sample.split)
 
 
-def _entries(scan: _Scan, domain: Domain, settings: Settings) -> Iterator[Entry]:
-    sample = scan.sample
-    split = sample.split or split_of(settings.seed, scan.digest, settings.preprocess.test_fraction)
+def _picked_up(file: IO[bytes], count: int, settings: Settings, domain: Domain) -> Iterator[np.ndarray]:
+    """The arrays that `_put_down` wrote."""
+    shape = stored_shape(settings)
+    dtype = np.dtype(np.float32 if isinstance(domain, Points | Noise) else np.uint8)
+    for _ in range(count):
+        yield np.frombuffer(file.read(math.prod(shape) * dtype.itemsize), dtype).reshape(shape)
 
-    def entry(array: np.ndarray, hue: float | None) -> Entry:
-        return Entry(sample.name, split, array, scan.digest, sample.label, hue)
 
-    if isinstance(domain, Points | Noise):
-        yield entry(sample.array, None)
-        return
-    picture = fit(sample.array, settings.preprocess.resolution, settings.preprocess.fit)
+def _splits(scans: list[_Scan], domain: Domain, settings: Settings) -> list[Split | None]:
+    """The split of each scan, by the data set where it has splits of its own; None beyond `domain.limit`."""
+    ranked = splits_of(settings.seed, [(scan.digest, scan.label) for scan in scans], settings.preprocess.test_fraction)
+    splits: list[Split | None] = [scan.split or split for scan, split in zip(scans, ranked, strict=True)]
+    if not isinstance(domain, Digits) or domain.limit is None or domain.limit >= len(scans):
+        return splits
+    # Both splits shrink alike. The purpose keeps this draw independent of the split's.
+    order = sorted(range(len(scans)), key=lambda i: fraction(settings.seed, "limit", scans[i].digest))
+    test = [i for i in order if splits[i] == "test"]
+    train = [i for i in order if splits[i] == "train"]
+    count = held_out(domain.limit, len(test) / len(scans)) if test else 0
+    kept = {*test[:count], *train[: domain.limit - count]}
+    return [split if i in kept else None for i, split in enumerate(splits)]
+
+
+def _entries(scan: _Scan, split: Split, array: np.ndarray, domain: Domain, settings: Settings) -> Iterator[Entry]:
+    def entry(stored: np.ndarray, hue: float | None) -> Entry:
+        return Entry(scan.name, split, stored, scan.digest, scan.label, hue)
+
     if isinstance(domain, Digits) and domain.colour == "hue":
         copies = domain.train_copies if split == "train" else domain.test_copies
         for hue in hues(settings.seed, scan.digest, copies):
-            yield entry(colour(picture, hue), hue)
+            yield entry(colour(array, hue), hue)
     else:
-        yield entry(picture, None)
+        yield entry(array, None)
 
 
 def _check_broken(broken: list[BrokenSample], found: int, domain: Domain, settings: Settings) -> None:

@@ -218,8 +218,7 @@ def read_split(folder: Path, split: Split) -> LoadedDomain:
 def empty_split(folder: Path, split: Split) -> UserError:
     """That a domain holds nothing of a split."""
     return UserError(
-        f"{folder} has no {split} samples; add samples to the domain, or change preprocess.test_fraction, and "
-        "preprocess again."
+        f"{folder} has no {split} samples; add samples to the domain and preprocess again."
     )
 
 

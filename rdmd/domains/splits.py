@@ -1,10 +1,15 @@
 """Train or test, decided by what a sample is rather than by its name or place.
 
-The decision is a hash of (seed, content). The same scan therefore lands in the same split of every domain it
-is used in, exact duplicates never straddle the two, and adding or renaming files moves none of the others.
+The samples of a class are ranked by a hash of (seed, content), and the first of them are test samples. Names and the
+order of listing therefore play no part, exact duplicates never straddle the two, and new samples move only those whose
+rank is next to the bound. Since every class is ranked by itself, a scan lands in the same split of every domain that
+holds all of its class.
 """
 
 import hashlib
+import math
+from collections import defaultdict
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 
@@ -24,6 +29,24 @@ def fraction(seed: int, purpose: str, digest: str) -> float:
     return (int.from_bytes(hashed[:8], "big") >> 11) / 2**53
 
 
-def split_of(seed: int, digest: str, test_fraction: float) -> Split:
-    """The split of the content `digest`: test with probability `test_fraction`."""
-    return "test" if fraction(seed, "split", digest) < test_fraction else "train"
+def splits_of(seed: int, contents: Sequence[tuple[str, Hashable]], test_fraction: float) -> list[Split]:
+    """The split of each (digest, class); the class of unlabelled samples is None.
+
+    Of every class, `held_out` samples are test samples: those of the lowest hash.
+    """
+    classes = defaultdict(list)
+    for index, (digest, label) in enumerate(contents):
+        classes[label].append((fraction(seed, "split", digest), digest, index))
+    splits: list[Split] = ["train"] * len(contents)
+    for ranked in classes.values():
+        for _, _, index in sorted(ranked)[: held_out(len(ranked), test_fraction)]:
+            splits[index] = "test"
+    return splits
+
+
+def held_out(count: int, test_fraction: float) -> int:
+    """How many of `count` samples are test samples: the fraction, rounded half up, but one at least, and one at most
+    less than all. A single sample is for training."""
+    if count < 2:
+        return 0
+    return min(max(math.floor(count * test_fraction + 0.5), 1), count - 1)

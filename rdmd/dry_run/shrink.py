@@ -68,7 +68,7 @@ def shrink(settings: config.Settings, scale: Scale, root: Path, on_gpu: bool) ->
     for name, domain in config_domains(settings).items():
         raw["domains"][name] |= _domain(domain, name, places)
     raw["preprocess"]["test_fraction"] = TEST_FRACTION
-    raw["validation"] = {"min_train": 1, "min_test": 1}
+    raw["validation"] = {"min_train": 1, "min_test": 2}
     cadence = {
         "steps": scale.steps, "batch": min(scale.batch, settings.teacher.batch),
         "checkpoint_every": scale.steps, "log_every": 1, "sample_every": 0,
@@ -135,6 +135,7 @@ def _grid(part: Any, scale: Scale) -> Any:
 def _evaluation(evaluate: config.Evaluate, scale: Scale) -> dict[str, Any]:
     changed: dict[str, Any] = {
         "n_source": scale.samples, "n_reference": scale.samples, "batch": scale.batch,
+        "references": min(evaluate.references, DRAWS // scale.samples),
         "bootstrap": min(2, evaluate.bootstrap), "projections": 16, "n_transport": scale.samples,
         "n_w2": None if evaluate.n_w2 is None else scale.samples,
     }

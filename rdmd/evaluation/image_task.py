@@ -16,7 +16,7 @@ from rdmd.evaluation.estimate import Estimate, estimate
 from rdmd.evaluation.feature_cache import FeatureCache
 from rdmd.evaluation.features import FeatureNetwork, features_of
 from rdmd.evaluation.row import FeaturesRecord, Scores
-from rdmd.evaluation.sampling import sample_of, units_of
+from rdmd.evaluation.sampling import sample_of, too_few, units_of
 
 
 @dataclass(frozen=True)
@@ -97,23 +97,34 @@ class ImageTask:
         """The fields of `Scores` that compare with the target and not with the source."""
         features = features_of if self.cache is None else self.cache.features_of
         generated = features(self.features, pictures, self.settings.batch, self.device)
-        kid = realism.kid(generated, self.reference_features, self.seed)
-        units = realism.Units(generated_units, self.reference_units)
-        precision_recall = realism.precision_recall(generated, self.reference_features, units)
-        interval = None
-        if self.settings.bootstrap > 1:
-            interval = realism.fid_interval(
-                generated, self.reference_features, self.settings.bootstrap, self.seed, units
+        reference, units = self.reference_features, realism.Units(generated_units, self.reference_units)
+        measured: dict[str, float | tuple[float, float] | None] = {"class_share": self._class_share(pictures)}
+        if min(len(generated), len(reference)) < 2:
+            return measured
+        kid = realism.kid(generated, reference, self.seed)
+        measured |= {"fid": realism.fid(generated, reference), "kid": kid.mean, "kid_std": kid.std}
+        if realism.have_neighbours(units):
+            found = realism.precision_recall(generated, reference, units)
+            measured |= {"precision": found.precision, "recall": found.recall}
+        if self.settings.bootstrap > 1 and realism.can_be_resampled(units):
+            measured["fid_ci"] = realism.fid_interval(
+                generated, reference, self.settings.bootstrap, self.seed, units
             )
-        return {
-            "fid": realism.fid(generated, self.reference_features),
-            "fid_ci": interval,
-            "kid": kid.mean,
-            "kid_std": kid.std,
-            "precision": precision_recall.precision,
-            "recall": precision_recall.recall,
-            "class_share": self._class_share(pictures),
-        }
+        return measured
+
+    def left_out(self) -> str:
+        """Which metrics the test splits are too small for, in a sentence; empty if there are none."""
+        units = realism.Units(self.source_units, self.reference_units)
+        names = []
+        if min(len(self.source), len(self.reference)) < 2:
+            names += ["FID and KID (two images on both sides)"]
+        if not realism.have_neighbours(units):
+            names += [f"precision and recall ({realism.NEIGHBOURS} images of other scans beside each)"]
+        if not realism.can_be_resampled(units):
+            names += ["the interval of FID (two scans on both sides)"]
+        if len(self.source) < 2:
+            names += ["standard errors (two source images)"]
+        return too_few(len(self.source), len(self.reference), names)
 
     def _class_share(self, pictures: Tensor) -> float | None:
         if self.classifier is None or self.settings.target_class is None:

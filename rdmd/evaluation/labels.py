@@ -60,8 +60,8 @@ def row_labels(rows: Sequence[Row]) -> list[str]:
 
 
 def realism_name(row: Row) -> str:
-    """The metric that `Row.realism` is."""
-    return "FID" if row.fid is not None else "SW2"
+    """The metric that `Row.realism` is; "realism" where it could not be measured."""
+    return "FID" if row.fid is not None else "realism" if row.sw2 is None else "SW2"
 
 
 def number(value: float | None, digits: int = 3) -> str:

@@ -56,9 +56,10 @@ def knee(points: Sequence[Point]) -> int:
 def mark_front(rows: Sequence[Row]) -> list[Row]:
     """The rows in their order, `on_front` set by (cost, realism) among generators, False elsewhere.
 
-    Generators from noise have no cost: their front is the best realism.
+    Generators from noise have no cost: their front is the best realism. A generator whose realism could not be measured
+    is not on the front.
     """
-    generators = [index for index, row in enumerate(rows) if row.method == GENERATOR]
+    generators = [index for index, row in enumerate(rows) if row.method == GENERATOR and row.realism is not None]
     flags = nondominated([_ranked(rows[index]) for index in generators])
     on_front = {index for index, flag in zip(generators, flags, strict=True) if flag}
     return [replace(row, on_front=index in on_front) for index, row in enumerate(rows)]

@@ -12,7 +12,7 @@ from rdmd.errors import UserError
 from rdmd.evaluation import transport
 from rdmd.evaluation.estimate import estimate
 from rdmd.evaluation.row import FeaturesRecord, Interval, Scores
-from rdmd.evaluation.sampling import sample_of
+from rdmd.evaluation.sampling import sample_of, too_few
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,9 @@ class PointTask:
             cost=cost.mean,
             cost_se=cost.se,
             cost_sum=cost.mean * self.source.shape[1],
-            l2_uvp=transport.l2_uvp(translations[:coupled], self.plan.barycentres, self.reference),
+            l2_uvp=None
+            if len(self.reference) < 2
+            else transport.l2_uvp(translations[:coupled], self.plan.barycentres, self.reference),
             ot_cost=self.plan.cost,
         )
 
@@ -69,6 +71,17 @@ class PointTask:
         """Realism of the target's own training points (N, d), as many as there are sources. Every point is its own
         scan."""
         return self._realism(sample_of(target, len(self.source), self.seed))
+
+    def left_out(self) -> str:
+        """Which metrics the test splits are too small for, in a sentence; empty if there are none."""
+        names = []
+        if min(len(self.source), len(self.reference)) < 2:
+            names += ["the interval of SW2 (two points on both sides)"]
+        if len(self.reference) < 2:
+            names += ["L2-UVP (two target points)"]
+        if len(self.source) < 2:
+            names += ["standard errors (two source points)"]
+        return too_few(len(self.source), len(self.reference), names)
 
     def _realism(self, points: Tensor) -> Scores:
         """The scores that compare with the target and not with the source."""
@@ -92,7 +105,7 @@ class PointTask:
 
     def _sw2_interval(self, points: Tensor) -> Interval | None:
         settings = self.settings
-        if settings.bootstrap < 2:
+        if settings.bootstrap < 2 or min(len(points), len(self.reference)) < 2:
             return None
         low, high = transport.sliced_w2_interval(
             points, self.reference, settings.projections, settings.bootstrap, self.seed

@@ -87,11 +87,11 @@ def fid_interval(
     the estimate would vary with other samples of the same sizes; it says nothing of the bias that FID has
     at these sizes, which a comparison at equal sizes shares.
     """
-    if resamples < 2:
-        raise ValueError("a bootstrap interval needs two or more resamples")
-    rng = torch.Generator().manual_seed(seed)
     generated, reference = generated.double(), reference.double()
     units = units or _every_sample(generated, reference)
+    if resamples < 2 or not can_be_resampled(units):
+        raise ValueError("a bootstrap interval needs two or more resamples, of two or more units on both sides")
+    rng = torch.Generator().manual_seed(seed)
     values = torch.tensor(
         [
             frechet_distance(_resampled(generated, units.generated, rng), _resampled(reference, units.reference, rng))
@@ -135,13 +135,25 @@ def precision_recall(generated: Tensor, reference: Tensor, units: Units | None =
     """
     _check(generated)
     _check(reference)
-    if min(len(generated), len(reference)) <= NEIGHBOURS:
-        raise ValueError(f"precision and recall need more than {NEIGHBOURS} samples on both sides")
     generated, reference = generated.double(), reference.double()
     units = units or _every_sample(generated, reference)
+    if not have_neighbours(units):
+        raise ValueError(f"precision and recall need {NEIGHBOURS} samples of other units beside each, on both sides")
     return PrecisionRecall(
         precision=_share_within(generated, reference, units.reference),
         recall=_share_within(reference, generated, units.generated),
+    )
+
+
+def can_be_resampled(units: Units) -> bool:
+    """Whether there are two or more units on both sides: draws of one unit are all equal."""
+    return min(int(side.max()) for side in (units.generated, units.reference)) > 0
+
+
+def have_neighbours(units: Units) -> bool:
+    """Whether each sample of both sides has as many samples of other units beside it as `precision_recall` needs."""
+    return all(
+        len(side) - int(torch.bincount(side).max()) >= NEIGHBOURS for side in (units.generated, units.reference)
     )
 
 

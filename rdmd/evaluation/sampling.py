@@ -26,3 +26,8 @@ def units_of(scans: Sequence[str] | None, total: int, count: int, seed: int) -> 
     known = {scan: number for number, scan in enumerate(dict.fromkeys(scans))}
     picked = sample_of(torch.tensor([known[scan] for scan in scans]), count, seed)
     return picked.unique(return_inverse=True)[1]
+
+
+def too_few(sources: int, references: int, names: Sequence[str]) -> str:
+    """That these metrics, each with what it needs, are not measured on so few samples; empty without a name."""
+    return f"{sources} source and {references} target test samples are too few for {'; '.join(names)}" if names else ""

@@ -49,9 +49,9 @@ def sliced_w2(x: Tensor, y: Tensor, projections: int, seed: int) -> float:
 
 def sliced_w2_interval(x: Tensor, y: Tensor, projections: int, resamples: int, seed: int) -> tuple[float, float]:
     """A 95% bootstrap interval around `sliced_w2`, both sides resampled, centred as `fid_interval` is."""
-    if resamples < 2:
-        raise ValueError("a bootstrap interval needs two or more resamples")
     x, y = _points(x), _points(y)
+    if min(resamples, len(x), len(y)) < 2:
+        raise ValueError("a bootstrap interval needs two or more resamples, of two or more points on both sides")
     directions = _directions(min(projections, _BOOTSTRAP_PROJECTIONS), x.shape[1], seed)
     rng = torch.Generator().manual_seed(seed)
     sorted_x, sorted_y = (x @ directions).sort(dim=0), (y @ directions).sort(dim=0)
@@ -106,7 +106,9 @@ def discrete_map(x: Tensor, y: Tensor) -> Tensor:
 
 
 def total_variance(y: Tensor) -> float:
-    """The sum over dimensions of the variance (N - 1) of points (N, d)."""
+    """The sum over dimensions of the variance (N - 1) of points (N, d), N >= 2."""
+    if len(y) < 2:
+        raise ValueError("a variance needs two or more points")
     return _points(y).var(dim=0).sum().item()
 
 
@@ -139,8 +141,8 @@ def _power(matrix: Tensor, exponent: float) -> Tensor:
 
 
 def _points(x: Tensor) -> Tensor:
-    if x.ndim != 2 or len(x) < 2:
-        raise ValueError(f"needs points (N, d) with N >= 2, got shape {tuple(x.shape)}")
+    if x.ndim != 2 or len(x) < 1:
+        raise ValueError(f"needs points (N, d) with N >= 1, got shape {tuple(x.shape)}")
     if not torch.isfinite(x).all():
         raise FloatingPointError("a point is not finite")
     return x.detach().double().cpu()

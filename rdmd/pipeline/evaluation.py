@@ -1,6 +1,7 @@
 """The evaluating stage: every translator through one evaluator, then the report."""
 
 import json
+import sys
 from dataclasses import dataclass
 
 import torch
@@ -38,7 +39,18 @@ class Evaluated:
 
 
 def evaluation_task(settings: config.Settings, layout: Layout) -> EvaluationTask:
-    """The test split with what it is judged by. Raises UserError if shards or the feature network are missing."""
+    """The test split with what it is judged by. Raises UserError if shards or the feature network are missing.
+
+    Says which metrics are left out where the split is too small for them.
+    """
+    task = _evaluation_task(settings, layout)
+    left_out = task.left_out()
+    if left_out:
+        print(f"left out of the table: {left_out}", file=sys.stderr)
+    return task
+
+
+def _evaluation_task(settings: config.Settings, layout: Layout) -> EvaluationTask:
     device = evaluation_device(settings)
     source = read_split(layout.shards / "source", "test")
     reference = read_split(layout.shards / "target", "test")

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from rdmd.errors import UserError
 from rdmd.evaluation.pareto import nondominated, plane
 from rdmd.evaluation.row import Interval, Row
 
@@ -37,8 +38,11 @@ def front(rows: Sequence[Row], how: How) -> list[bool]:
 
     `points`: no other's measured values are at least as good in both and better in one. `intervals`: no other's whole
     box lies at or below this one's in both. The second front holds the first, and equals it where no interval has
-    any width.
+    any width. Raises `UserError` if the test split was too small for the realism of any.
     """
+    if any(row.realism is None for row in rows):
+        raise UserError("the realism of the generators was not measured, since the test split of the source or of the "
+                        "target has a single sample; add samples, then repeat `dvc repro`.")
     if how == "points":
         return nondominated([plane(row) for row in rows])
     boxes = [box(row) for row in rows]

@@ -254,3 +254,30 @@ def experiment(path: Path, run: str) -> str:
     (commit,) = [line.split()[0] for line in git(path, "for-each-ref", "--format=%(objectname) %(refname)",
                                                  "refs/exps").splitlines() if line.endswith(f"/swissroll-{run}")]
     return commit
+
+
+def test_what_git_holds_of_a_stage_is_kept_when_the_stage_fails(tmp_path: Path):
+    """DVC removes what a stage makes before it runs. Every stage with files in git is run here as one that fails."""
+    clone(tmp_path, stages=None)
+    pipeline = yaml.safe_load((tmp_path / "dvc.yaml").read_text(encoding="utf-8"))
+    listed = subprocess.run(["git", "ls-files", "reports"], cwd=ROOT, capture_output=True, text=True, check=True)
+    left, failing = set(listed.stdout.split()), {}
+    for name, stage in pipeline["stages"].items():
+        outs = {kind: stage[kind] for kind in ("outs", "metrics") if kind in stage}
+        made = [next(iter(out)) for kind in outs.values() for out in kind if isinstance(out, dict)]
+        if left.intersection(made):
+            failing[name] = {"cmd": "exit 3", "deps": ["params.yaml"], **outs}
+            left.difference_update(made)
+    assert set(failing) == {"validate", "evaluate", "register"} and not left
+    (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": failing}), encoding="utf-8")
+    (tmp_path / "reports").mkdir()
+    files = [tmp_path / name for name in listed.stdout.split()]
+    for file in files:
+        file.write_text("old", encoding="utf-8")
+    subprocess.run([sys.executable, "-m", "dvc", "init", "--quiet", "--force"], cwd=tmp_path, check=True)
+    repro = subprocess.run(
+        [sys.executable, "-m", "dvc", "repro", "--keep-going"], cwd=tmp_path, text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, check=False,
+    )  # fmt: skip
+    assert repro.returncode != 0 and repro.stdout.count("> exit 3") == 3, repro.stdout
+    assert [file.read_text(encoding="utf-8") for file in files] == ["old"] * len(files)

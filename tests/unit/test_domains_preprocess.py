@@ -10,6 +10,7 @@ from rdmd import config
 from rdmd.config import Domains, ImageFolder, Preprocess, Settings
 from rdmd.domains.preprocess import preprocess
 from rdmd.domains.shards import read_rows, read_split
+from rdmd.domains.transforms import fit
 from rdmd.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -72,25 +73,43 @@ def test_the_copies_of_a_scan_stay_together_and_differ(tmp_path):
     assert len({picture.numpy().tobytes() for picture in test.data}) == len(test.data)
 
 
-def test_renaming_and_adding_pictures_moves_no_other(tmp_path, two_folders):
+def test_renaming_moves_no_picture_and_adding_moves_those_at_the_bound_alone(tmp_path, two_folders):
     before = preprocess(two_folders, "source", tmp_path / "a")
+    assert before.counts == {"train": 28, "test": 12}
     sides = {row.scan: row.split for row in read_rows(tmp_path / "a", before)}
     cats = tmp_path / "cats"
     (cats / "000.png").rename(cats / "zzz.png")
+    renamed = preprocess(two_folders, "source", tmp_path / "b")
+    assert {row.scan: row.split for row in read_rows(tmp_path / "b", renamed)} == sides
     pictures(cats / "more", 3, 10)
-    after = preprocess(two_folders, "source", tmp_path / "b")
-    moved = {row.scan: row.split for row in read_rows(tmp_path / "b", after)}
-    assert len(moved) == 50 and sides.items() <= moved.items()
+    after = preprocess(two_folders, "source", tmp_path / "c")
+    assert after.counts == {"train": 35, "test": 15}
+    now = {row.scan: row.split for row in read_rows(tmp_path / "c", after)}
+    moved = [scan for scan, side in sides.items() if now[scan] != side]
+    assert len({now[scan] for scan in moved}) <= 1, "the bound moves one way"
 
 
-def test_a_small_limit_still_reaches_both_splits(tmp_path):
+def test_the_arrays_wait_in_the_order_of_their_names(tmp_path, two_folders):
+    """Every stored picture is the one of its name, whichever split it went to."""
+    preprocess(two_folders, "source", tmp_path / "out")
+    for split in ("train", "test"):
+        stored = read_split(tmp_path / "out", split)
+        for picture, name in zip(stored.data, stored.names, strict=True):
+            original = np.asarray(Image.open(tmp_path / "cats" / name))
+            assert np.array_equal(picture.permute(1, 2, 0).numpy(), fit(original, 16, "crop")), name
+
+
+@pytest.mark.parametrize(("limit", "test"), [(40, 8), (3, 1), (2, 1), (1, 0)])
+def test_a_small_limit_keeps_the_fraction(tmp_path, limit, test):
     settings = digits()
-    source = settings.domains.source.model_copy(update={"limit": 40})
-    settings = settings.model_copy(update={"domains": settings.domains.model_copy(update={"source": source})})
-    manifest = preprocess(settings, "source", tmp_path / "source")
-    scans = {split: len(set(read_split(tmp_path / "source", split).scans)) for split in manifest.counts}
-    # Were one hash used for limit and split, the 40 smallest of 177 would nearly all lie below 0.2: test.
-    assert scans["train"] + scans["test"] == 40 and scans["train"] > 20
+    source = settings.domains.source.model_copy(update={"limit": limit})
+    few = settings.model_copy(update={"domains": settings.domains.model_copy(update={"source": source})})
+    rows = {}
+    for name, given in (("few", few), ("all", settings)):
+        manifest = preprocess(given, "source", tmp_path / name)
+        rows[name] = {row.scan: row.split for row in read_rows(tmp_path / name, manifest)}
+    assert list(rows["few"].values()).count("test") == test and len(rows["few"]) == limit
+    assert rows["few"].items() <= rows["all"].items(), "a limit moves no scan to the other split"
 
 
 def test_exact_repetitions_are_left_out_and_named(tmp_path, two_folders):

@@ -10,7 +10,7 @@ import torch
 from rdmd.config import Points
 from rdmd.domains.pixels import to_uint8, to_unit
 from rdmd.domains.readers import points
-from rdmd.domains.splits import content_digest, fraction, split_of
+from rdmd.domains.splits import content_digest, fraction, splits_of
 from rdmd.domains.transforms import colour, fit, hues
 
 # --- splits -----------------------------------------------------------------------------------------------
@@ -20,10 +20,21 @@ def digests(count: int) -> list[str]:
     return [content_digest(np.full((2, 2), i)) for i in range(count)]
 
 
-def test_the_test_split_has_the_fraction_asked_for():
-    held_out = sum(split_of(0, digest, 0.2) == "test" for digest in digests(5000))
-    # Binomial(5000, 0.2) has a standard deviation of 28; four of them.
-    assert abs(held_out - 1000) < 4 * 28.3
+@pytest.mark.parametrize(
+    ("count", "fraction_", "expected"),
+    [(15, 0.4, 6), (10, 0.25, 3), (10, 0.24, 2), (5, 0.1, 1), (3, 0.01, 1), (2, 0.9, 1), (1, 0.5, 0), (0, 0.5, 0)],
+)
+def test_the_test_split_has_the_fraction_asked_for(count, fraction_, expected):
+    assert splits_of(0, [(digest, None) for digest in digests(count)], fraction_).count("test") == expected
+
+
+def test_a_split_depends_on_the_contents_of_a_class_and_not_on_their_order_or_other_classes():
+    two, three = ([(digest, label) for digest in digests(60)[label::4]] for label in (2, 3))
+    together = dict(zip([*two, *three], splits_of(0, [*two, *three], 0.2), strict=True))
+    alone = dict(zip(two[::-1], splits_of(0, two[::-1], 0.2), strict=True))
+    assert {content: together[content] for content in two} == alone
+    assert list(together.values()).count("test") == 6
+    assert splits_of(1, two, 0.2) != splits_of(0, two, 0.2)
 
 
 def test_a_content_digest_sees_values_shape_and_type():

@@ -12,8 +12,14 @@ from rdmd.evaluation import transport
 from rdmd.evaluation.classifier import FeatureClassifier, train_classifier
 from rdmd.evaluation.evaluator import evaluate_translator, identity_row, target_row, translate
 from rdmd.evaluation.image_task import ImageTask, image_task
+from rdmd.evaluation.pareto import mark_front
 from rdmd.evaluation.point_task import PointTask, point_task
+from rdmd.evaluation.report.front_html import front_html
+from rdmd.evaluation.report.pareto_figure import pareto_plot
+from rdmd.evaluation.report.realism_figure import realism_plot
+from rdmd.evaluation.row import FeaturesRecord, Metrics, Row
 from rdmd.evaluation.sampling import sample_of, units_of
+from rdmd.evaluation.table import format_table
 from rdmd.evaluation.translator import NamedTranslator
 
 CPU = torch.device("cpu")
@@ -174,3 +180,72 @@ def test_sw2_is_averaged_over_disjoint_references(points: PointTask) -> None:
     assert alone[0] != alone[1]
     with pytest.raises(UserError, match=r"evaluate.references is 3 times 200 points.* has 400; lower it"):
         point_task(points.source, reference, settings.model_copy(update={"references": 3}), 0, CPU)
+
+
+COUNTS = [(sources, references) for sources in (1, 2, 3, 4) for references in (1, 2, 3, 4)]
+
+
+@pytest.mark.parametrize(("sources", "references"), COUNTS)
+def test_what_few_pictures_do_not_measure_is_left_out(
+    pictures: ImageTask, classifier: FeatureClassifier, sources: int, references: int
+) -> None:
+    task = image_task(
+        bars(sources, True, 2), bars(references, False, 3), classifier, pictures.settings, 0, CPU, classifier
+    )
+    rows = [
+        evaluate_translator(NamedTranslator(lambda x, rng: x.transpose(2, 3), "rdmd", 1, lam=0.1), task),
+        identity_row(task),
+        target_row(task, bars(2, False, 5)),
+    ]
+    turned, floor = rows[0], rows[2]
+    fewest = min(sources, references)
+    for name, least in (("fid", 2), ("kid", 2), ("fid_ci", 2), ("precision", 4), ("recall", 4)):
+        assert (getattr(turned, name) is None) == (fewest < least), name
+    assert turned.cost is not None and turned.psnr is not None and turned.class_share is not None
+    assert (turned.cost_se is None) == (sources < 2)
+    assert (floor.fid is None) == (fewest < 2)
+    sentence = task.left_out()
+    assert ("FID and KID" in sentence, "precision" in sentence) == (fewest < 2, fewest < 4)
+    assert ("standard errors" in sentence) == (sources < 2)
+    _is_reported(rows, "images")
+
+
+@pytest.mark.parametrize(("sources", "references"), COUNTS)
+def test_what_few_points_do_not_measure_is_left_out(points: PointTask, sources: int, references: int) -> None:
+    rng = torch.Generator().manual_seed(6)
+    task = point_task(
+        torch.randn(sources, 2, generator=rng), torch.randn(references, 2, generator=rng), points.settings, 0, CPU
+    )
+    rows = [
+        evaluate_translator(NamedTranslator(lambda x, rng: x + 1, "rdmd", 1, lam=0.1), task), identity_row(task),
+        target_row(task, torch.randn(3, 2, generator=rng)),
+    ]  # fmt: skip
+    moved = rows[0]
+    assert moved.sw2 is not None and moved.w2 is not None and moved.cost_sum == pytest.approx(2)
+    assert (moved.sw2_ci is None) == (min(sources, references) < 2)
+    assert (moved.l2_uvp is None) == (references < 2)
+    assert (moved.cost_se is None) == (sources < 2)
+    assert ("SW2" in task.left_out(), "L2-UVP" in task.left_out()) == (min(sources, references) < 2, references < 2)
+    _is_reported(rows, "points")
+
+
+def test_copies_of_one_scan_measure_no_spread(pictures: ImageTask, classifier: FeatureClassifier) -> None:
+    """The draws of a single scan are all equal, and the third neighbour of another scan is infinitely far."""
+    scans = ["a"] * 30
+    task = image_task(
+        bars(30, True, 2), bars(30, False, 3), classifier, pictures.settings, 0, CPU, classifier, scans, scans
+    )
+    row = identity_row(task)
+    assert row.fid is not None and (row.fid_ci, row.precision, row.recall) == (None, None, None)
+    assert "interval of FID" in task.left_out()
+
+
+def _is_reported(rows: list[Row], kind: str) -> None:
+    """The front, the table and both figures take rows with gaps."""
+    metrics = Metrics("x", 0, FeaturesRecord("none", None, 2), 1, 1, mark_front(rows))
+    assert metrics.rows[0].on_front == (rows[0].realism is not None)
+    assert "None" not in format_table(metrics) and "nan" not in format_table(metrics)
+    for plot in (pareto_plot(metrics), realism_plot(metrics)):
+        assert plot.png.startswith(b"\x89PNG")
+        assert bool(plot.marks) == (rows[0].realism is not None)
+    front_html(metrics, pareto_plot(metrics))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from rdmd.evaluation.labels import dial, method_name, realism_name, varying_dials
 from rdmd.evaluation.pareto import nondominated, plane
 from rdmd.evaluation.report.label_placement import Label, place_labels
-from rdmd.evaluation.report.plot import Plot, plot_of
+from rdmd.evaluation.report.plot import Plot, empty_plot, plot_of
 from rdmd.evaluation.report.style import FAINT, INK, new_figure, styles
 from rdmd.evaluation.row import GENERATOR, IDENTITY, TARGET, Metrics, Row
 from rdmd.evaluation.table import Z95, stated
@@ -19,10 +19,10 @@ _LOG_FROM = 8
 
 
 def pareto_plot(metrics: Metrics) -> Plot:
-    """The figure. Down and left is better. Raises `ValueError` if no row can be placed."""
+    """The figure. Down and left is better. It says so where no row has both a cost and a realism."""
     placed = [row for row in metrics.rows if row.cost is not None and row.realism is not None]
     if not placed:
-        raise ValueError("no row has both a cost and a realism")
+        return empty_plot("No method has both a cost and a realism.")
     figure = new_figure(7.6, 5.6)
     axes = figure.add_axes((0.105, 0.2, 0.87, 0.68))
     labels: list[Label] = []

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rdmd.evaluation.report.style import png_of
+from rdmd.evaluation.report.style import INK, new_figure, png_of
 from rdmd.evaluation.row import Row
 
 if TYPE_CHECKING:
@@ -27,6 +27,13 @@ class Plot:
 
     png: bytes
     marks: list[Mark]
+
+
+def empty_plot(text: str) -> Plot:
+    """A line of text in the place of a figure that nothing can be drawn into."""
+    figure = new_figure(7.6, 1.2)
+    figure.text(0.5, 0.5, text, ha="center", va="center", fontsize=9, color=INK)
+    return Plot(png_of(figure), [])
 
 
 def plot_of(figure: "Figure", axes: "Axes", placed: Sequence[tuple[float, float, Row]]) -> Plot:

@@ -3,7 +3,7 @@
 import textwrap
 
 from rdmd.evaluation.labels import dial, method_name, realism_name
-from rdmd.evaluation.report.plot import Plot, plot_of
+from rdmd.evaluation.report.plot import Plot, empty_plot, plot_of
 from rdmd.evaluation.report.style import FAINT, INK, new_figure, styles
 from rdmd.evaluation.row import TARGET, Metrics, Row
 from rdmd.evaluation.table import stated
@@ -15,10 +15,10 @@ def has_costs(metrics: Metrics) -> bool:
 
 
 def realism_plot(metrics: Metrics) -> Plot:
-    """A line a method, its realism along it. Left is better. Raises `ValueError` if no row has a realism."""
+    """A line a method, its realism along it. Left is better. It says so where no row has a realism."""
     placed = [row for row in metrics.rows if row.method != TARGET and row.realism is not None]
     if not placed:
-        raise ValueError("no row has a realism")
+        return empty_plot("No method has a realism.")
     looks = styles([row.method for row in placed])
     figure = new_figure(7.6, 1.9 + 0.45 * len(placed))
     axes = figure.subplots()

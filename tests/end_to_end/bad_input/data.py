@@ -177,6 +177,13 @@ def again(*domains: str) -> None:
         preprocess(config.load(), domain, Path("data/shards") / domain)
 
 
+def one_picture() -> None:
+    """A domain whose single picture is for training."""
+    for file in sorted(SOURCE.iterdir())[1:]:
+        file.unlink()
+    again("source")
+
+
 STORED = [
     Row("no manifest", removed(str(SHARDS / "manifest.json")), "rdmd train-teacher", f"{SHARDS}/manifest.json",
         AGAIN),
@@ -191,11 +198,8 @@ STORED = [
     Row("a shard missing", removed(str(SHARDS / "test-000000.tar")), "rdmd validate", "test-000000.tar", AGAIN),
     Row("samples.csv altered", cut_short(str(SHARDS / "samples.csv")), "rdmd features",
         "samples.csv was changed", AGAIN),
-    Row("no test samples", both(edited("test_fraction: 0.3", "test_fraction: 0.0001"), lambda: again("source")),
-        "rdmd features", "data/shards/source has no test samples", "change preprocess.test_fraction"),
-    Row("no training samples",
-        both(edited("test_fraction: 0.3", "test_fraction: 0.9999"), lambda: again("source")), "rdmd features",
-        "data/shards/source has no train samples", "change preprocess.test_fraction"),
+    Row("no test samples", one_picture, "rdmd features", "data/shards/source has no test samples",
+        "add samples to the domain"),
 ]
 
 # --- what Great Expectations finds --------------------------------------------------------------------------
@@ -232,6 +236,9 @@ VALIDATED = [
     Row("a picture twice", alike_once_cropped, "rdmd validate", "a.png", "remove", REPORT),
     Row("too few samples", edited("min_test: 2", "min_test: 20"), "rdmd validate", "at least 20 test samples",
         "lower validation.min_test", REPORT),
+    Row("no test samples to validate", both(edited("min_train: 5", "min_train: 1"), one_picture), "rdmd validate",
+        "at least 2 test samples, but it has 0",
+        "add samples to data/raw/source, and preprocess source again", REPORT),
 ]
 
 ROWS = [*FOLDERS, *ARCHIVES, *IDX, *STORED, *VALIDATED]

@@ -183,6 +183,18 @@ VALUES = [
     spoilt("a mean for another law", "reader: images\n    path: data/raw/source",
            "reader: points\n    path: params.yaml\n    law: swissroll\n    mean: [1, 0]", "`domains.source`",
            "belong to the law `gaussian`"),
+    spoilt("one test sample", "min_test: 2", "min_test: 1", "`validation.min_test` is 1: input should be greater",
+           "change it"),
+    spoilt("features without labels", "    path: data/raw/target\n",
+           "    path: data/raw/target\n  features:\n    reader: images\n    path: data/raw/target\n",
+           "domains.features.reader is 'images', which has no labels", "use `digits` or `mnist`"),
+    Row("a target class that is not learned", both(
+            edited("    path: data/raw/target\n", "    path: data/raw/target\n  features:\n    reader: digits\n"
+                   "    path: params.yaml\n    classes: [2, 3]\n"),
+            edited("n_source: 4", "n_source: 4\n  target_class: 5")), CHECK,
+        "evaluate.target_class is 5, but domains.features.classes is [2, 3]", "take one of these"),
+    Row("more references than points", written("params.yaml", SWISSROLL.replace("n_reference: 4000",
+        "n_reference: 4000\n  references: 2")), CHECK, "evaluate.references is 2 times 4000 points", "lower it"),
     spoilt("no points of W2", "n_source: 4", "n_source: 4\n  n_w2: 1", "`evaluate.n_w2` is 1", "change it"),
     spoilt("train without test", "path: data/raw/source", "path: data/raw/source\n    train: a",
            "`domains.source`", "give both `train` and `test`"),
