@@ -6,9 +6,12 @@ stages their imports (`flows.warm`).
 """
 
 import contextlib
+import fcntl
+import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -24,6 +27,8 @@ from flows.warm import warm_stages
 from rdmd.errors import UserError, reporting
 
 API = "PREFECT_API_URL"
+# The concurrency limits of `flows.slots` begin with this.
+SLOT_PREFIX = "rdmd-"
 # Says to flows that the server named by PREFECT_API_URL may still be starting.
 STARTING = "RDMD_PREFECT_SERVER_STARTING"
 START_SECONDS = 90.0
@@ -66,8 +71,70 @@ def prefect_command(port: int) -> list[str]:
 
 
 @contextlib.contextmanager
+def slots_in_use() -> Iterator[None]:
+    """Keep `free_stale_slots` from freeing any slot while the block runs, or until the process dies."""
+    with _slots_lock() as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        yield
+
+
+def free_stale_slots() -> list[str]:
+    """Free the slots that killed processes left taken in Prefect's database below PREFECT_HOME; gives their names.
+
+    Call it before a server starts on that database. Nothing happens while a process holds a slot (`slots_in_use`) or
+    where there is no such database. Prefect frees a slot when its lease expires, 5 minutes after the kill, but only
+    while a server with the service for that runs, and not where the file of the lease was lost.
+    """
+    home = Path(os.environ["PREFECT_HOME"])
+    database = home / "prefect.db"
+    with _slots_lock() as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return []
+        if not database.exists():
+            return []
+        with contextlib.closing(sqlite3.connect(database)) as connection:
+            try:
+                taken = dict(connection.execute(
+                    "SELECT id, name FROM concurrency_limit_v2 WHERE active_slots > 0 AND substr(name, 1, ?) = ?",
+                    (len(SLOT_PREFIX), SLOT_PREFIX),
+                ).fetchall())
+                # A lease that stayed would free the slot again when it expires, under the run that has it by then.
+                _forget_leases(home / "concurrency_leases", set(taken))
+                with connection:
+                    connection.executemany(
+                        "UPDATE concurrency_limit_v2 SET active_slots = 0 WHERE id = ?", [(one,) for one in taken]
+                    )
+            except sqlite3.OperationalError:
+                # The server was killed before it made the tables, or another one writes: then the leases expire.
+                return []
+    return sorted(taken.values())
+
+
+@contextlib.contextmanager
+def _slots_lock() -> Iterator[IO[str]]:
+    file = Path(os.environ["PREFECT_HOME"]) / "slots.lock"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w") as lock:
+        yield lock
+
+
+def _forget_leases(folder: Path, limits: set[str]) -> None:
+    """Remove Prefect's lease files of those limits. Prefect removes them from its index by itself."""
+    for file in folder.glob("*.json"):
+        try:
+            resources = json.loads(file.read_text(encoding="utf-8")).get("resource_ids", [])
+        except ValueError:
+            continue
+        if limits & set(resources):
+            file.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
 def prefect_server() -> Iterator[dict[str, str]]:
     """Run a server on the loopback; gives the environment in which flows use it. It may still be starting."""
+    free_stale_slots()
     port = free_port()
     log = Path(os.environ["PREFECT_HOME"]) / "server.log"
     log.parent.mkdir(parents=True, exist_ok=True)

@@ -15,8 +15,10 @@ from flows.server import (
     answers,
     end_blocks_on_sigterm,
     free_port,
+    free_stale_slots,
     prefect_command,
     running,
+    slots_in_use,
 )
 from flows.shown import MLFLOW_UI
 from rdmd.errors import UserError, reporting
@@ -37,7 +39,10 @@ def main() -> None:
     os.environ |= {API: f"{prefect}/api", STARTING: "1", MLFLOW_UI: mlflow}
     LOGS.mkdir(parents=True, exist_ok=True)
     servers: dict[str, subprocess.Popen[bytes]] = {}
+    free_stale_slots()
     with ExitStack() as stack:
+        # Flows of other checkouts may hold slots on this server.
+        stack.enter_context(slots_in_use())
 
         def start(name: str, command: list[str]) -> None:
             log = stack.enter_context((LOGS / f"{name}.log").open("wb"))
