@@ -138,7 +138,9 @@ def watch_heartbeats(silence: timedelta = SILENCE) -> None:
             within=silence,
         ),
         actions=[ChangeFlowRunState(
+            name=None,
             state=StateType.CRASHED,
+            force=False,
             message=f"No heartbeat for {silence}: its process and its worker are gone. Start it again; it resumes.",
         )],
     ).create()  # fmt: skip
