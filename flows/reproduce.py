@@ -32,6 +32,8 @@ from flows.guard import run_guarded
 from flows.remote import PULL, PUSH, RESTORE, default_remote, transfer
 from flows.stage import PARENT_TASK
 from rdmd.errors import UserError
+from rdmd.pipeline.layout import Layout
+from rdmd.pipeline.store import unregistered
 
 # How often a run is begun whose process died, the first time included.
 ATTEMPTS = int(os.environ.get("RDMD_ATTEMPTS", "3"))
@@ -61,11 +63,16 @@ def stage(name: str, lock: int, flags: tuple[str, ...] = ()) -> State:
     lock: the descriptor of the lock on this project, held for as long as a process of the stage lives. flags: of
     `dvc repro`.
     """
-    if is_up_to_date(name):
-        get_run_logger().info("up to date, skipped")
-        return Completed(name="Skipped", message="Up to date.")
-    said: list[str] = []
     logger = get_run_logger()
+    if is_up_to_date(name):
+        # Its output is in git, and the registry is not.
+        reason = unregistered(Layout(ROOT).registry) if name == "register" else None
+        if reason is None:
+            logger.info("up to date, skipped")
+            return Completed(name="Skipped", message="Up to date.")
+        logger.info(f"registering again, since {reason}")
+        flags = (*flags, "--force")
+    said: list[str] = []
 
     def say(line: str) -> None:
         said.append(line)

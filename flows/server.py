@@ -25,10 +25,14 @@ from flows.dvc_lock import mend
 from flows.environment import ROOT
 from flows.warm import warm_stages
 from rdmd.errors import UserError, reporting
+from rdmd.pipeline.layout import Layout
+from rdmd.pipeline.store import unregistered
 
 API = "PREFECT_API_URL"
 # The concurrency limits of `flows.slots` begin with this.
 SLOT_PREFIX = "rdmd-"
+# Flags of `dvc repro` for the stage alone, up to date or not.
+REGISTER_ANYWAY = ("--single-item", "--force", "register")
 # Says to flows that the server named by PREFECT_API_URL may still be starting.
 STARTING = "RDMD_PREFECT_SERVER_STARTING"
 START_SECONDS = 90.0
@@ -168,19 +172,34 @@ def answers(address: str) -> bool:
 
 
 def main(command: list[str]) -> int:
-    """Run a command with a server beside it; gives the command's exit status."""
+    """Run a command with a server beside it, and then the stage `register` if the registry lacks what its output says;
+    gives the exit status."""
     mend(ROOT)
     if os.environ.get(API):
-        return subprocess.run(command, check=False).returncode
+        return _run_and_register(command, dict(os.environ))
     end_blocks_on_sigterm()
     with prefect_server() as serving, warm_stages(serving) as environment:
-        child = subprocess.Popen(command, env=environment)
-        while True:
-            try:
-                return child.wait()
-            except KeyboardInterrupt:
-                # The terminal has sent the same Ctrl-C to the command, which stops by itself.
-                continue
+        return _run_and_register(command, environment)
+
+
+def _run_and_register(command: list[str], environment: dict[str, str]) -> int:
+    """DVC skips `register` where reports/registry.json is up to date, which git brings without the registry."""
+    status = _run(command, environment)
+    reason = None if status else unregistered(Layout(ROOT).registry)
+    if reason is None:
+        return status
+    print(f"registering again, since {reason}", flush=True)
+    return _run([sys.executable, "-m", "dvc", "repro", *REGISTER_ANYWAY], environment)
+
+
+def _run(command: list[str], environment: dict[str, str]) -> int:
+    child = subprocess.Popen(command, env=environment)
+    while True:
+        try:
+            return child.wait()
+        except KeyboardInterrupt:
+            # The terminal has sent the same Ctrl-C to the command, which stops by itself.
+            continue
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from flows.server import (
 )
 from flows.shown import MLFLOW_UI
 from rdmd.errors import UserError, reporting
+from rdmd.pipeline.store import relocate
 
 POLL_SECONDS = 0.5
 # What the three servers say, of this start alone.
@@ -38,6 +39,7 @@ def main() -> None:
     # Of the server that is started here, for its own pages as well as for the deployment.
     os.environ |= {API: f"{prefect}/api", STARTING: "1", MLFLOW_UI: mlflow}
     LOGS.mkdir(parents=True, exist_ok=True)
+    relocate(os.environ["MLFLOW_TRACKING_URI"])
     servers: dict[str, subprocess.Popen[bytes]] = {}
     free_stale_slots()
     with ExitStack() as stack:
