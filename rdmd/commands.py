@@ -134,7 +134,11 @@ def summary(given: Namespace) -> None:
         return
     from rdmd.pipeline.store import unregistered
 
-    reason = unregistered(LAYOUT.registry)
+    try:
+        reason = unregistered(LAYOUT.registry)
+    except UserError as error:
+        print(f"champion   {uri}, but {error}")
+        return
     if reason is not None:
         print(f"champion   none here: {reason}\nregister   make repro (or: dvc repro --single-item --force register)")
         return

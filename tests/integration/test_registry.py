@@ -324,7 +324,7 @@ def test_a_moved_checkout_and_lost_weights(tmp_path: Path, rdmd: Said):
         reason = unregistered(made.layout.registry)
         assert reason.startswith("the weights of rdmd-swissroll with lambda 0.5, 0.2, 0.05 are gone from sqlite:")
         assert f"models:/rdmd-swissroll@champion cannot be used: {reason}" in rdmd("doctor")
-        assert made.register()["refused"]["reason"] == "a person made version 6 the champion", "theirs is version 3 anew"
+        assert made.register()["refused"]["reason"] == "a person made version 6 the champion"  # version 3 anew
         assert champion() == "0.05"
         assert unregistered(made.layout.registry) is None
         assert "champion     models:/rdmd-swissroll@champion loads" in rdmd("doctor")
