@@ -55,7 +55,15 @@ bench-gpu: ## the same for what runs on a bare GPU machine, with the Python at h
 	@$(PYTHON) -m benchmarks gpu
 
 .PHONY: clean
-clean: ## remove what the pipeline made (not your data, not the environment)
+clean: ## remove what the pipeline made (not your data, not the environment); asks first, FORCE=1 does not
+	@if [ -d mlflow/store ] && [ -z "$(FORCE)" ]; then \
+	  if [ ! -t 0 ]; then \
+	    echo "rdmd: mlflow/store holds registered models and promotions; use make clean FORCE=1 to remove them." >&2; exit 2; \
+	  fi; \
+	  printf 'mlflow/store holds registered models and promotions, which only you can repeat. Remove it too? [y/N] '; \
+	  read -r answer; \
+	  case "$$answer" in [yY]*) ;; *) echo "rdmd: nothing was removed." >&2; exit 2;; esac; \
+	fi
 	rm -rf data/shards/* models runs .cache reports/data_docs mlflow/store .prefect
 
 .PHONY: lock

@@ -12,12 +12,14 @@ from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from flows import version_tags
+from flows import alias_history, version_tags
 from flows.datasets import pair_digest
 from flows.handoff import log_model
 from flows.tracking import FINGERPRINT, Record, find_run, git_commit
 from rdmd.evaluation.row import Metrics, Row
+from rdmd.files import sha256_of
 from rdmd.pipeline.model_card import ModelCard
+from rdmd.pipeline.store import is_local, weights_of
 from rdmd.selection.identity import Evaluation, evaluation_of
 
 WEIGHTS = "sha256"
@@ -50,8 +52,12 @@ def numbers(row: Row) -> dict[str, float]:
 
 
 def register(record: Record, name: str, candidate: Candidate) -> ModelVersion:
-    """The version that holds the candidate's weights, made if there is none; its tags are those of this evaluation."""
-    found = find(record, name, candidate.card.sha256)
+    """The version that holds the candidate's weights; its tags are those of this evaluation.
+
+    It is made if there is none, or if its weights are lost or damaged: then the aliases of the lost one move to it.
+    """
+    known = find(record, name, candidate.card.sha256)
+    found = known if known is not None and readable(record, known) else None
     if found is None:
         run = _run_of(record, candidate.card)
         with mlflow.start_run(run_id=run.info.run_id, log_system_metrics=False):
@@ -64,6 +70,8 @@ def register(record: Record, name: str, candidate: Candidate) -> ModelVersion:
             # A server refuses a source that it cannot trace to its model.
             model_id=source.removeprefix("models:/"),
         )  # fmt: skip
+        if known is not None:
+            _hand_over(record, known, found)
     tags = {
         "lambda": f"{candidate.card.lam:g}",
         "nfe": str(candidate.row.nfe),
@@ -72,6 +80,29 @@ def register(record: Record, name: str, candidate: Candidate) -> ModelVersion:
     }
     version_tags.put_tags(record.client, found, tags)
     return version_tags.put(record.client, found, candidate.row, candidate.evaluation)
+
+
+def readable(record: Record, version: ModelVersion) -> bool:
+    """Whether the weights of a version are where the registry says, and are those that it says.
+
+    On another machine than this one only whether any artifact is there.
+    """
+    location = record.client.get_model_version_download_uri(version.name, version.version)
+    if location.startswith("models:/"):
+        location = record.client.get_logged_model(location.removeprefix("models:/")).artifact_location
+    if not is_local(location):
+        return bool(mlflow.artifacts.list_artifacts(artifact_uri=f"models:/{version.name}/{version.version}"))
+    weights = weights_of(location)
+    return weights is not None and sha256_of(weights) == version.tags[WEIGHTS]
+
+
+def _hand_over(record: Record, lost: ModelVersion, made: ModelVersion) -> None:
+    """Move the aliases of a lost version to the one that holds the same weights, set by whom they were."""
+    model = record.client.get_registered_model(lost.name)
+    for alias, version in model.aliases.items():
+        if int(version) == int(lost.version):
+            moves = alias_history.moves(model, alias)
+            alias_history.move(record.client, model, alias, made.version, moves[-1].by if moves else "rule")
 
 
 def ensure_model(record: Record, name: str, description: str) -> None:

@@ -6,13 +6,18 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 from prefect import flow, get_run_logger, task
+from prefect.automations import Automation
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import FlowRun, State, TaskRun
+from prefect.client.schemas.objects import FlowRun, State, StateType, TaskRun
 from prefect.context import TaskRunContext
+from prefect.events.actions import ChangeFlowRunState
+from prefect.events.schemas.automations import EventTrigger, Posture
+from prefect.events.schemas.events import ResourceSpecification
 from prefect.flows import Flow
 from prefect.runtime import flow_run as this_run
 from prefect.states import AwaitingRetry, Completed
@@ -27,12 +32,17 @@ from flows.guard import run_guarded
 from flows.remote import PULL, PUSH, RESTORE, default_remote, transfer
 from flows.stage import PARENT_TASK
 from rdmd.errors import UserError
+from rdmd.pipeline.layout import Layout
+from rdmd.pipeline.store import unregistered
 
 # How often a run is begun whose process died, the first time included.
 ATTEMPTS = int(os.environ.get("RDMD_ATTEMPTS", "3"))
 # As DVC says how a stage ended.
 EXITED = re.compile(r"exited with (-?\d+)$")
 NO_CHANGES = Changes()
+# A flow run that has sent no heartbeat for so long is dead: ten beats, see `flows.environment`.
+SILENCE = timedelta(minutes=5)
+WATCHDOG = "rdmd: crash flow runs without a heartbeat"
 
 
 class StageKilled(Exception):  # noqa: N818 (nothing is wrong with the stage)
@@ -53,11 +63,16 @@ def stage(name: str, lock: int, flags: tuple[str, ...] = ()) -> State:
     lock: the descriptor of the lock on this project, held for as long as a process of the stage lives. flags: of
     `dvc repro`.
     """
-    if is_up_to_date(name):
-        get_run_logger().info("up to date, skipped")
-        return Completed(name="Skipped", message="Up to date.")
-    said: list[str] = []
     logger = get_run_logger()
+    if is_up_to_date(name):
+        # Its output is in git, and the registry is not.
+        reason = unregistered(Layout(ROOT).registry) if name == "register" else None
+        if reason is None:
+            logger.info("up to date, skipped")
+            return Completed(name="Skipped", message="Up to date.")
+        logger.info(f"registering again, since {reason}")
+        flags = (*flags, "--force")
+    said: list[str] = []
 
     def say(line: str) -> None:
         said.append(line)
@@ -109,6 +124,35 @@ def start_again(flow: "Flow[..., object]", flow_run: FlowRun, state: State) -> N
             client.set_flow_run_state(flow_run.id, AwaitingRetry(message="Its process died; it resumes."))
 
 
+def watch_heartbeats(silence: timedelta = SILENCE) -> None:
+    """Let Prefect's server set a flow run to Crashed whose process and worker are both gone; done once for a server.
+
+    Nobody else would: such a run says Running for good, and keeps the slot of its deployment.
+    """
+    with get_client(sync_client=True) as client:
+        if client.read_automations_by_name(WATCHDOG):
+            return
+    ends = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")}
+    Automation(
+        name=WATCHDOG,
+        trigger=EventTrigger(
+            after={"prefect.flow-run.heartbeat"},
+            expect={"prefect.flow-run.heartbeat", *ends},
+            match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]}),
+            for_each={"prefect.resource.id"},
+            posture=Posture.Proactive,
+            threshold=1,
+            within=silence,
+        ),
+        actions=[ChangeFlowRunState(
+            name=None,
+            state=StateType.CRASHED,
+            force=False,
+            message=f"No heartbeat for {silence}: its process and its worker are gone. Start it again; it resumes.",
+        )],
+    ).create()  # fmt: skip
+
+
 @flow(name="reproduce", on_crashed=[start_again])
 def reproduce(changes: Changes = NO_CHANGES) -> None:
     """Bring the project up to date with the parameters of the form: what `dvc repro` does, a task for each stage.
@@ -117,6 +161,7 @@ def reproduce(changes: Changes = NO_CHANGES) -> None:
     run is kept as a DVC experiment. Where the project has a default DVC remote, what others made is pulled before, and
     what this run made is pushed after it.
     """
+    watch_heartbeats()
     with _alone_in_the_project() as lock:
         mend(ROOT)
         changed = parameters(changes)

@@ -15,6 +15,7 @@ from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
 from prefect.concurrency.sync import concurrency
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 
+from flows.server import SLOT_PREFIX, slots_in_use
 from rdmd import config
 from rdmd.pipeline.launch import Slot, slots
 from rdmd.pipeline.training import SlotPool
@@ -49,7 +50,7 @@ def reserved(slot: Slot, runs_on_each: int = 1) -> Iterator[None]:
         yield
         return
     # Without `strict` a limit that is missing would only warn, and all runs would go at once.
-    with concurrency(names, occupy=1, strict=True):
+    with slots_in_use(), concurrency(names, occupy=1, strict=True):
         yield
 
 
@@ -57,10 +58,10 @@ def limits_of(slot: Slot) -> list[str]:
     """The names of the limits of a slot's devices on this machine."""
     machine = re.sub(r"[^a-z0-9]+", "-", socket.gethostname().lower()).strip("-")
     if not slot.gpus:
-        return [f"rdmd-cpu-{machine}"]
+        return [f"{SLOT_PREFIX}cpu-{machine}"]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = visible.split(",") if visible else [str(i) for i in range(max(slot.gpus) + 1)]
-    return [f"rdmd-gpu-{machine}-{names[gpu].strip()}" for gpu in slot.gpus]
+    return [f"{SLOT_PREFIX}gpu-{machine}-{names[gpu].strip()}" for gpu in slot.gpus]
 
 
 def _exists(name: str) -> bool:

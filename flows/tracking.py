@@ -26,7 +26,7 @@ from flows.environment import ROOT
 from rdmd import config
 from rdmd.errors import UserError
 from rdmd.files import canonical_json
-from rdmd.pipeline.store import check_sqlite
+from rdmd.pipeline.store import check_sqlite, relocate
 
 FINGERPRINT = "rdmd.run"
 SWEEP = "rdmd.sweep"
@@ -48,6 +48,7 @@ def open_record(experiment: str) -> Record:
     """
     uri = mlflow.get_tracking_uri()
     check_sqlite(uri)
+    relocate(uri)
     with _as_user_errors(uri):
         store = _local_store(uri)
         if store is not None:

@@ -15,11 +15,14 @@ from flows.server import (
     answers,
     end_blocks_on_sigterm,
     free_port,
+    free_stale_slots,
     prefect_command,
     running,
+    slots_in_use,
 )
 from flows.shown import MLFLOW_UI
 from rdmd.errors import UserError, reporting
+from rdmd.pipeline.store import relocate
 
 POLL_SECONDS = 0.5
 # What the three servers say, of this start alone.
@@ -36,8 +39,12 @@ def main() -> None:
     # Of the server that is started here, for its own pages as well as for the deployment.
     os.environ |= {API: f"{prefect}/api", STARTING: "1", MLFLOW_UI: mlflow}
     LOGS.mkdir(parents=True, exist_ok=True)
+    relocate(os.environ["MLFLOW_TRACKING_URI"])
     servers: dict[str, subprocess.Popen[bytes]] = {}
+    free_stale_slots()
     with ExitStack() as stack:
+        # Flows of other checkouts may hold slots on this server.
+        stack.enter_context(slots_in_use())
 
         def start(name: str, command: list[str]) -> None:
             log = stack.enter_context((LOGS / f"{name}.log").open("wb"))

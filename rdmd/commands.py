@@ -132,6 +132,16 @@ def summary(given: Namespace) -> None:
     if uri is None:
         print("champion   none: a generator from noise does not translate")
         return
+    from rdmd.pipeline.store import unregistered
+
+    try:
+        reason = unregistered(LAYOUT.registry)
+    except UserError as error:
+        print(f"champion   {uri}, but {error}")
+        return
+    if reason is not None:
+        print(f"champion   none here: {reason}\nregister   make repro (or: dvc repro --single-item --force register)")
+        return
     print(f"champion   {uri}")
     refused = json.loads(LAYOUT.registry.read_text(encoding="utf-8")).get("refused")
     if refused is not None:

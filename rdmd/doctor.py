@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from rdmd import config
 from rdmd.errors import UserError
 from rdmd.pipeline.layout import Layout, use_local_tracking
-from rdmd.pipeline.store import check_sqlite, sqlite_file
+from rdmd.pipeline.store import check_sqlite, sqlite_file, unregistered
 
 GIB = 2**30
 # Measured: the digits experiment peaks under 4 GiB, and its runs, caches and store take well under 1 GiB.
@@ -35,7 +35,7 @@ def examine(layout: Layout) -> list[Finding]:
     """Look at the interpreter, packages, device, memory, disk, settings, data and stores."""
     looks: list[Callable[[], list[Finding]]] = [
         _python, _packages, _device, _memory, lambda: _disk(layout), lambda: _settings(), lambda: _domains(layout),
-        _mlflow, _prefect,
+        _mlflow, lambda: _champion(layout), _prefect,
     ]
     return [finding for look in looks for finding in look()]
 
@@ -125,6 +125,34 @@ def _domains(layout: Layout) -> list[Finding]:
 def _mlflow() -> list[Finding]:
     use_local_tracking()
     return [_store("mlflow", os.environ["MLFLOW_TRACKING_URI"], "MLFLOW_TRACKING_URI")]
+
+
+def _champion(layout: Layout) -> list[Finding]:
+    """Whether the champion that reports/registry.json names can be loaded."""
+    import json
+
+    import torch
+
+    from rdmd.pipeline.model_source import open_generator
+
+    if not layout.registry.exists():
+        return [Finding("ok", "champion", "none yet; `make repro` registers one")]
+    try:
+        champion = json.loads(layout.registry.read_text(encoding="utf-8"))["champion"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return [Finding("warn", "champion", f"{layout.registry} is damaged; repeat `dvc repro -f register`")]
+    if champion is None:
+        return [Finding("ok", "champion", "none: a generator from noise does not translate")]
+    remedy = "run `make repro`, which registers again what it can; or promote another version (`rdmd registry list`)"
+    try:
+        reason = unregistered(layout.registry)
+        if reason is None:
+            open_generator(champion, torch.device("cpu"))
+    except (UserError, OSError) as error:
+        reason = str(error)
+    if reason is not None:
+        return [Finding("warn", "champion", f"{champion} cannot be used: {reason}; {remedy}")]
+    return [Finding("ok", "champion", f"{champion} loads")]
 
 
 def _prefect() -> list[Finding]:

@@ -2,13 +2,24 @@
 minutes."""
 
 import contextlib
+import json
+import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from rdmd.errors import UserError
+from rdmd.pipeline.layout import use_local_tracking
 
 SCHEME = "sqlite:///"
+# Where MLflow keeps absolute paths of artifacts: tables and columns of its SQLite schema.
+LOCATIONS = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "storage_location"),
+)
 
 
 def sqlite_file(uri: str) -> Path | None:
@@ -34,26 +45,145 @@ def check_sqlite(uri: str) -> None:
         raise UserError(f"the MLflow store {file} cannot be used ({error}); {remedy}.") from None
 
 
+def relocate(uri: str) -> None:
+    """Correct the paths in this checkout's own store, if the checkout was moved or copied.
+
+    MLflow keeps absolute paths, so that a copy would read and write the artifacts of the original. Other stores stay as
+    they are. Raises UserError if the store cannot be changed.
+    """
+    file = sqlite_file(uri)
+    if file is None or not file.is_file() or file.resolve() != Path.cwd().resolve() / "mlflow" / "store" / "mlflow.db":
+        return
+    here = (file.resolve().parent / "artifacts").as_uri()
+    try:
+        with contextlib.closing(sqlite3.connect(file)) as store, store:
+            if not store.execute("SELECT 1 FROM sqlite_master WHERE name = 'experiments'").fetchone():
+                return
+            elsewhere = store.execute(
+                "SELECT DISTINCT artifact_location FROM experiments WHERE name LIKE 'rdmd/%' "
+                "AND artifact_location <> ? AND artifact_location LIKE 'file:%/mlflow/store/artifacts'", (here,)
+            ).fetchall()  # fmt: skip
+            for (there,) in elsewhere:
+                for table, column in LOCATIONS:
+                    store.execute(
+                        f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE {column} = ? "
+                        f"OR substr({column}, 1, ?) = ?",
+                        (here, len(there) + 1, there, len(there) + 1, f"{there}/"),
+                    )
+    except sqlite3.Error as error:
+        raise UserError(f"the MLflow store {file} was moved here, and its paths cannot be corrected ({error}); end "
+                        "what uses it, make it writable, or move it aside.") from None
+
+
+def unregistered(registry: Path) -> str | None:
+    """Why the store that MLFLOW_TRACKING_URI names does not hold what `registry` (reports/registry.json) says; None if
+    it does, or where nothing was to be registered.
+
+    The file is in git, and the store is not. An SQLite store is read without MLflow, whose import takes seconds, and
+    the weights that it names are looked for; what another store holds is not. Raises UserError if the store cannot be
+    used.
+    """
+    try:
+        said = json.loads(registry.read_text(encoding="utf-8"))
+        name, champion = said["name"], said["champion"]
+        wanted = {one["sha256"]: one["lambda"] for one in said["versions"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if champion is None:
+        return None
+    use_local_tracking()
+    uri = os.environ["MLFLOW_TRACKING_URI"]
+    check_sqlite(uri)
+    relocate(uri)
+    held, crowned = _held_in_file(uri, name) if sqlite_file(uri) is not None else _held_on_server(champion, name)
+    missing = [lam for sha256, lam in wanted.items() if sha256 not in held]
+    if missing:
+        return f"{uri} holds no version of {name} with lambda {', '.join(f'{lam:g}' for lam in missing)}"
+    lost = [lam for sha256, lam in wanted.items() if not _may_hold_weights(held[sha256])]
+    if lost:
+        return f"the weights of {name} with lambda {', '.join(f'{lam:g}' for lam in lost)} are gone from {uri}"
+    return None if crowned else f"{name} has no champion in {uri}"
+
+
+def _held_in_file(uri: str, name: str) -> tuple[dict[str, str], bool]:
+    """Where the newest version of each SHA-256 of weights lies, and whether there is a champion."""
+    file = sqlite_file(uri)
+    if file is None or not file.is_file():
+        return {}, False
+    with contextlib.closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as store:
+        try:
+            versions = store.execute(
+                "SELECT value, storage_location FROM model_versions JOIN model_version_tags USING (name, version) "
+                "WHERE name = ? AND key = 'sha256' AND current_stage <> 'Deleted_Internal' ORDER BY version", (name,)
+            ).fetchall()  # fmt: skip
+            champion = store.execute(
+                "SELECT 1 FROM registered_model_aliases WHERE name = ? AND alias = 'champion'", (name,)
+            ).fetchone()
+        except sqlite3.OperationalError as error:
+            if "no such table" in str(error):
+                return {}, False
+            raise UserError(f"the MLflow store {file} cannot be read ({error}); repeat the command.") from None
+    return {sha256: location or "" for sha256, location in versions}, champion is not None
+
+
+def _held_on_server(champion: str, name: str) -> tuple[dict[str, str], bool]:
+    with _mlflow_errors(champion):
+        from mlflow import MlflowClient
+
+        client = MlflowClient()
+        versions = sorted(client.search_model_versions(f"name = '{name}'"), key=lambda one: int(one.version))
+        aliases = client.get_registered_model(name).aliases if versions else {}
+    return {one.tags["sha256"]: "" for one in versions if "sha256" in one.tags}, "champion" in aliases
+
+
+def weights_of(location: str) -> Path | None:
+    """The weights of a registered model whose artifacts lie in a folder of this machine (a path or a file: URI); None
+    if they are gone."""
+    parts = urlsplit(location)
+    folder = Path(unquote(parts.path)) if parts.scheme == "file" else Path(location)
+    found = sorted(folder.rglob("*.safetensors"))
+    return found[0] if found and found[0].stat().st_size else None
+
+
+def is_local(location: str) -> bool:
+    """Whether artifacts lie in a folder of this machine."""
+    return location.startswith(("file:", "/"))
+
+
+def _may_hold_weights(location: str) -> bool:
+    return not is_local(location) or weights_of(location) is not None
+
+
 @contextlib.contextmanager
 def asking_for(uri: str) -> Iterator[None]:
     """For a block that asks MLflow for the model `uri`. Raises UserError if the store cannot be used or has no such
     model."""
+    with _mlflow_errors(uri):
+        import mlflow
+
+        store = mlflow.get_tracking_uri()
+        check_sqlite(store)
+        relocate(store)
+        file = sqlite_file(store)
+        if file is not None and not file.exists():
+            raise UserError(f"{uri}: {file} does not exist, so nothing is registered there; run `make repro` first, or "
+                            "correct MLFLOW_TRACKING_URI.")
+        yield
+
+
+@contextlib.contextmanager
+def _mlflow_errors(uri: str) -> Iterator[None]:
     try:
         import mlflow
         from mlflow.exceptions import MlflowException
     except ImportError:
         raise UserError(f"{uri} needs the package mlflow, which is missing here; give a folder instead.") from None
-    store = mlflow.get_tracking_uri()
-    check_sqlite(store)
-    file = sqlite_file(store)
-    if file is not None and not file.exists():
-        raise UserError(f"{uri}: {file} does not exist, so nothing is registered there; run `make repro` first, or "
-                        "correct MLFLOW_TRACKING_URI.")
     try:
         yield
     except MlflowException as error:
         first = str(error).strip().splitlines()[0][:200]
-        raise UserError(f"{uri} cannot be fetched from {store} ({first}); list what is registered with `rdmd summary`, "
+        raise UserError(f"{uri} cannot be fetched from {mlflow.get_tracking_uri()} ({first}); list what is "
+                        "registered with `rdmd registry list`, register this checkout's generators with `make repro`, "
                         "or correct MLFLOW_TRACKING_URI.") from error
 
 

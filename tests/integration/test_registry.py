@@ -2,7 +2,10 @@
 
 import contextlib
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +27,7 @@ from rdmd.files import sha256_of, write_json
 from rdmd.networks.build import build_denoiser, save_weights
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.model_card import ModelCard, write_model
+from rdmd.pipeline.store import unregistered, weights_of
 from rdmd.training.spec import lambda_name
 from tests.conftest import ROOT, params, tiny_points
 
@@ -91,9 +95,9 @@ class Project:
 
 
 @contextlib.contextmanager
-def inside(folder: Path) -> Iterator[Project]:
+def inside(folder: Path, store: str = "store") -> Iterator[Project]:
     """A project in `folder`, which is the current one meanwhile, with the store below it."""
-    uri, before = f"sqlite:///{folder / 'store' / 'mlflow.db'}", mlflow.get_tracking_uri()
+    uri, before = f"sqlite:///{folder / store / 'mlflow.db'}", mlflow.get_tracking_uri()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("MLFLOW_TRACKING_URI", uri)
@@ -279,3 +283,113 @@ def test_bounds_that_nobody_keeps_leave_the_champion(project: Project, rdmd: Sai
     said = rdmd("registry promote", status=2)
     assert "keeps to register.constraints.sw2 <= 0.1: the nearest, lambda 0.05, has sw2 0.25; raise the bound" in said
     assert champion() == "0.2"
+
+
+OWN_STORE = "mlflow/store"
+
+
+def weights(version: str) -> Path | None:
+    """Where the registry says that the weights of a version lie."""
+    return weights_of(MlflowClient().get_model_version_download_uri(NAME, version))
+
+
+def new_project(folder: Path) -> None:
+    """A folder for `inside` whose store is the default one."""
+    (folder / "mlflow").mkdir(parents=True)
+    (folder / "params.yaml").write_text(params("swissroll", tiny_points), encoding="utf-8")
+    (folder / "rdmd").symlink_to(ROOT / "rdmd")
+
+
+def test_a_moved_checkout_and_lost_weights(tmp_path: Path, rdmd: Said):
+    original, copy = tmp_path / "original", tmp_path / "a copy"
+    new_project(original)
+    with inside(original, OWN_STORE) as made:
+        made.read_data()
+        made.train(SWEEP)
+        made.register()
+    shutil.copytree(original, copy, symlinks=True)
+
+    with inside(copy, OWN_STORE) as made:
+        before = {one.version for one in MlflowClient().search_model_versions(f"name = '{NAME}'")}
+        assert unregistered(made.layout.registry) is None
+        made.register()
+        assert {one.version for one in MlflowClient().search_model_versions(f"name = '{NAME}'")} == before
+        assert all(weights(version).is_relative_to(copy) for version in before)
+        experiment = MlflowClient().get_experiment_by_name("rdmd/swissroll")
+        assert experiment.artifact_location == (copy / OWN_STORE / "artifacts").as_uri()
+        assert "champion     models:/rdmd-swissroll@champion loads" in rdmd("doctor")
+
+        rdmd("registry promote --lambda 0.05")
+        shutil.rmtree(copy / OWN_STORE / "artifacts")
+        reason = unregistered(made.layout.registry)
+        assert reason.startswith("the weights of rdmd-swissroll with lambda 0.5, 0.2, 0.05 are gone from sqlite:")
+        assert f"models:/rdmd-swissroll@champion cannot be used: {reason}" in rdmd("doctor")
+        assert made.register()["refused"]["reason"] == "a person made version 6 the champion"  # version 3 anew
+        assert champion() == "0.05"
+        assert unregistered(made.layout.registry) is None
+        assert "champion     models:/rdmd-swissroll@champion loads" in rdmd("doctor")
+
+        # Damaged rather than lost: the size stays.
+        file = weights("6")
+        file.write_bytes(bytes(file.stat().st_size))
+        made.register()
+        assert int(MlflowClient().get_model_version_by_alias(NAME, "champion").version) == 7
+
+    with inside(original, OWN_STORE):
+        assert all(weights(version).is_relative_to(original) for version in before), "the original is as it was"
+
+
+def test_an_empty_store_is_told_and_filled(tmp_path: Path, rdmd: Said):
+    """As in a clone after `dvc pull`, or after `make clean`: git brings what `register` wrote, and not the registry."""
+    new_project(tmp_path)
+    for name in ("flows", "mlflow/translator.py"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    stage = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]["register"]
+    (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"register": stage}}), encoding="utf-8")
+    subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "--quiet"], cwd=tmp_path, check=True)
+    dropped = {"PREFECT_API_URL", "PREFECT_HOME", "MLFLOW_TRACKING_URI", "DVC_ROOT", "DVC_STAGE"}
+    environment = {key: value for key, value in os.environ.items() if key not in dropped}
+    environment |= {"PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+
+    def make_repro() -> str:
+        done = subprocess.run([sys.executable, "-m", "flows.server", "dvc", "repro"], cwd=tmp_path, text=True,
+                              env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
+    with inside(tmp_path, OWN_STORE) as made:
+        made.read_data()
+        made.train(SWEEP)
+        assert "registered 3 generators" in make_repro()
+        assert "translate  rdmd translate models:/rdmd-swissroll@champion" in rdmd("summary")
+        nothing_to_do = make_repro()
+        assert "up to date" in nothing_to_do and "Running stage" not in nothing_to_do
+
+        shutil.rmtree(tmp_path / OWN_STORE)
+        said = rdmd("summary")
+        assert "champion   none here: sqlite:///" in said and "register   make repro" in said
+        assert "rdmd translate" not in said
+        assert "registering again, since sqlite:///" in make_repro()
+        assert champion() == "0.2"
+        assert "rdmd translate models:/rdmd-swissroll@champion" in rdmd("summary")
+
+
+def test_make_clean_asks_before_it_removes_promotions(tmp_path: Path):
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    for folder in ("mlflow/store", "runs", "data/shards/source"):
+        (tmp_path / folder).mkdir(parents=True)
+
+    def clean(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(["make", "clean", *arguments], cwd=tmp_path, stdin=subprocess.DEVNULL, text=True,
+                              capture_output=True, check=False, timeout=60)
+
+    refused = clean()
+    assert refused.returncode == 2
+    assert "use make clean FORCE=1" in refused.stderr
+    assert (tmp_path / "mlflow" / "store").is_dir() and (tmp_path / "runs").is_dir()
+    assert clean("FORCE=1").returncode == 0
+    assert not (tmp_path / "mlflow" / "store").exists() and not (tmp_path / "runs").exists()
+    # Without promotions there is nothing to ask.
+    (tmp_path / "runs").mkdir()
+    assert clean().returncode == 0
+    assert not (tmp_path / "runs").exists()

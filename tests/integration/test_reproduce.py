@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from uuid import UUID
 
@@ -25,7 +26,8 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelling
 
-from flows.server import API, STARTING, prefect_server
+from flows.reproduce import WATCHDOG, watch_heartbeats
+from flows.server import API, STARTING, answers, prefect_server
 from tests.conftest import ROOT, params, tiny_points
 
 STATES = dict[str, str]
@@ -200,6 +202,37 @@ def test_nonsense_in_the_form_changes_nothing_and_is_told(runs: list[Ran]):
     assert "distill.lambdas is [0.5]; set it to [0]" in nonsense.message
     assert set(nonsense.tasks) == {"parameters"}
     assert nonsense.params == before.params
+
+
+# A flow that nobody watches: no worker, no runner.
+LONELY = """
+import time
+from prefect import flow, runtime
+@flow
+def lonely():
+    print(runtime.flow_run.id, flush=True)
+    time.sleep(600)
+lonely()
+"""
+
+
+def test_a_flow_run_whose_process_and_worker_are_gone_crashes():
+    with prefect_server() as environment, temporary_settings({PREFECT_API_URL: environment[API]}):
+        until(lambda: answers(f"{environment[API]}/health"), 90, "the server does not start")
+        # The shortest time that Prefect takes.
+        watch_heartbeats(timedelta(seconds=10))
+        watch_heartbeats(timedelta(seconds=10))
+        with get_client(sync_client=True) as client:
+            assert len(client.read_automations_by_name(WATCHDOG)) == 1
+            process = subprocess.Popen([sys.executable, "-c", LONELY], env=environment, text=True,
+                                       stdout=subprocess.PIPE)
+            assert process.stdout is not None
+            run = UUID(process.stdout.readline().strip())
+            time.sleep(5)  # the heartbeat is on its way
+            process.kill()
+            process.wait()
+            assert client.read_flow_run(run).state_name == "Running"
+            until(lambda: client.read_flow_run(run).state_name == "Crashed", 90, "it is running for ever")
 
 
 @pytest.fixture
