@@ -44,7 +44,7 @@ def report(
         key="metrics",
         description=f"{settings.experiment}: {metrics.n_source} sources, {metrics.n_reference} references",
     )
-    create_markdown_artifact(f"```\n{format_table(metrics)}\n```", key="metrics-text")
+    create_markdown_artifact(f"```\n{format_table(metrics, settings.register_.front)}\n```", key="metrics-text")
     return metrics
 
 

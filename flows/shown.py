@@ -46,9 +46,8 @@ def results(settings: config.Settings) -> None:
         key="result-table", description=described,
     )  # fmt: skip
     pictures = "\n\n".join(_picture(layout.reports / name) for name in ("pareto.png", "samples.png"))
-    create_markdown_artifact(
-        f"```\n{format_table(metrics)}\n```\n\n{pictures}", key="result", description=described
-    )
+    table = format_table(metrics, settings.register_.front)
+    create_markdown_artifact(f"```\n{table}\n```\n\n{pictures}", key="result", description=described)
     _link(settings, layout)
 
 

@@ -3,6 +3,6 @@
 In the order that data flows: `readers` (folders, archives, MNIST, digits, laws on the plane) give `samples`;
 `splits` sends each to train or test by its content; `transforms` crops, resizes and colours; `shards` writes
 and reads WebDataset shards under a `manifest`; `preprocess` ties these together. `table` and `validation`
-look at the finished shards with Great Expectations, and `data_docs` makes its pages readable from disk.
+look at the finished shards with Great Expectations.
 `pixels` converts between uint8 and [-1, 1].
 """

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import tempfile
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from rdmd import files
 from rdmd.config import Settings
 from rdmd.domains.checks import Check, checks
-from rdmd.domains.data_docs import publish
 from rdmd.domains.manifest import read_manifest
 from rdmd.domains.table import domain_table, with_crossings
 from rdmd.errors import UserError
@@ -90,19 +88,18 @@ def validate(settings: Settings, shards: Path, report: Path, docs: Path) -> Vali
     }
     gx = _great_expectations()
     suites = {name: checks(settings, name, domain) for name, domain in domains.items()}
-    with tempfile.TemporaryDirectory(prefix="rdmd-gx-") as folder:
-        context = gx.get_context(mode="file", project_root_dir=folder)
-        context.variables.progress_bars = {"globally": False}
-        source = context.data_sources.add_pandas("shards")
-        outcomes = tuple(
-            outcome
-            for name, suite in suites.items()
-            for outcome in _run(gx, context, source, name, suite, tables[name])
-        )
-        result = ValidationReport(all(outcome.success for outcome in outcomes), counts, outcomes)
-        files.write_json(report, asdict(result))
-        context.build_data_docs()
-        publish(Path(folder), docs)
+    context = gx.get_context(mode="ephemeral")
+    context.variables.progress_bars = {"globally": False}
+    source = context.data_sources.add_pandas("shards")
+    outcomes = tuple(
+        outcome for name, suite in suites.items() for outcome in _run(gx, context, source, name, suite, tables[name])
+    )
+    result = ValidationReport(all(outcome.success for outcome in outcomes), counts, outcomes)
+    files.write_json(report, asdict(result))
+    with files.replacing_folder(docs) as folder:
+        backend = {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(folder.resolve())}
+        context.add_data_docs_site("reports", {"class_name": "SiteBuilder", "store_backend": backend})
+        context.build_data_docs(site_names=["reports"])
     _raise_first(result, report)
     return result
 

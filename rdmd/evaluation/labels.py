@@ -54,9 +54,14 @@ def varying_dials(row: Row, rows: Sequence[Row]) -> list[str]:
     return [key for key in dials if len({str(other.settings.get(key)) for other in alike}) > 1]
 
 
+def row_label(row: Row, rows: Sequence[Row]) -> str:
+    """A label such as "RDMD, λ = 0.1", which tells the row from the others of `rows`."""
+    return ", ".join(filter(None, [method_name(row.method), dial(row, rows)]))
+
+
 def row_labels(rows: Sequence[Row]) -> list[str]:
-    """One label a row, such as "RDMD, λ = 0.1"."""
-    return [", ".join(filter(None, [method_name(row.method), dial(row, rows)])) for row in rows]
+    """`row_label` of every row."""
+    return [row_label(row, rows) for row in rows]
 
 
 def realism_name(row: Row) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from rdmd.evaluation.labels import interval, number, plus_minus, row_labels
 from rdmd.evaluation.row import GENERATOR, Metrics, Row
+from rdmd.selection.front import How, registered
 
 Z95 = 1.96
 
@@ -81,7 +82,7 @@ def columns(metrics: Metrics) -> list[Column]:
         ),
         Column(
             "PSNR dB",
-            "peak signal-to-noise ratio, an untouched picture counted as 100; ± 95%",
+            "peak signal-to-noise ratio, an untouched image counted as 100; ± 95%",
             lambda row: _within(row.psnr, row.psnr_se),
         ),
         Column("SSIM", "structural similarity to the source; ± 95%", lambda row: _within(row.ssim, row.ssim_se)),
@@ -127,24 +128,32 @@ def drifted(row: Row) -> bool:
     return row.cost_sum * (1 - 2 * relative_error) > row.ot_cost
 
 
-def format_table(metrics: Metrics) -> str:
+def registered_note(how: How) -> str:
+    """What the mark of a registered generator means under `register.front: how`."""
+    certainty = " beyond the 95% intervals of both" if how == "intervals" else ""
+    return f"registered: no other generator is better in both cost and realism{certainty} (register.front: {how})"
+
+
+def format_table(metrics: Metrics, how: How = "intervals") -> str:
     """The results as aligned text: a line that states N, features and seed, then one line a row.
 
-    An asterisk marks the front. Columns that no row has a value for are left out.
+    An asterisk marks what the stage `register` registers under `register.front: how`. Columns that no row has a value
+    for are left out.
     """
     shown = [column for column in columns(metrics) if column.heading not in ONLY_IN_REPORT]
     labels = row_labels(metrics.rows)
     lines = [["method", *(column.heading for column in shown)]]
-    for label, row in zip(labels, metrics.rows, strict=True):
-        mark = "*" if row.on_front else " "
-        lines.append([f"{mark} {label}", *(column.cell(row) for column in shown)])
+    flags = registered(metrics.rows, how)
+    for label, row, flag in zip(labels, metrics.rows, flags, strict=True):
+        lines.append([f"{'*' if flag else ' '} {label}", *(column.cell(row) for column in shown)])
     widths = [max(len(line[index]) for line in lines) for index in range(len(lines[0]))]
     text = [f"{metrics.experiment}: {stated(metrics)}"]
     for line in lines:
         first, *rest = line
         cells = [cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True)]
         text.append("  ".join([first.ljust(widths[0]), *cells]).rstrip())
-    text.append("* on the front: no other generator is better in both cost and realism")
+    if any(flags):
+        text.append(f"* {registered_note(how)}")
     if any(drifted(row) for row in metrics.rows):
         names = ", ".join(label for label, row in zip(labels, metrics.rows, strict=True) if drifted(row))
         text.append(f"! {names}: costs more than exact transport, so it has drifted (an optimisation failure)")

@@ -3,6 +3,7 @@
 import json
 import sys
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -16,16 +17,15 @@ from rdmd.evaluation.image_task import ImageTask, image_task
 from rdmd.evaluation.metrics_file import write_metrics, write_pareto
 from rdmd.evaluation.pareto import mark_front
 from rdmd.evaluation.point_task import noise_point_task, point_task
-from rdmd.evaluation.report.contents import ImageSamples, Panel, PointSamples, ReportSamples
-from rdmd.evaluation.report.write import write_report
 from rdmd.evaluation.row import Metrics, Row
 from rdmd.evaluation.translator import NamedTranslator
-from rdmd.pipeline.account import account_of, curves_of
 from rdmd.pipeline.features import evaluation_device, load_features
 from rdmd.pipeline.layout import Layout
+from rdmd.pipeline.provenance import provenance_of
 from rdmd.pipeline.translators import translators
+from rdmd.report import Samples, write_report
 
-# Pictures among which the report looks for the best and the worst translations, and points that it draws.
+# Images among which the report finds the least and the most changed ones, and points that it draws.
 SHOWN_IMAGES = 64
 SHOWN_POINTS = 2000
 
@@ -117,25 +117,25 @@ def write_evaluation(
         n_reference=len(task.reference),
         rows=[*rows, *reference_rows(task, layout)],
     )
-    panels = [Panel(row, one.samples) for row, one in zip(rows, evaluated, strict=True)]
     write_metrics(metrics, layout.metrics)
     write_pareto(metrics, layout.reports / "pareto.csv")
-    curves, account = list(curves_of(layout)), account_of(settings, layout)
-    write_report(metrics, _samples(task, panels), curves, _validation(layout), account, layout.reports)
+    translations = [(row, one.samples) for row, one in zip(rows, evaluated, strict=True)]
+    samples, provenance = _samples(task, translations), provenance_of(settings, layout)
+    write_report(metrics, samples, provenance, _validation(layout), layout.reports, settings.register_.front)
     return metrics
 
 
-def _samples(task: EvaluationTask, panels: list[Panel]) -> ReportSamples:
+def _samples(task: EvaluationTask, translations: list[tuple[Row, torch.Tensor]]) -> Samples:
     source = task.source[: shown(task)]
     if isinstance(task, ImageTask):
-        pictures = [Panel(panel.row, to_uint8(panel.samples)) for panel in panels]
         # Noise is shown with two standard deviations from black to grey to white.
-        return ImageSamples(to_uint8(source / (2 * source.std())) if task.from_noise else source, pictures)
+        images = to_uint8(source / (2 * source.std())) if task.from_noise else source
+        return Samples(images, [(row, to_uint8(samples)) for row, samples in translations])
     exact = None if task.plan is None else task.plan.barycentres[: shown(task)]
-    return PointSamples(source, task.reference, exact, panels)
+    return Samples(source, translations, task.reference, exact)
 
 
-def _validation(layout: Layout) -> dict | None:
+def _validation(layout: Layout) -> dict[str, Any] | None:
     if not layout.validation.exists():
         return None
     try:

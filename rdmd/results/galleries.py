@@ -1,10 +1,12 @@
 """The figures of docs/results.md that show samples: the maps of points, and pictures beside their translations."""
 
+from torch import Tensor
+
 from rdmd.evaluation.pareto import knee, nondominated, plane
-from rdmd.evaluation.report.contents import Panel, PointSamples
-from rdmd.evaluation.report.image_figures import column_title, columns_png
-from rdmd.evaluation.report.point_figure import point_samples_png
 from rdmd.evaluation.row import GENERATOR, IDENTITY
+from rdmd.report.samples import SHOWN_IMAGES, column_title, image_grid, samples_figure
+from rdmd.report.style import png_bytes
+from rdmd.report.types import Samples
 from rdmd.results.cache import RowCache
 from rdmd.results.collect import Collected, SeedRow
 from rdmd.results.compare import CompareResult
@@ -20,12 +22,11 @@ def maps_png(collected: Collected, cache: RowCache) -> bytes | None:
     seed = collected.seeds[0]
     source = _source(collected, cache, seed)
     generators = _rows(collected, GENERATOR, seed)
-    panels = [Panel(one.row, kept["samples"]) for one in shown_generators(generators)
-              if (kept := cache.samples(one.key))]
-    if not panels or "exact" not in source:
+    maps = [(one.row, kept["samples"]) for one in shown_generators(generators) if (kept := cache.samples(one.key))]
+    if not maps or "exact" not in source:
         return None
-    samples = PointSamples(source["samples"], source["target"], source["exact"], panels)
-    return point_samples_png(samples, [one.row for one in generators])
+    samples = Samples(source["samples"], maps, source["target"], source["exact"])
+    return png_bytes(samples_figure(samples, [one.row for one in generators]))
 
 
 def pictures_png(collected: Collected, cache: RowCache) -> bytes | None:
@@ -43,7 +44,7 @@ def pictures_png(collected: Collected, cache: RowCache) -> bytes | None:
     columns = [(column_title(one.row, every), kept["samples"]) for one in chosen if (kept := cache.samples(one.key))]
     if not columns or not source:
         return None
-    return columns_png([("source", source["samples"]), *columns])
+    return _columns_png([("source", source["samples"]), *columns])
 
 
 def shown_generators(rows: list[SeedRow]) -> list[SeedRow]:
@@ -63,7 +64,11 @@ def variants_png(result: CompareResult, study: Collected, cache: RowCache) -> by
     ]
     if not columns or not source or source["samples"].ndim != 4:
         return None
-    return columns_png([("source", source["samples"]), *columns])
+    return _columns_png([("source", source["samples"]), *columns])
+
+
+def _columns_png(columns: list[tuple[str, Tensor]]) -> bytes:
+    return png_bytes(image_grid([(title, images[:SHOWN_IMAGES]) for title, images in columns]))
 
 
 def _rows(collected: Collected, method: str, seed: int) -> list[SeedRow]:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from rdmd.errors import UserError
 from rdmd.evaluation.pareto import nondominated, plane
-from rdmd.evaluation.row import Interval, Row
+from rdmd.evaluation.row import GENERATOR, Interval, Row
 
 How = Literal["intervals", "points"]
 # Half the width of a 95% interval in standard errors, rounded up.
@@ -47,6 +47,21 @@ def front(rows: Sequence[Row], how: How) -> list[bool]:
         return nondominated([plane(row) for row in rows])
     boxes = [box(row) for row in rows]
     return [not any(_surely_better(other, one) for other in boxes) for one in boxes]
+
+
+def registered(rows: Sequence[Row], how: How) -> list[bool]:
+    """For each row of an evaluation, whether the stage `register` makes a version of it: the generators on `front`.
+
+    A generator without a cost (its source is noise) or without a realism is not registered.
+    """
+    candidates = [
+        index
+        for index, row in enumerate(rows)
+        if row.method == GENERATOR and row.cost is not None and row.realism is not None
+    ]
+    flags = front([rows[index] for index in candidates], how)
+    chosen = {index for index, flag in zip(candidates, flags, strict=True) if flag}
+    return [index in chosen for index in range(len(rows))]
 
 
 def _surely_better(a: Box, b: Box) -> bool:

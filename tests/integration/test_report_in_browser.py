@@ -1,15 +1,15 @@
-"""The report in a headless Chromium: on a desktop, on a phone, pointed at, and printed."""
+"""The report in a headless Chromium: on a desktop, on a phone, and printed."""
 
 import dataclasses
 from pathlib import Path
 
 import pytest
 
-from rdmd.evaluation.report import write_report
-from tests.chromium import Tab, browser
-from tests.integration.test_report import ACCOUNT, CURVES, VALIDATION, image_metrics, image_samples, point_report
+from rdmd.report import write_report
+from tests.chromium import browser
+from tests.integration.test_report import PROVENANCE, VALIDATION, image_metrics, image_samples, point_report
 
-# What the smaller metrics of the other tests lack: with it every column of pictures is there, as wide as it gets.
+# What the smaller metrics of the other tests lack: with it every column of images is there, as wide as it gets.
 SCORES = {
     "kid": 1270.0, "kid_std": 22.0, "precision": 0.123, "recall": 0.698, "class_share": 0.997, "cost_sum": 23.9,
     "l2_norm01": 2.43, "l2_norm01_se": 0.0118, "psnr": 15.2, "psnr_se": 0.043, "ssim": 0.582, "ssim_se": 0.0048,
@@ -19,15 +19,12 @@ SCORES = {
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """A report of pictures and one of points, as addresses."""
+    """A report of images and one of points, as addresses."""
     folders = [tmp_path_factory.mktemp(name) for name in ("images", "points")]
     metrics = image_metrics()
     metrics = dataclasses.replace(metrics, rows=[dataclasses.replace(row, **SCORES) for row in metrics.rows])
-    samples = image_samples()
-    panels = [dataclasses.replace(panel, row=row) for panel, row in zip(samples.panels, metrics.rows, strict=False)]
-    samples = dataclasses.replace(samples, panels=panels)
-    write_report(metrics, samples, CURVES, VALIDATION, ACCOUNT, folders[0])
-    write_report(*point_report(), CURVES, None, ACCOUNT, folders[1])
+    write_report(metrics, image_samples(), PROVENANCE, VALIDATION, folders[0])
+    write_report(*point_report(), PROVENANCE, None, folders[1])
     return [(folder / "index.html").as_uri() for folder in folders]
 
 
@@ -37,7 +34,7 @@ def test_the_page_never_scrolls_sideways_and_asks_for_nothing(pages: list[str], 
         for page in pages:
             tab.open(page, width)
             assert tab.get("document.documentElement.scrollWidth") <= width
-            # Tables and pictures that are wider scroll in a box of their own.
+            # Tables and images that are wider scroll in a box of their own.
             assert tab.get("[...document.querySelectorAll('.scroll')].every((box) => "
                            f"box.getBoundingClientRect().right <= {width})")
         assert {url for url in tab.asked if not url.startswith("data:")} == set(pages)
@@ -48,31 +45,6 @@ def test_on_a_desktop_no_table_has_to_be_scrolled(pages: list[str]):
     with browser() as tab:
         tab.open(pages[0], 1200)
         assert tab.get("[...document.querySelectorAll('.scroll')].every((box) => box.scrollWidth <= box.clientWidth)")
-
-
-def shown_notes(tab: Tab) -> list[str]:
-    return tab.get("[...document.querySelectorAll('.note')].filter((note) => note.offsetHeight > 0)"
-                   ".map((note) => note.innerText)")
-
-
-@pytest.mark.parametrize("width", [1200, 390])
-def test_pointing_at_a_mark_shows_its_settings_inside_the_figure(pages: list[str], width: int):
-    with browser() as tab:
-        tab.open(pages[0], width)
-        assert shown_notes(tab) == []
-        # Marks are placed in shares of the picture.
-        assert tab.get("[document.querySelector('.plot').offsetWidth, document.querySelector('.plot img').offsetWidth]"
-                       ".every((each, _, [first]) => each === first)")
-        tab.point_at('[aria-label="SDEdit, σ = 1"]')
-        (note,) = shown_notes(tab)
-        assert note.startswith("SDEdit, σ = 1") and "FID 128" in note and "sigma = 1" in note
-        for label in ("RDMD, λ = 0.02", "source as it is"):
-            # As a tap or the tab key does.
-            tab.get(f"document.querySelector('[aria-label=\"{label}\"]').focus()")
-            assert any(text.startswith(label) for text in shown_notes(tab))
-        assert tab.get("""[...document.querySelectorAll('.note')].filter((note) => note.offsetHeight > 0)
-            .every((note) => { const [a, b] = [note, note.parentElement].map((e) => e.getBoundingClientRect());
-              return a.left >= b.left && a.right <= b.right && a.top >= b.top && a.bottom <= b.bottom; })""")
 
 
 def test_it_prints_without_cutting_a_table(pages: list[str], tmp_path: Path):

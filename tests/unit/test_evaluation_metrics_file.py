@@ -119,6 +119,7 @@ def test_table_states_what_its_numbers_depend_on() -> None:
     assert "features classifier (64, sha256 cccccccc)" in head
     assert "seed 7" in head
     assert first.startswith("* RDMD, λ = 0.02")
+    assert text.splitlines()[-1].endswith("beyond the 95% intervals of both (register.front: intervals)")
     assert "42.5 [39.0, 46.2]" in first
     assert "0.118 ± 0.0020" in first  # 1.96 standard errors
     assert "SW2" not in names

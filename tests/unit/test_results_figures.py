@@ -2,7 +2,7 @@
 
 from rdmd.evaluation.row import Row
 from rdmd.results.collect import SeedRow
-from rdmd.results.figures import Plane, fronts_png, methods_as_series
+from rdmd.results.figures import Plane, _points, fronts_png, methods_as_series
 from rdmd.results.galleries import shown_generators
 from rdmd.results.summary import Summary
 
@@ -39,9 +39,8 @@ def test_lambdas_own_runs_are_a_line_of_their_own():
     ]
 
 
-def test_marks_that_lie_on_one_another_share_a_label(monkeypatch):
-    labels = []
-    monkeypatch.setattr("rdmd.results.figures.place_labels", lambda axes, given, lines: labels.extend(given))
+def test_points_that_lie_on_one_another_share_a_label():
     points = [summary(0.1, 0.3, REFINED), summary(0.2, 0.3001, REFINED), summary(0.5, 0.05, REFINED)]
-    fronts_png(methods_as_series(points), [], [Plane("cost", "sw2")], "")
-    assert [label.text for label in labels] == ["λ = 0.1", "λ = 0.5"]
+    (series,) = methods_as_series(points)
+    assert [point.label for point in _points(series, Plane("cost", "sw2"))] == ["λ = 0.1", "", "λ = 0.5"]
+    assert fronts_png([series], [], [Plane("cost", "sw2")], "").startswith(b"\x89PNG")

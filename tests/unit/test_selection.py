@@ -8,7 +8,7 @@ from rdmd import config
 from rdmd.errors import UserError
 from rdmd.evaluation.pareto import mark_front
 from rdmd.evaluation.row import FeaturesRecord, Metrics, Row
-from rdmd.selection.front import Box, box, front
+from rdmd.selection.front import Box, box, front, registered
 from rdmd.selection.identity import differences, evaluation_of
 from rdmd.selection.rules import choose, describe
 
@@ -137,3 +137,11 @@ def test_evaluations_are_told_apart_by_what_numbers_depend_on():
     other = replace(metrics, features=FeaturesRecord("classifier", "e" * 64, 64))
     (found,) = differences(evaluation_of(other, "a" * 64, "b" * 64), today)
     assert found == "features (classifier:eeeeeeee, now classifier:cccccccc)"
+
+
+def test_registered_are_the_generators_of_the_front_alone():
+    sweep = [row(0.1, 1.0, 40.0, 0.01, 2.0), row(0.2, 1.1, 41.0, 0.01, 2.0), row(0.3, 2.0, 50.0, 0.01, 2.0)]
+    rows = [*sweep, Row(method="sdedit", cost=0.1, fid=1.0), replace(sweep[0], fid=None, fid_ci=None),
+            replace(sweep[0], cost=None)]
+    assert registered(rows, "intervals") == [True, True, False, False, False, False]
+    assert registered(rows, "points") == [True, False, False, False, False, False]

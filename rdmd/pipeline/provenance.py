@@ -1,4 +1,4 @@
-"""What the report says of how its numbers came about: the settings, the code, the trained models and their curves."""
+"""The provenance of the report's numbers: settings, code, trained models and their training curves."""
 
 import contextlib
 import platform
@@ -12,9 +12,9 @@ import yaml
 
 from rdmd import config
 from rdmd.evaluation.labels import method_name
-from rdmd.evaluation.report.contents import Account, Curve, TrainedModel
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.model_card import ModelCard, read_card
+from rdmd.report.types import Curve, Provenance, TrainedModel
 from rdmd.training.folder import RunFolder
 
 # The sections of params.yaml that the report shows. `evaluate` in dvc.yaml names the same ones, so that none is stale.
@@ -25,28 +25,18 @@ SECTIONS = (
 _WRITTEN = (":(exclude)reports", ":(exclude)dvc.lock")
 
 
-def account_of(settings: config.Settings, layout: Layout) -> Account:
-    """Everything that the report tells besides the numbers. What is in `runs/` is taken where it is still there."""
+def provenance_of(settings: config.Settings, layout: Layout) -> Provenance:
+    """The provenance of an evaluation. Steps, memory and curves come from `runs/` where the run is still there."""
     models = list(_models(layout))
     commit = _git(layout.root, "rev-parse", "HEAD")
-    state = _git(layout.root, "status", "--porcelain", "--untracked-files=no", "--", ".", *_WRITTEN)
-    return Account(
-        facts=list(_facts(settings, [card for _, card in models], commit, bool(state))),
+    edited = bool(_git(layout.root, "status", "--porcelain", "--untracked-files=no", "--", ".", *_WRITTEN))
+    return Provenance(
+        facts=list(_facts(settings, [card for _, card in models], commit, edited)),
         settings=_yaml(settings),
-        trained=[_trained(name, card, _run(layout, card)) for name, card in models],
-        without_curves=[name for name, card in models if not _run(layout, card).curves()],
+        models=[_trained(name, card, RunFolder(layout.runs / card.run)) for name, card in models],
         commit=commit,
-        edited=bool(state),
+        edited=edited,
     )
-
-
-def curves_of(layout: Layout) -> Iterator[Curve]:
-    """The curves of the runs behind the models, where the runs' folders are still here."""
-    for name, card in _models(layout):
-        points = _run(layout, card).curves()
-        if points:
-            values = {key: [point.values[key] for point in points] for key in points[0].values}
-            yield Curve(name, [point.step for point in points], values)
 
 
 def _models(layout: Layout) -> Iterator[tuple[str, ModelCard]]:
@@ -58,18 +48,23 @@ def _models(layout: Layout) -> Iterator[tuple[str, ModelCard]]:
         yield file.parent.name, read_card(file.parent)
 
 
-def _run(layout: Layout, card: ModelCard) -> RunFolder:
-    return RunFolder(layout.runs / card.run)
-
-
 def _trained(name: str, card: ModelCard, folder: RunFolder) -> TrainedModel:
     result = None
-    # Made by another version: the card is enough.
+    # The file may be of another version; the card is enough then.
     with contextlib.suppress(ValueError):
         result = folder.result()
-    if result is None:
-        return TrainedModel(name, card.train_seconds, card.trained_on)
-    return TrainedModel(name, card.train_seconds, card.trained_on, result.steps, result.peak_memory_mib)
+    return TrainedModel(
+        name, card.train_seconds, card.trained_on, None if result is None else result.steps,
+        None if result is None else result.peak_memory_mib, _curve(folder),
+    )  # fmt: skip
+
+
+def _curve(folder: RunFolder) -> Curve | None:
+    points = folder.curves()
+    if not points:
+        return None
+    values = {key: [point.values[key] for point in points] for key in points[0].values}
+    return Curve([point.step for point in points], values)
 
 
 def _facts(

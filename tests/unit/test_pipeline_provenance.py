@@ -1,4 +1,4 @@
-"""What the report says of how its numbers came about, taken from real files."""
+"""The provenance that the report states, taken from real files."""
 
 import subprocess
 from pathlib import Path
@@ -8,9 +8,10 @@ import yaml
 
 from rdmd import config
 from rdmd.files import sha256_of, write_json
-from rdmd.pipeline.account import SECTIONS, account_of, curves_of
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.model_card import ModelCard, write_model
+from rdmd.pipeline.provenance import SECTIONS, provenance_of
+from rdmd.report import Curve
 from rdmd.training.folder import Point, RunFolder, curve_line
 from tests.conftest import ROOT, params, tiny_digits
 
@@ -43,26 +44,25 @@ def layout(tmp_path: Path, settings: config.Settings) -> Layout:
 
 
 def test_what_a_run_left_is_taken_and_what_is_gone_is_named(settings: config.Settings, layout: Layout):
-    account = account_of(settings, layout)
-    assert [(one.name, one.steps, one.seconds) for one in account.trained] == [
+    provenance = provenance_of(settings, layout)
+    assert [(one.name, one.steps, one.seconds) for one in provenance.models] == [
         ("teacher", 20, 12.5), ("a", None, 12.5), ("lambda-0.5", None, 12.5)
     ]
-    assert account.without_curves == ["a", "lambda-0.5"]
-    (curve,) = curves_of(layout)
-    assert (curve.name, curve.steps, curve.values) == ("teacher", [10, 20], {"loss": [0.1, 0.05]})
+    curves = [one.curve for one in provenance.models]
+    assert curves == [Curve([10, 20], {"loss": [0.1, 0.05]}), None, None]
 
 
 def test_a_result_of_another_version_is_done_without(settings: config.Settings, layout: Layout):
     (layout.runs / "run-of-teacher" / "result.json").write_text('{"of": "another version"}')
-    assert account_of(settings, layout).trained[0].steps is None
+    assert provenance_of(settings, layout).models[0].steps is None
 
 
 def test_the_settings_are_those_of_the_run(settings: config.Settings, layout: Layout):
-    account = account_of(settings, layout)
-    shown = yaml.safe_load(account.settings)
+    provenance = provenance_of(settings, layout)
+    shown = yaml.safe_load(provenance.settings)
     assert list(shown) == list(SECTIONS)
     assert shown["distill"]["lambdas"] == settings.distill.lambdas
-    facts = dict(account.facts)
+    facts = dict(provenance.facts)
     assert facts["generators"].startswith("λ = 0.05, 0.5; 30 steps of 64 samples")
     assert "classes 2" in facts["source"]
     assert facts["baselines"] == "SDEdit (sigmas 1, steps 3)"
@@ -80,14 +80,14 @@ def test_the_commit_is_that_of_the_code_and_what_a_run_writes_is_no_edit(setting
 
     (layout.root / "params.yaml").write_text("a: 1\n")
     (layout.root / "dvc.lock").write_text("a: 1\n")
-    assert account_of(settings, layout).commit is None
+    assert provenance_of(settings, layout).commit is None
     git("init", "--quiet")
     git("add", "params.yaml", "dvc.lock")
     git("commit", "--quiet", "--message", "first")
-    account = account_of(settings, layout)
-    assert (account.commit, account.edited) == (git("rev-parse", "HEAD"), False)
+    provenance = provenance_of(settings, layout)
+    assert (provenance.commit, provenance.edited) == (git("rev-parse", "HEAD"), False)
     (layout.root / "dvc.lock").write_text("a: 2\n")
-    assert not account_of(settings, layout).edited
+    assert not provenance_of(settings, layout).edited
     (layout.root / "params.yaml").write_text("a: 2\n")
-    account = account_of(settings, layout)
-    assert account.edited and "not committed" in dict(account.facts)["code"]
+    provenance = provenance_of(settings, layout)
+    assert provenance.edited and "not committed" in dict(provenance.facts)["code"]
