@@ -51,7 +51,7 @@ LATER = (
     "rdmd.training.teacher",
     "flows.stage",
     "flows.watch",
-    "flows.workers",
+    "flows.backends.local",
     "matplotlib.pyplot",
     "skimage.metrics",
     "flows.recorded_evaluation",

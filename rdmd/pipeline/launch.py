@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import IO, Protocol
+from typing import IO
 
 from rdmd import config
 from rdmd.errors import Interrupted, UserError
@@ -74,27 +74,14 @@ def gpu_count() -> int:
     return torch.cuda.device_count()
 
 
-class Trainer(Protocol):
-    """What trains runs: processes of this machine, or the nodes of a cluster. Safe to use from several threads, one run
-    each."""
-
-    def train(self, folder: RunFolder, slot: Slot, follow: Callable[[list[Point]], None]) -> Result:
-        """Train a planned run to its end, or reuse it if it is finished.
-
-        `follow` is called with the new points of the run's curves as they come (after a resume, from its start). Raises
-        UserError with the run's own sentence if it failed, Interrupted if it was stopped.
-        """
-        ...
-
-    def stop_all(self) -> None:
-        """Ask every run to write a checkpoint and end, and let none begin. Returns at once."""
-        ...
-
-
 class TrainingProcesses:
-    """The training processes of this one. Safe to use from several threads, one run each."""
+    """The training processes of this one. Safe to use from several threads, one run each.
 
-    def __init__(self) -> None:
+    lock_seconds: how long a run waits for another process, perhaps on another machine, to leave its folder.
+    """
+
+    def __init__(self, lock_seconds: float = 0.0) -> None:
+        self._lock_seconds = lock_seconds
         self._children: set[Child] = set()
         self._stopping = threading.Event()
 
@@ -114,7 +101,7 @@ class TrainingProcesses:
         run = folder.read_run()
         with folder.log.open("ab") as log:
             log_start = log.seek(0, os.SEEK_END)
-            child = _start(folder, slot, run.processes, log)
+            child = _start(folder, slot, run.processes, self._lock_seconds, log)
         self._children.add(child)
         try:
             _follow(folder, child, follow)
@@ -162,14 +149,14 @@ def _stop(child: Child) -> None:
         child.wait()
 
 
-def _start(folder: RunFolder, slot: Slot, processes: int, log: IO[bytes]) -> Child:
+def _start(folder: RunFolder, slot: Slot, processes: int, lock_seconds: float, log: IO[bytes]) -> Child:
     """In a session of its own, and with an open standard input, whose end it watches."""
     if slot.device == "cpu" and processes == 1:
-        copy = _copy(folder, slot, log)
+        copy = _copy(folder, slot, lock_seconds, log)
         if copy is not None:
             return copy
     return subprocess.Popen(
-        _command(folder, slot, processes),
+        _command(folder, slot, processes, lock_seconds),
         stdin=subprocess.PIPE,
         stdout=log,
         stderr=log,
@@ -178,13 +165,14 @@ def _start(folder: RunFolder, slot: Slot, processes: int, log: IO[bytes]) -> Chi
     )
 
 
-def _copy(folder: RunFolder, slot: Slot, log: IO[bytes]) -> client.Copy | None:
+def _copy(folder: RunFolder, slot: Slot, lock_seconds: float, log: IO[bytes]) -> client.Copy | None:
     """The same by a copy of a process that has imported torch, where there is one."""
     ours, its = (os.fdopen(end, mode) for end, mode in zip(os.pipe()[::-1], ("wb", "rb"), strict=True))
     copy = None
     try:
         streams = [its.fileno(), log.fileno(), log.fileno()]
-        copy = client.start(MODULE, _arguments(folder, slot, processes=1), _environment(slot), streams, ours)
+        arguments = _arguments(folder, slot, 1, lock_seconds)
+        copy = client.start(MODULE, arguments, _environment(slot), streams, ours)
     finally:
         its.close()
         if copy is None:
@@ -192,13 +180,14 @@ def _copy(folder: RunFolder, slot: Slot, log: IO[bytes]) -> client.Copy | None:
     return copy
 
 
-def _arguments(folder: RunFolder, slot: Slot, processes: int) -> list[str]:
+def _arguments(folder: RunFolder, slot: Slot, processes: int, lock_seconds: float) -> list[str]:
     threads = max(1, slot.threads // processes) if slot.device == "cpu" else slot.threads
-    return [str(folder.path), "--device", slot.device, "--threads", str(threads)]
+    given = {"--device": slot.device, "--threads": threads, "--lock-seconds": lock_seconds}
+    return [str(folder.path), *(str(word) for pair in given.items() for word in pair)]
 
 
-def _command(folder: RunFolder, slot: Slot, processes: int) -> list[str]:
-    module = ["-m", MODULE, *_arguments(folder, slot, processes)]
+def _command(folder: RunFolder, slot: Slot, processes: int, lock_seconds: float) -> list[str]:
+    module = ["-m", MODULE, *_arguments(folder, slot, processes, lock_seconds)]
     if processes == 1:
         # A launcher adds seconds and nothing else where there is one process.
         return [sys.executable, *module]
