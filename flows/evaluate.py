@@ -7,29 +7,22 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from tqdm import tqdm
 
+from flows.backends import backend
 from flows.recorded_evaluation import record_evaluation
 from flows.stage import run_stage
 from flows.tracking import open_record, sweep_run
 from flows.watch import digests
-from flows.workers import need_ray
 from rdmd import config
 from rdmd.evaluation.evaluator import EvaluationTask
 from rdmd.evaluation.labels import row_labels
 from rdmd.evaluation.row import Metrics
 from rdmd.evaluation.table import format_table
-from rdmd.evaluation.translator import NamedTranslator
-from rdmd.pipeline.evaluation import Evaluated, evaluate_one, evaluation_task, write_evaluation
+from rdmd.pipeline.evaluation import Evaluated, evaluation_task, write_evaluation
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.translators import translators
 
 
-@task(cache_policy=NO_CACHE, persist_result=False, task_run_name="{name}")
-def measure(name: str, translator: NamedTranslator, judged_on: EvaluationTask) -> Evaluated:
-    """Translate the test sources with one method and measure the result."""
-    return evaluate_one(translator, judged_on)
-
-
-@task(cache_policy=NO_CACHE, persist_result=False)
+@task(cache_policy=NO_CACHE, persist_result=False, task_run_name="write the report")
 def report(
     settings: config.Settings, layout: Layout, judged_on: EvaluationTask, evaluated: list[Evaluated]
 ) -> Metrics:
@@ -52,25 +45,13 @@ def report(
 def evaluate(settings: config.Settings, layout: Layout) -> Metrics:
     """Every method on the test split, by the same evaluator; writes reports/."""
     judged_on = evaluation_task(settings, layout)
-    every = list(translators(settings, layout, judged_on.device))
-    names = [_name(translator) for translator in every]
-    if isinstance(settings.launch.runner, config.RayRunner):
-        need_ray()
-        from flows.cluster_evaluation import measured
-
-        results = measured(settings, layout, settings.launch.runner, names)
-    else:
-        # One after another: each is timed, and would slow the others down.
-        results = (measure(name, one, judged_on) for name, one in zip(names, every, strict=True))
-    shown = tqdm(results, total=len(every), desc="evaluate", unit="method", disable=not sys.stderr.isatty())
-    return report(settings, layout, judged_on, list(shown))
-
-
-def _name(translator: NamedTranslator) -> str:
-    if translator.lam is not None:
-        return f"{translator.method} lambda {translator.lam:g}"
-    dials = [f"{key} {value:g}" for key, value in translator.settings.items() if not isinstance(value, str)]
-    return " ".join([translator.method, *dials])
+    methods = list(translators(settings, layout, judged_on.device))
+    with backend(settings, layout) as where:
+        results = where.evaluate(methods, judged_on)
+        evaluated = list(
+            tqdm(results, total=len(methods), desc="evaluate", unit="method", disable=not sys.stderr.isatty())
+        )
+    return report(settings, layout, judged_on, evaluated)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from PIL import Image
 
 from flows.datasets import log_data, training_inputs
-from flows.recorded_node import NodeRecorder
 from flows.system_metrics import system_metrics
 from flows.tracking import FINGERPRINT, Record, find_run, log_params, provenance
 from rdmd.errors import UserError
@@ -25,14 +24,12 @@ CURVES = "train/"
 
 @contextlib.contextmanager
 def tracked(
-    record: Record, parent: Run, folder: RunFolder, run: TrainingRun,
-    machine: Callable[[str], contextlib.AbstractContextManager[None]] = system_metrics,
+    record: Record, parent: Run, folder: RunFolder, run: TrainingRun
 ) -> Iterator[Callable[[list[Point]], None]]:
     """A child run of `parent` for one training run; gives the function that records new points of its curves.
 
     Points and grids that the store already holds, from before a crash, are not recorded again. A run that an earlier
-    sweep trained is recorded for this one too, from its files. While a run trains, `machine` watches this machine for
-    the MLflow run whose id it is given.
+    sweep trained is recorded for this one too, from its files.
     """
     child = find_run(record, FINGERPRINT, folder.fingerprint, parent)
     if child is None:
@@ -48,7 +45,7 @@ def tracked(
     recorder = _Recorder(record.client, run_id, folder)
     trains = folder.result() is None
     try:
-        with machine(run_id) if trains else contextlib.nullcontext():
+        with system_metrics(run_id) if trains else contextlib.nullcontext():
             yield recorder.record
     except BaseException as error:
         record.client.set_terminated(run_id, status="FAILED" if isinstance(error, UserError) else "KILLED")
@@ -104,19 +101,17 @@ def _new(record: Record, parent: Run, folder: RunFolder, run: TrainingRun) -> Ru
 
 
 class _Recorder:
-    """Sends curves, sample grids and what nodes of a cluster did to one MLflow run, each once."""
+    """Sends curves and sample grids to one MLflow run, each once."""
 
     def __init__(self, client: MlflowClient, run_id: str, folder: RunFolder) -> None:
         self.client, self.run_id, self.folder = client, run_id, folder
-        self.node = NodeRecorder(client, run_id, folder)
         curves = [name for name in client.get_run(run_id).data.metrics if name.startswith(CURVES)]
         histories = [client.get_metric_history(run_id, name) for name in curves]
         self.last_step = max((metric.step for history in histories for metric in history), default=0)
         self.grids = {Path(item.path).name for item in client.list_artifacts(run_id, "samples")}
 
     def record(self, points: list[Point]) -> None:
-        """Record new points, and the grids and samples of a node that lie in the run's folder by now."""
-        self.node.record()
+        """Record new points, and the grids that lie in the run's folder by now."""
         new = [point for point in points if point.step > self.last_step]
         if new:
             now = int(time.time() * 1000)

@@ -4,6 +4,7 @@ import argparse
 import os
 import time
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 from prefect import Flow
@@ -25,7 +26,7 @@ PARENT_TASK = "RDMD_PARENT_TASK_RUN"
 # A server writes tasks down a little later than they begin.
 PARENT_SECONDS = 10.0
 
-StageFlow = Flow[[config.Settings, Layout], object]
+StageFlow = Flow[[config.Settings, Layout], Any]
 
 
 def run_stage(flow: StageFlow, description: str) -> None:

@@ -4,13 +4,14 @@ import contextlib
 import re
 import time
 from collections.abc import Callable, Iterator
+from typing import cast
+from uuid import UUID
 
-from mlflow.entities import Run
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
 from flows.recorded_training import tracked
-from flows.tracking import Record
-from flows.workers import Workers
+from flows.tracking import open_record, sweep_run
+from rdmd import config
 from rdmd.domains.manifest import read_manifest
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.training import Watch
@@ -22,16 +23,18 @@ from rdmd.training.spec import TrainingRun, run_name
 SEND_SECONDS = 5.0
 
 
-def watcher(record: Record, parent: Run, workers: Workers) -> Watch:
-    """Watches that record below `parent` what `workers` train."""
+def watcher(settings: config.Settings, layout: Layout) -> Watch:
+    """Opens the watch of a training, which is recorded below the run of its sweep, made here if need be."""
+    record, data = open_record(settings.experiment), digests(layout)
+    parent = sweep_run(record, settings, data)
 
     @contextlib.contextmanager
     def watch(folder: RunFolder, run: TrainingRun) -> Iterator[Callable[[list[Point]], None]]:
         name, steps = run_name(run), run.settings.steps
-        artifact = create_progress_artifact(
-            progress=0.0, key=re.sub(r"[^a-z0-9]+", "-", name), description=f"{name}, {steps} steps"
-        )
-        with tracked(record, parent, folder, run, workers.machine) as log, run_bar(name, steps) as bar:
+        key = re.sub(r"[^a-z0-9]+", "-", name)
+        # It gives a coroutine only where an event loop runs.
+        artifact = cast(UUID, create_progress_artifact(0.0, key, f"{name}, {steps} steps"))
+        with tracked(record, parent, folder, run) as log, run_bar(name, steps) as bar:
             waiting: list[Point] = []
             sent = time.monotonic()
 

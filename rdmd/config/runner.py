@@ -1,10 +1,11 @@
 """On which machines the flows run their tasks."""
 
+from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from rdmd.config.base import Count, Section, not_a_bool
+from rdmd.config.base import Section
 
 
 def _of_a_cluster(address: str) -> str:
@@ -20,15 +21,20 @@ class LocalRunner(Section):
     name: Literal["local"]
 
 
+def _absolute(project: Path) -> Path:
+    if not project.is_absolute():
+        raise ValueError(f"{str(project)!r} is relative; give the absolute path of the project's folder on the nodes")
+    return project
+
+
 class RayRunner(Section):
-    """The nodes of a Ray cluster, each task with its own share of one (docs/cluster.md)."""
+    """The nodes of a Ray cluster, which share the project's folder (docs/cluster.md)."""
 
     name: Literal["ray"]
     # `host:6379`, or `auto`: what RAY_ADDRESS names, else the cluster that this machine is part of.
     address: Annotated[str, Field(min_length=1), AfterValidator(_of_a_cluster)] = "auto"
-    # What Ray sets aside for a task. Without GPUs it computes on the CPU.
-    cpus: Count = 1
-    gpus: Annotated[int, BeforeValidator(not_a_bool), Field(ge=0)] = 0
+    # The project's folder as the nodes see it; null where that is the path it has on this machine.
+    project: Annotated[Path, AfterValidator(_absolute)] | None = None
 
 
 _Runner = LocalRunner | RayRunner
@@ -42,7 +48,7 @@ def _named(given: object) -> object:
             raise ValueError(f"{given!r} runs nothing; use one of {', '.join(_NAMES)}")
         return {"name": given}
     if not isinstance(given, dict | Section):
-        raise ValueError("needs `local` or `ray`, or a section such as `{name: ray, address: \"head:6379\", gpus: 1}`")
+        raise ValueError("needs `local` or `ray`, or a section such as `{name: ray, address: \"head:6379\"}`")
     return given
 
 

@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 from rdmd.config.base import Count, Fraction, Lambda, NonNegative, Positive, Section, not_a_bool
 from rdmd.config.execution import Execution
 from rdmd.config.networks import LogNormal, NoiseLaw
-from rdmd.config.runner import LocalRunner, RayRunner, Runner
+from rdmd.config.runner import LocalRunner, Runner
 from rdmd.config.transport import SquaredL2, TransportCost
 
 Decay = Literal["constant", "linear", "cosine"]
@@ -148,19 +148,6 @@ class Launch(Execution):
     parallel: Literal["auto"] | Count = "auto"
     # CPU threads of a run; null shares out all cores. For small networks one is best: two would wait for each other.
     threads: Count | None = None
-    # A bare name, or a section with the name and the runner's own keys. On a cluster, `parallel` counts for nothing.
+    # A bare name, or a section with the name and the runner's own keys. Ray itself decides how many tasks run at once:
+    # each asks it for `processes` GPUs, where there are any, and `threads` CPUs, and `parallel` counts for nothing.
     runner: Runner = LocalRunner(name="local")
-
-    @model_validator(mode="after")
-    def _devices_agree(self) -> "Launch":
-        if not isinstance(self.runner, RayRunner):
-            return self
-        gpus = self.runner.gpus
-        if gpus and self.device == "cpu":
-            raise ValueError(f"runner.gpus is {gpus} but device is cpu; set device to auto or cuda, or gpus to 0")
-        if not gpus and self.device == "cuda":
-            raise ValueError("device is cuda but runner.gpus is 0; set gpus to that of `processes`, or device to cpu")
-        if gpus and gpus != self.processes:
-            raise ValueError(f"runner.gpus is {gpus} but processes is {self.processes}; a run has one process a GPU: "
-                             "make them equal")
-        return self

@@ -1,6 +1,6 @@
 """The stage that trains what baselines need beyond the teacher, and puts it under models/baselines."""
 
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 
 from rdmd import config
 from rdmd.files import replacing_folder, write_json
@@ -8,7 +8,7 @@ from rdmd.pipeline.launch import TrainingProcesses
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.model_card import write_model
 from rdmd.pipeline.plan import plan_baselines
-from rdmd.pipeline.training import SlotPool, Watch, card_of, train_one
+from rdmd.pipeline.training import Backend, LocalTraining, SlotPool, Watch, card_of, gathered
 from rdmd.training.folder import RunFolder
 from rdmd.training.spec import run_name
 
@@ -19,18 +19,14 @@ def train_baselines(
     settings: config.Settings, layout: Layout, watch: Watch, processes: TrainingProcesses
 ) -> list[RunFolder]:
     """Train (or reuse) what the configured baselines need, as many runs at once as there are slots, and publish it."""
+    return train_baselines_on(LocalTraining(SlotPool(settings.launch), layout, watch, processes), settings, layout)
+
+
+def train_baselines_on(backend: Backend, settings: config.Settings, layout: Layout) -> list[RunFolder]:
+    """As `train_baselines`, on any backend, with as many runs at once as it has room for."""
     runs = plan_baselines(settings, layout)
-    folders = []
-    if runs:
-        pool = SlotPool(settings.launch)
-        with ThreadPoolExecutor(max_workers=pool.size) as executor:
-            futures = [executor.submit(train_one, run, layout, pool, watch, processes) for run in runs]
-            try:
-                wait(futures)
-            except BaseException:
-                processes.stop_all()
-                raise
-        folders = [future.result() for future in futures]
+    with ThreadPoolExecutor(max_workers=max(1, len(runs))) as executor:
+        folders = gathered([executor.submit(backend.train, run) for run in runs], backend.stop_all)
     publish_baselines(settings, layout, folders)
     return folders
 

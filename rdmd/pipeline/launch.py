@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO
 
 from rdmd import config
 from rdmd.errors import Interrupted, UserError
@@ -71,27 +71,14 @@ def gpu_count() -> int:
     return torch.cuda.device_count()
 
 
-class Trainer(Protocol):
-    """What trains runs: processes of this machine, or the nodes of a cluster. Safe to use from several threads, one run
-    each."""
-
-    def train(self, folder: RunFolder, slot: Slot, follow: Callable[[list[Point]], None]) -> Result:
-        """Train a planned run to its end, or reuse it if it is finished.
-
-        `follow` is called with the new points of the run's curves as they come (after a resume, from its start). Raises
-        UserError with the run's own sentence if it failed, Interrupted if it was stopped.
-        """
-        ...
-
-    def stop_all(self) -> None:
-        """Ask every run to write a checkpoint and end, and let none begin. Returns at once."""
-        ...
-
-
 class TrainingProcesses:
-    """The training processes of this one. Safe to use from several threads, one run each."""
+    """The training processes of this one. Safe to use from several threads, one run each.
 
-    def __init__(self) -> None:
+    lock_seconds: how long a run waits for another process, perhaps on another machine, to leave its folder.
+    """
+
+    def __init__(self, lock_seconds: float = 0.0) -> None:
+        self._lock_seconds = lock_seconds
         self._children: set[Child] = set()
         self._stopping = threading.Event()
 
@@ -111,7 +98,7 @@ class TrainingProcesses:
         run = folder.read_run()
         folder.error_file.unlink(missing_ok=True)
         with folder.log.open("ab") as log:
-            child = _start(folder, slot, run.processes, log)
+            child = _start(folder, slot, run.processes, self._lock_seconds, log)
         self._children.add(child)
         try:
             _follow(folder, child, follow)
@@ -160,10 +147,10 @@ def _stop(child: Child) -> None:
         child.wait()
 
 
-def _start(folder: RunFolder, slot: Slot, processes: int, log: IO[bytes]) -> Child:
+def _start(folder: RunFolder, slot: Slot, processes: int, lock_seconds: float, log: IO[bytes]) -> Child:
     """In a session of its own, and with an open standard input, whose end it watches."""
     return subprocess.Popen(
-        _command(folder, slot, processes),
+        _command(folder, slot, processes, lock_seconds),
         stdin=subprocess.PIPE,
         stdout=log,
         stderr=log,
@@ -172,9 +159,10 @@ def _start(folder: RunFolder, slot: Slot, processes: int, log: IO[bytes]) -> Chi
     )
 
 
-def _command(folder: RunFolder, slot: Slot, processes: int) -> list[str]:
+def _command(folder: RunFolder, slot: Slot, processes: int, lock_seconds: float) -> list[str]:
     threads = max(1, slot.threads // processes) if slot.device == "cpu" else slot.threads
-    module = ["-m", MODULE, str(folder.path), "--device", slot.device, "--threads", str(threads)]
+    given = {"--device": slot.device, "--threads": threads, "--lock-seconds": lock_seconds}
+    module = ["-m", MODULE, str(folder.path), *(str(word) for pair in given.items() for word in pair)]
     if processes == 1:
         # A launcher adds seconds and nothing else where there is one process.
         return [sys.executable, *module]

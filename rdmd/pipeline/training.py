@@ -2,17 +2,18 @@
 
 import queue
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from rdmd import config
 from rdmd.errors import UserError
 from rdmd.files import replacing_folder
-from rdmd.pipeline.launch import Slot, Trainer, TrainingProcesses, slots
+from rdmd.pipeline.launch import Slot, TrainingProcesses, slots
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.model_card import ModelCard, write_model
-from rdmd.pipeline.plan import chains, plan_generator, plan_refined, plan_teacher, read_training_code
+from rdmd.pipeline.plan import chains, plan_generator, plan_refined, plan_teacher
 from rdmd.training.folder import Point, Result, RunFolder
 from rdmd.training.spec import DistillRun, DomainClassifierRun, NeuralOTRun, TeacherRun, TrainingRun, run_name
 
@@ -20,11 +21,16 @@ from rdmd.training.spec import DistillRun, DomainClassifierRun, NeuralOTRun, Tea
 Watch = Callable[[RunFolder, TrainingRun], AbstractContextManager[Callable[[list[Point]], None]]]
 
 
-class Slots(Protocol):
-    """Where runs may go."""
+class Backend(Protocol):
+    """Where the runs of a stage train. Safe to use from several threads, one run each."""
 
-    def lend(self) -> AbstractContextManager[Slot]:
-        """Wait for a slot, and give it back afterwards."""
+    def train(self, run: TrainingRun) -> RunFolder:
+        """Train, resume or reuse a run. Raises UserError with the run's own sentence if it fails, Interrupted if it is
+        stopped."""
+        ...
+
+    def stop_all(self) -> None:
+        """Ask every run to write a checkpoint and end, and let none begin."""
         ...
 
 
@@ -60,24 +66,27 @@ def prepared(layout: Layout, run: TrainingRun) -> RunFolder:
     return folder
 
 
-def teacher_slot(launch: config.Launch) -> Slot:
-    """Where the teacher trains. It runs alone, so all cores are its own unless `launch.threads` says otherwise."""
-    return slots(launch.model_copy(update={"parallel": 1}))[0]
+def alone(settings: config.Settings) -> config.Settings:
+    """The settings of a run that trains alone, as the teacher does: all cores are its own unless `launch.threads` says
+    otherwise."""
+    return settings.model_copy(update={"launch": settings.launch.model_copy(update={"parallel": 1})})
 
 
 def train_teacher(settings: config.Settings, layout: Layout, watch: Watch, processes: TrainingProcesses) -> RunFolder:
     """Train (or reuse) the teacher and publish it as models/teacher."""
-    slot = teacher_slot(settings.launch)
-    run = plan_teacher(settings, layout)
-    folder = prepared(layout, run)
-    with watch(folder, run) as follow:
-        processes.train(folder, slot, follow)
+    pool = SlotPool(alone(settings).launch)
+    return train_teacher_on(LocalTraining(pool, layout, watch, processes), settings, layout)
+
+
+def train_teacher_on(backend: Backend, settings: config.Settings, layout: Layout) -> RunFolder:
+    """As `train_teacher`, on any backend."""
+    folder = backend.train(plan_teacher(settings, layout))
     publish_teacher(settings, layout, folder)
     return folder
 
 
 def train_one(
-    run: TrainingRun, layout: Layout, pool: Slots, watch: Watch, processes: Trainer
+    run: TrainingRun, layout: Layout, pool: SlotPool, watch: Watch, processes: TrainingProcesses
 ) -> RunFolder:
     """Train (or reuse) one run of several: the generator of one lambda, or what a baseline needs."""
     folder = prepared(layout, run)
@@ -90,31 +99,73 @@ def train_one(
     return folder
 
 
+@dataclass(frozen=True)
+class LocalTraining:
+    """The backend of this machine: a process for each run that has a slot."""
+
+    pool: SlotPool
+    layout: Layout
+    watch: Watch
+    processes: TrainingProcesses
+
+    def train(self, run: TrainingRun) -> RunFolder:
+        """As `Backend.train`, once a slot is free."""
+        return train_one(run, self.layout, self.pool, self.watch, self.processes)
+
+    def stop_all(self) -> None:
+        """As `Backend.stop_all`. Returns at once."""
+        self.processes.stop_all()
+
+
 def train_sweep(settings: config.Settings, layout: Layout, watch: Watch, processes: TrainingProcesses) -> None:
     """Train (or reuse) a generator for every lambda, as many at once as there are slots, and publish them all."""
-    pool = SlotPool(settings.launch)
-    read_training_code()
+    train_sweep_on(LocalTraining(SlotPool(settings.launch), layout, watch, processes), settings, layout)
 
-    def train_chain(lambdas: list[float]) -> list[RunFolder]:
-        kept: list[RunFolder] = []
-        previous: RunFolder | None = None
-        for lam in lambdas:
-            previous = train_one(plan_generator(settings, layout, lam, previous), layout, pool, watch, processes)
-            refined = previous
-            for number in range(len(settings.distill.refine)):
-                run = plan_refined(settings, layout, lam, refined, number)
-                refined = train_one(run, layout, pool, watch, processes)
-            kept.append(refined)
-        return kept
 
-    with ThreadPoolExecutor(max_workers=pool.size) as executor:
-        futures = [executor.submit(train_chain, lambdas) for lambdas in chains(settings.distill)]
-        try:
-            wait(futures)
-        except BaseException:
-            processes.stop_all()
-            raise
-    publish_generators(settings, layout, [folder for future in futures for folder in future.result()])
+def train_sweep_on(backend: Backend, settings: config.Settings, layout: Layout) -> list[RunFolder]:
+    """As `train_sweep`, on any backend, with as many runs at once as it has room for."""
+
+    def coarse(lam: float, before: Future[RunFolder] | None) -> RunFolder:
+        return backend.train(plan_generator(settings, layout, lam, before.result() if before else None))
+
+    def refined(lam: float, begun: Future[RunFolder]) -> RunFolder:
+        folder = begun.result()
+        for number in range(len(settings.distill.refine)):
+            folder = backend.train(plan_refined(settings, layout, lam, folder, number))
+        return folder
+
+    check_sweep(settings, layout)
+    every = chains(settings.distill)
+    # A thread for each, so that none keeps another from beginning.
+    with ThreadPoolExecutor(max_workers=2 * sum(map(len, every))) as executor:
+        futures = []
+        for lambdas in every:
+            previous = None
+            for lam in lambdas:
+                previous = executor.submit(coarse, lam, previous)
+                futures.append(executor.submit(refined, lam, previous))
+        folders = gathered(futures, backend.stop_all)
+    publish_generators(settings, layout, folders)
+    return folders
+
+
+def check_sweep(settings: config.Settings, layout: Layout) -> None:
+    """Raises UserError if shards, the teacher or the weights of the cost are missing. It also reads the training code,
+    which threads must not do at once (`read_training_code`)."""
+    plan_generator(settings, layout, chains(settings.distill)[0][0], previous=None)
+
+
+def gathered(futures: list[Future[RunFolder]], stop: Callable[[], None]) -> list[RunFolder]:
+    """The finished runs of all futures; `stop` is called where Ctrl-C ends the wait for them.
+
+    If some fail, the others go on to their end, and the first error by their order is raised.
+    """
+    try:
+        wait(futures)
+    except BaseException:
+        stop()
+        raise
+    return [future.result() for future in futures]
 
 
 def publish_teacher(settings: config.Settings, layout: Layout, folder: RunFolder) -> None:
@@ -137,7 +188,7 @@ def publish_generators(settings: config.Settings, layout: Layout, folders: list[
 def card_of(settings: config.Settings, folder: RunFolder, result: Result) -> ModelCard:
     """What a finished run's model is."""
     run = folder.read_run()
-    common = {
+    common: dict[str, Any] = {
         "experiment": run.experiment,
         "network": run.network,
         "sample_shape": run.sample_shape,
@@ -159,7 +210,7 @@ def card_of(settings: config.Settings, folder: RunFolder, result: Result) -> Mod
     return ModelCard(
         kind="generator",
         sigma_init=run.settings.sigma_init,
-        input_noise=run.settings.input_noise,
+        input_noise=run.settings.noise_at(run.lam),
         lam=run.lam,
         source_noise=run.source_noise,
         source_digest=run.source.digest,

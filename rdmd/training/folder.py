@@ -1,11 +1,12 @@
 """The folder of a training run, `runs/<fingerprint>/`, and what may be asked of it from outside the process."""
 
-import fcntl
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from rdmd import config
 from rdmd.errors import UserError
@@ -116,15 +117,22 @@ class RunFolder:
         write_text(self.curves_file, "".join(curve_line(point) for point in kept))
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the run for this process. Raises UserError if another process trains it now."""
-        with (self.path / "lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(f"{self.path} is being trained by another process; wait for it or stop it, then "
-                                "repeat the command.") from None
+    def locked(self, seconds: float = 0.0) -> Iterator[None]:
+        """Hold the run for this process. Raises UserError if another process trains it and goes on for `seconds`.
+
+        It is the system's lock, not a file that says so: the kernel releases it when the process ends, whatever ends
+        it. On NFS the server holds it, and releases it when a lost machine's lease is over.
+        """
+        lock = FileLock(self.path / "lock", poll_interval=0.5)
+        try:
+            lock.acquire(timeout=seconds)
+        except Timeout:
+            raise UserError(f"{self.path} is being trained by another process; wait for it or stop it, then "
+                            "repeat the command.") from None
+        try:
             yield
+        finally:
+            lock.release()
 
 
 def curve_line(point: Point) -> str:

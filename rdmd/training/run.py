@@ -39,13 +39,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument("--threads", type=int, default=None, help="CPU threads (default: torch's own choice)")
+    parser.add_argument("--lock-seconds", type=float, default=0.0, help="how long to wait for another process that "
+                        "trains this run")
     given = parser.parse_args(arguments)
     stop = StopRequest().listen()
     if given.threads:
         torch.set_num_threads(given.threads)
     folder = RunFolder(given.folder)
     with reporting(debug=False), _leaving_its_error(folder):
-        return _train(folder, given.device, stop)
+        return _train(folder, given.device, stop, given.lock_seconds)
 
 
 @contextmanager
@@ -63,7 +65,7 @@ def _leaving_its_error(folder: RunFolder) -> Iterator[None]:
         raise error
 
 
-def _train(folder: RunFolder, device: str, stop: StopRequest) -> int:
+def _train(folder: RunFolder, device: str, stop: StopRequest, lock_seconds: float) -> int:
     run = folder.read_run()
     torch.use_deterministic_algorithms(True, warn_only=True)
     # Otherwise every new tensor is filled once before it is written.
@@ -74,7 +76,7 @@ def _train(folder: RunFolder, device: str, stop: StopRequest) -> int:
     accelerator = Accelerator(cpu=device == "cpu", mixed_precision=precision, kwargs_handlers=[averaging])
     if not accelerator.is_main_process:
         return _finish(folder, run, accelerator, stop)
-    with folder.locked():
+    with folder.locked(lock_seconds):
         return _finish(folder, run, accelerator, stop)
 
 

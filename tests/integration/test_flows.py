@@ -103,9 +103,9 @@ def test_each_lambda_was_a_task_and_each_flow_completed(ran: tuple[config.Settin
     with get_client(sync_client=True) as client:
         names = {run.name: run.state_name for run in client.read_task_runs()}
         flows = [run.state_name for run in client.read_flow_runs()]
-    assert names["lambda 0.05"] == names["lambda 0.5"] == "Completed"
-    assert names["sdedit sigma 1 steps 4"] == names["egsde sigma 2 repel 10 attract 1 factor 2 steps 3"] == "Completed"
-    assert names["source-teacher"] == names["domain-classifier"] == names["neural-ot-0.5"] == "Completed"
+    assert names["train generator, lambda 0.05"] == names["train generator, lambda 0.5"] == "Completed"
+    assert names["evaluate SDEdit, sigma 1, steps 4"] == names["evaluate RDMD, lambda 0.5"] == "Completed"
+    assert names["train source teacher"] == names["train neural OT map, cost weight 0.5"] == "Completed"
     assert set(flows) == {"Completed"}
 
 

@@ -1,5 +1,9 @@
 """What makes a resumed run the run: derived randomness, fingerprints, averages, checkpoints, curves."""
 
+import signal
+import subprocess
+import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -150,6 +154,21 @@ def test_a_run_is_trained_by_one_process_at_a_time(tmp_path: Path):
         pass
     with folder.locked():
         pass
+
+
+def test_a_run_waits_for_a_process_that_ends(tmp_path: Path):
+    """As after the loss of a node, whose training needs a moment to stop."""
+    hold = "import sys, filelock\nwith filelock.FileLock(sys.argv[1]): print(flush=True); input()"
+    folder = RunFolder(tmp_path)
+    with subprocess.Popen(
+        [sys.executable, "-c", hold, str(tmp_path / "lock")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        other.stdout.readline()
+        with pytest.raises(UserError, match="being trained by another process"), folder.locked():
+            pass
+        threading.Timer(1.0, other.kill).start()
+        with folder.locked(60.0):
+            assert other.wait(0) == -signal.SIGKILL
 
 
 @pytest.mark.parametrize(("name", "quarter", "half", "end"), [

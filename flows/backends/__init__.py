@@ -1,0 +1,67 @@
+"""Where the tasks of a flow run: on this machine, or on the nodes of a Ray cluster, as `launch.runner` says."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from rdmd import config
+from rdmd.errors import UserError
+from rdmd.evaluation.labels import method_name
+from rdmd.pipeline.layout import Layout
+from rdmd.pipeline.training import Backend
+from rdmd.training.spec import DistillRun, DomainClassifierRun, NeuralOTRun, TeacherRun, TrainingRun
+
+if TYPE_CHECKING:
+    # They import torch, which a flow that trains in other processes does not need.
+    from rdmd.evaluation.evaluator import EvaluationTask
+    from rdmd.evaluation.translator import NamedTranslator
+    from rdmd.pipeline.evaluation import Evaluated
+
+
+class FlowBackend(Backend, Protocol):
+    """Runs trainings and evaluations as Prefect tasks of the flow that opened it."""
+
+    def evaluate(self, methods: "Sequence[NamedTranslator]", on: "EvaluationTask") -> "Iterator[Evaluated]":
+        """Translate the test sources with every method, in their order, and measure the results."""
+        ...
+
+
+@contextlib.contextmanager
+def backend(settings: config.Settings, layout: Layout) -> Iterator[FlowBackend]:
+    """The backend that `launch.runner` names, for the length of a flow. Raises UserError if it cannot be used."""
+    if not isinstance(settings.launch.runner, config.RayRunner):
+        from flows.backends.local import LocalBackend
+
+        yield LocalBackend(settings, layout)
+        return
+    try:
+        import prefect_ray  # noqa: F401
+        import ray  # noqa: F401
+    except ImportError:
+        raise UserError("launch.runner is ray, but the packages ray and prefect-ray are missing here; install them "
+                        "with `uv pip install --editable '.[ray]'`, or set launch.runner to local.") from None
+    from flows.backends.ray import ray_backend
+
+    with ray_backend(settings, settings.launch.runner, layout) as cluster:
+        yield cluster
+
+
+def training_name(run: TrainingRun) -> str:
+    """The name of a run's task: "train generator, lambda 0.05"."""
+    match run:
+        case TeacherRun():
+            return "train teacher" if run.domain == "target" else "train source teacher"
+        case DistillRun():
+            following = len(run.settings.refine)
+            return f"train generator, lambda {run.lam:g}" + (f", {following} to follow" if following else "")
+        case DomainClassifierRun():
+            return "train domain classifier"
+        case NeuralOTRun():
+            return f"train neural OT map, cost weight {run.cost_weight:g}"
+
+
+def evaluation_name(method: "NamedTranslator") -> str:
+    """The name of an evaluation's task: "evaluate SDEdit, sigma 0.6, steps 10"."""
+    numbers = {key.replace("_", " "): value for key, value in method.settings.items() if not isinstance(value, str)}
+    shown = numbers if method.lam is None else {"lambda": method.lam}
+    return ", ".join([f"evaluate {method_name(method.method)}", *(f"{key} {value:g}" for key, value in shown.items())])

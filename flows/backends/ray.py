@@ -1,0 +1,239 @@
+"""The tasks of a flow on the nodes of a Ray cluster, which all work in one project folder on shared storage.
+
+A task does on its node what it would do on this machine. Ray chooses the node and runs a task again whose node is lost;
+the training goes on from the checkpoint in the run's folder.
+"""
+
+import contextlib
+import contextvars
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import mlflow
+import ray
+from prefect import Task, task
+from prefect.cache_policies import NO_CACHE
+from prefect.settings import get_current_settings
+from prefect_ray import RayTaskRunner
+from prefect_ray.context import remote_options
+from prefect_ray.task_runners import PrefectRayFuture
+
+from flows.backends import evaluation_name, training_name
+from flows.watch import watcher
+from rdmd import config
+from rdmd.errors import Interrupted, UserError
+from rdmd.pipeline.launch import STOP_SECONDS, TrainingProcesses
+from rdmd.pipeline.layout import Layout
+from rdmd.pipeline.training import LocalTraining, SlotPool, prepared
+from rdmd.training.folder import RunFolder
+from rdmd.training.spec import TrainingRun
+
+if TYPE_CHECKING:
+    from rdmd.evaluation.evaluator import EvaluationTask
+    from rdmd.evaluation.translator import NamedTranslator
+    from rdmd.pipeline.evaluation import Evaluated
+
+RETRIES = 3
+CONNECT_SECONDS = 10.0
+# An NFS server keeps the locks of a lost node for its lease, 90 s; a client sees new files after at most 60 s.
+LOCK_SECONDS = 150.0
+VISIBLE_SECONDS = 90.0
+PASSED_ON = ("DVC_STAGE", "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL")
+
+
+@dataclass(frozen=True)
+class Node:
+    """What every node knows of a flow: the project's folder there, a file in it that this flow made, and the settings
+    with one task's share of a node."""
+
+    project: Path
+    witness: Path
+    settings: config.Settings = field(compare=False)
+
+    def enter(self) -> Layout:
+        """Work in the project's folder from now on. Raises UserError if this node has another folder there."""
+        if not (self.project / self.witness).is_file():
+            raise UserError(f"the Ray node {socket.gethostname()} does not see the project at {self.project}; mount "
+                            "the shared folder there, or set launch.runner.project to its path on the nodes.")
+        os.chdir(self.project)
+        return Layout()
+
+
+@task(name="train", cache_policy=NO_CACHE, persist_result=False, task_run_name="{name}")
+def train_on_node(name: str, run: TrainingRun, node: Node) -> None:
+    """Train, resume or reuse one run in a process of this node."""
+    layout = node.enter()
+    processes = TrainingProcesses(LOCK_SECONDS)
+    LocalTraining(SlotPool(node.settings.launch), layout, watcher(node.settings, layout), processes).train(run)
+
+
+@task(name="evaluate", cache_policy=NO_CACHE, persist_result=False, task_run_name="{name}")
+def evaluate_on_node(name: str, index: int, node: Node) -> "Evaluated":
+    """Translate the test sources on this node with one method, by its place among all, and measure the result."""
+    from rdmd.pipeline.evaluation import evaluate_one
+
+    on, methods = _loaded(node)
+    return evaluate_one(methods[index], on)
+
+
+@lru_cache(maxsize=1)
+def _loaded(node: Node) -> "tuple[EvaluationTask, list[NamedTranslator]]":
+    """The evaluation and its methods, kept from one task to the next of a worker process."""
+    from rdmd.pipeline.evaluation import evaluation_task
+    from rdmd.pipeline.translators import translators
+
+    layout = node.enter()
+    on = evaluation_task(node.settings, layout)
+    return on, list(translators(node.settings, layout, on.device))
+
+
+class RayBackend:
+    """As `FlowBackend`, on the nodes of a cluster."""
+
+    def __init__(self, tasks: "RayTaskRunner[Any]", node: Node, layout: Layout, gpus: int) -> None:
+        self._tasks, self._node, self._layout, self._gpus = tasks, node, layout, gpus
+        self._flow = contextvars.copy_context()
+        self._running: set[ray.ObjectRef] = set()
+        self._stopping = threading.Event()
+
+    def train(self, run: TrainingRun) -> RunFolder:
+        """As `FlowBackend.train`."""
+        folder, name = prepared(self._layout, run), training_name(run)
+        self._result(name, self._submit(train_on_node, self._gpus, name=name, run=run, node=self._node))
+        deadline = time.monotonic() + VISIBLE_SECONDS
+        while folder.result() is None and time.monotonic() < deadline:
+            # Listing the folder makes an NFS client ask the server for its files again.
+            list(folder.path.iterdir())
+            time.sleep(0.5)
+        return folder
+
+    def stop_all(self) -> None:
+        """As `FlowBackend.stop_all`. Ray interrupts the tasks, and each stops its training process."""
+        self._stopping.set()
+        running = list(self._running)
+        for one in running:
+            ray.cancel(one)
+        if running:
+            ray.wait(running, num_returns=len(running), timeout=STOP_SECONDS)
+
+    def evaluate(self, methods: "Sequence[NamedTranslator]", on: "EvaluationTask") -> "Iterator[Evaluated]":
+        """As `FlowBackend.evaluate`, as many at once as the nodes have room for."""
+        names = [evaluation_name(method) for method in methods]
+        gpus = min(1, self._gpus)
+        futures = [self._submit(evaluate_on_node, gpus, name=name, index=index, node=self._node)
+                   for index, name in enumerate(names)]
+        for name, future in zip(names, futures, strict=True):
+            yield self._result(name, future)
+
+    def _submit(self, what: "Task[..., Any]", gpus: int, **parameters: object) -> "PrefectRayFuture[Any]":
+        launch = self._node.settings.launch
+
+        def submit() -> "PrefectRayFuture[Any]":
+            with remote_options(
+                num_cpus=launch.threads, num_gpus=gpus, max_retries=RETRIES, scheduling_strategy="SPREAD"
+            ):
+                return self._tasks.submit(what, parameters)
+
+        future = self._flow.copy().run(submit)
+        self._running.add(future.wrapped_future)
+        return future
+
+    def _result(self, name: str, future: "PrefectRayFuture[Any]") -> Any:
+        try:
+            if self._stopping.is_set():
+                ray.cancel(future.wrapped_future)
+            return future.result()
+        except Exception as error:
+            if self._stopping.is_set():
+                raise Interrupted(f"`{name}` was stopped; repeat the same command to go on") from error
+            if isinstance(error, ray.exceptions.RayError):
+                raise UserError(f"the cluster lost the task `{name}` ({type(error).__name__}); look at `ray status`, "
+                                "and repeat the command to go on from the last checkpoint.") from error
+            raise
+        finally:
+            self._running.discard(future.wrapped_future)
+
+
+@contextlib.contextmanager
+def ray_backend(settings: config.Settings, runner: config.RayRunner, layout: Layout) -> Iterator[RayBackend]:
+    """Connect to a cluster for the length of a block; tasks that still run at its end are ended.
+
+    Raises UserError if there is no cluster, if no node has room for a task, or if the nodes cannot reach the servers of
+    Prefect and MLflow.
+    """
+    project = runner.project or layout.root.resolve()
+    with _connected(runner, project):
+        nodes = [node for node in ray.nodes() if node["Alive"]]
+        _check_servers(len({node["NodeManagerAddress"] for node in nodes}))
+        launch, gpus = _share(settings.launch, [node["Resources"] for node in nodes])
+        # The nodes find the sweep's run in MLflow, which must not be made by two of them.
+        watcher(settings, layout)
+        layout.runs.mkdir(parents=True, exist_ok=True)
+        witness = layout.runs / f".flow-{uuid4().hex}"
+        witness.touch()
+        node = Node(project, witness.relative_to(layout.root), settings.model_copy(update={"launch": launch}))
+        try:
+            with RayTaskRunner() as tasks:
+                yield RayBackend(tasks, node, layout, gpus)
+        finally:
+            witness.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _connected(runner: config.RayRunner, project: Path) -> Iterator[None]:
+    address = os.environ.get("RAY_ADDRESS", runner.address) if runner.address == "auto" else runner.address
+    passed_on = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    given = {"PYTHONPATH": str(project), "DVC_ROOT": str(project), "MLFLOW_TRACKING_URI": mlflow.get_tracking_uri()}
+    try:
+        place = urlsplit(f"//{address}")
+        if place.hostname and place.port:
+            # Ray itself would try for minutes.
+            socket.create_connection((place.hostname, place.port), CONNECT_SECONDS).close()
+        ray.init(
+            address=address, namespace="rdmd", runtime_env={"env_vars": passed_on | given}, log_to_driver=False,
+            logging_level=logging.ERROR, configure_logging=False,
+        )  # fmt: skip
+    except (OSError, RuntimeError, ValueError) as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise UserError(f"launch.runner.address is {runner.address!r}, but no Ray cluster of this version answers at "
+                        f"{address} ({first}); start one (docs/cluster.md), or set launch.runner to local.") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _check_servers(machines: int) -> None:
+    servers = (
+        ("Prefect", "PREFECT_API_URL", get_current_settings().api.url or "", "prefect server start --host 0.0.0.0"),
+        ("MLflow", "MLFLOW_TRACKING_URI", mlflow.get_tracking_uri(), "mlflow server --host 0.0.0.0"),
+    )
+    for name, variable, uri, command in servers:
+        host = urlsplit(uri).hostname or ""
+        here = not host or host in ("localhost", "::1") or host.startswith("127.")
+        if not uri or (here and machines > 1):
+            raise UserError(f"launch.runner is ray, whose nodes report to {name}, but they cannot reach "
+                            f"{uri or 'any server'}; start one (`{command}`) and set {variable} to its address.")
+
+
+def _share(launch: config.Launch, nodes: list[dict[str, float]]) -> tuple[config.Launch, int]:
+    """`launch` as one task on a node reads it, and the GPUs of a training. The task's CPUs are `launch.threads`."""
+    gpus = launch.processes if launch.device != "cpu" and any(node.get("GPU") for node in nodes) else 0
+    if launch.device == "cuda" and not gpus:
+        raise UserError("launch.device is cuda, but no node of the cluster has a GPU; set it to auto or cpu, or see "
+                        "`ray status`.")
+    cpus = launch.threads or max(1, launch.processes)
+    if not any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in nodes):
+        raise UserError(f"a training needs {cpus} CPUs (launch.threads) and {gpus} GPUs (launch.processes) of one "
+                        "node, and no node of the cluster has them; lower these settings, or see `ray status`.")
+    return launch.model_copy(update={"device": "cuda" if gpus else "cpu", "threads": cpus, "parallel": 1}), gpus
