@@ -23,10 +23,10 @@ from flows.changes import Changed, Changes, apply
 from flows.dvc_lock import mend
 from flows.dvc_stages import is_up_to_date, save_experiment, stages_in_order
 from flows.environment import ROOT
-from flows.guard import run_guarded
 from flows.remote import PULL, PUSH, RESTORE, default_remote, transfer
 from flows.stage import PARENT_TASK
 from rdmd.errors import UserError
+from rdmd.pipeline.process_group import run_in_group
 
 # How often a run is begun whose process died, the first time included.
 ATTEMPTS = int(os.environ.get("RDMD_ATTEMPTS", "3"))
@@ -64,7 +64,7 @@ def stage(name: str, lock: int, flags: tuple[str, ...] = ()) -> State:
         logger.info(line)
 
     command = [sys.executable, "-m", "dvc", "repro", "--single-item", *flags, name]
-    status = run_guarded(command, _environment(), say, (lock,))
+    status = run_in_group(command, _environment(), say, ROOT, (lock,))
     if status:
         raise _failure(name, status, said)
     if any("is cached - skipping run" in line for line in said):

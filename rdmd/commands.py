@@ -173,11 +173,11 @@ def translate(given: Namespace) -> None:
 def serve(given: Namespace) -> None:
     """Serve a registered model with MLflow."""
     import os
-    import subprocess
     import sys
     from pathlib import Path
 
     from rdmd.pipeline.layout import use_local_tracking
+    from rdmd.pipeline.process_group import exit_on_signals, run_in_group
     from rdmd.pipeline.store import check_registered
 
     use_local_tracking()
@@ -188,16 +188,17 @@ def serve(given: Namespace) -> None:
         raise UserError(f"{LAYOUT.registry} names no champion, since a generator from noise does not translate; give "
                         "a model of another experiment.")
     check_registered(model)
-    command = ["models", "serve", "--model-uri", model, "--env-manager", "local", "--host", given.host,
-               "--port", str(given.port)]
-    print(f"serving {model} at http://{given.host}:{given.port}/invocations; Ctrl-C stops it")
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", model, "--env-manager", "local",
+               "--host", given.host, "--port", str(given.port)]
+    print(f"serving {model} at http://{given.host}:{given.port}/invocations; Ctrl-C stops it", flush=True)
     # MLflow starts its server by name, which is found only where this environment is activated.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    status = subprocess.run(
-        [sys.executable, "-m", "mlflow", *command], env=os.environ | {"PATH": path}, check=False
-    ).returncode
-    if status:
-        raise UserError(f"MLflow could not serve {model} (status {status}); its own message is above.")
+    # MLflow's own server would go on, and keep the port, after the end of this process.
+    exit_on_signals()
+    with contextlib.suppress(KeyboardInterrupt):
+        status = run_in_group(command, os.environ | {"PATH": path}, lambda line: print(line, file=sys.stderr))
+        if status:
+            raise UserError(f"MLflow could not serve {model} (status {status}); its own message is above.")
 
 
 def demo(given: Namespace) -> None:
