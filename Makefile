@@ -34,7 +34,7 @@ serve: venv ## serve the champion on 127.0.0.1:5001
 	@rdmd serve
 
 .PHONY: demo
-demo: venv ## try every generator of the front on your own picture, on a page on 127.0.0.1
+demo: venv ## try every generator of the front on your own image, on a page on 127.0.0.1
 	@rdmd demo
 
 .PHONY: ui
@@ -69,5 +69,5 @@ clean: ## remove what the pipeline made (not your data, not the environment); as
 .PHONY: lock
 lock: venv ## pin the newest packages that pyproject.toml allows
 	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header --no-strip-extras \
-	  --python-version 3.11 --extra dev --extra onnx --extra ray --upgrade pyproject.toml --output-file requirements.lock
+	  --python-version 3.11 --extra demo --extra dev --extra onnx --extra ray --upgrade pyproject.toml --output-file requirements.lock
 	@sed -i '1i # Pins and hashes of every package, made from pyproject.toml by `make lock`.' requirements.lock

@@ -7,13 +7,13 @@ from mlflow.entities.model_registry import ModelVersion
 from flows import version_tags
 from flows.registry import model_name
 from rdmd import config
-from rdmd.demo.models import Found
 from rdmd.errors import UserError
 from rdmd.pipeline.store import asking_for
 from rdmd.selection.front import front
+from rdmd.serving.demo import FrontModel
 
 
-def registered_front(settings: config.Settings) -> list[Found]:
+def registered_front(settings: config.Settings) -> list[FrontModel]:
     """The registered generators that were measured on what the champion was, and of them those on the front.
 
     Where no champion says what it was measured on, the newest version that does takes its place. Raises UserError if
@@ -33,7 +33,7 @@ def registered_front(settings: config.Settings) -> list[Found]:
     rows = [version_tags.row_of(one) for one in alike]
     aliases = {one.version: tuple(alias for alias, at in model.aliases.items() if at == one.version) for one in alike}
     return [
-        Found(f"models:/{name}/{one.version}", row, aliases[one.version])
+        FrontModel(f"models:/{name}/{one.version}", row, aliases[one.version])
         for one, row, on_front in zip(alike, rows, front(rows, settings.register_.front), strict=True)
         if on_front
     ]

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from flows.dvc_stages import open_repo
 from flows.environment import ROOT
-from flows.guard import run_guarded
 from rdmd.errors import UserError
+from rdmd.pipeline.process_group import run_in_group
 
 # What the remote has not (yet) is made by the stages.
 PULL = ("pull", "--run-cache", "--allow-missing")
@@ -39,7 +39,7 @@ def transfer(arguments: tuple[str, ...], say: Callable[[str], None], lock: int) 
         said.append(line)
         say(line)
 
-    if run_guarded([sys.executable, "-m", "dvc", *arguments], dict(os.environ), heard, (lock,)):
+    if run_in_group([sys.executable, "-m", "dvc", *arguments], dict(os.environ), heard, ROOT, (lock,)):
         last = said[-1] if said else "no output"
         failed = next((line for line in said if line.startswith("ERROR:")), last).removeprefix("ERROR: ")
         raise UserError(f"`dvc {' '.join(arguments)}` failed ({failed}); mend the remote that `dvc remote list` names, "

@@ -28,11 +28,11 @@ from flows.changes import Changed, Changes, apply
 from flows.dvc_lock import mend
 from flows.dvc_stages import is_up_to_date, save_experiment, stages_in_order
 from flows.environment import ROOT
-from flows.guard import run_guarded
 from flows.remote import PULL, PUSH, RESTORE, default_remote, transfer
 from flows.stage import PARENT_TASK
 from rdmd.errors import UserError
 from rdmd.pipeline.layout import Layout
+from rdmd.pipeline.process_group import run_in_group
 from rdmd.pipeline.store import unregistered
 
 # How often a run is begun whose process died, the first time included.
@@ -79,7 +79,7 @@ def stage(name: str, lock: int, flags: tuple[str, ...] = ()) -> State:
         logger.info(line)
 
     command = [sys.executable, "-m", "dvc", "repro", "--single-item", *flags, name]
-    status = run_guarded(command, _environment(), say, (lock,))
+    status = run_in_group(command, _environment(), say, ROOT, (lock,))
     if status:
         raise _failure(name, status, said)
     if any("is cached - skipping run" in line for line in said):

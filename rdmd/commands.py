@@ -183,11 +183,11 @@ def translate(given: Namespace) -> None:
 def serve(given: Namespace) -> None:
     """Serve a registered model with MLflow."""
     import os
-    import subprocess
     import sys
     from pathlib import Path
 
     from rdmd.pipeline.layout import use_local_tracking
+    from rdmd.pipeline.process_group import exit_on_signals, run_in_group
     from rdmd.pipeline.store import check_registered
 
     use_local_tracking()
@@ -198,49 +198,43 @@ def serve(given: Namespace) -> None:
         raise UserError(f"{LAYOUT.registry} names no champion, since a generator from noise does not translate; give "
                         "a model of another experiment.")
     check_registered(model)
-    command = ["models", "serve", "--model-uri", model, "--env-manager", "local", "--host", given.host,
-               "--port", str(given.port)]
-    print(f"serving {model} at http://{given.host}:{given.port}/invocations; Ctrl-C stops it")
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", model, "--env-manager", "local",
+               "--host", given.host, "--port", str(given.port)]
+    print(f"serving {model} at http://{given.host}:{given.port}/invocations; Ctrl-C stops it", flush=True)
     # MLflow starts its server by name, which is found only where this environment is activated.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    status = subprocess.run(
-        [sys.executable, "-m", "mlflow", *command], env=os.environ | {"PATH": path}, check=False
-    ).returncode
-    if status:
-        raise UserError(f"MLflow could not serve {model} (status {status}); its own message is above.")
+    # MLflow's own server would go on, and keep the port, after the end of this process.
+    exit_on_signals()
+    with contextlib.suppress(KeyboardInterrupt):
+        status = run_in_group(command, os.environ | {"PATH": path}, lambda line: print(line, file=sys.stderr))
+        if status:
+            raise UserError(f"MLflow could not serve {model} (status {status}); its own message is above.")
 
 
 def demo(given: Namespace) -> None:
-    """Serve the page that translates a picture by every generator of the front."""
-    try:
-        from rdmd.demo import app, samples, server
-        from rdmd.demo.models import open_front
-    except ImportError as error:
-        raise UserError(f"`rdmd demo` needs the package {error.name}, which is missing here; build the environment "
-                        "with `make venv`.") from None
+    """Serve the page that translates an image by every generator of the front."""
     from rdmd.pipeline.layout import use_local_tracking
+    from rdmd.pipeline.process_group import exit_on_signals
+    from rdmd.serving.demo import Front, serve_demo
 
     use_local_tracking()
     settings = config.load()
     if isinstance(settings.domains.source, config.Noise):
-        raise UserError("domains.source is noise, which there are no pictures of to upload; put an experiment that "
-                        "translates into params.yaml with `rdmd use`.")
+        raise UserError("domains.source is noise, so there is no image to upload; put an experiment that translates "
+                        "into params.yaml with `rdmd use`.")
     if settings.preprocess.kind == "points":
-        raise UserError("preprocess.kind is 'points', and the demo shows pictures; put an experiment of pictures into "
+        raise UserError("preprocess.kind is 'points', and the demo shows images; put an experiment of images into "
                         "params.yaml with `rdmd use`.")
-    listening = listen("the demo", given.host, given.port)
-    opened = open_front(_front(settings), _device(given.device))
-    tries, what = samples.samples(LAYOUT, opened[0].model.sample_shape[-1])
-    page = app.build_app(f"RDMD: {settings.experiment}", opened, tries, what, server.hosts(given.host))
-    host = f"[{given.host}]" if ":" in given.host else given.host
-    print(f"{len(opened)} generators: {', '.join(one.found.model for one in opened)}\n"
-          f"the demo is http://{host}:{listening.getsockname()[1]}; Ctrl-C stops it", flush=True)
-    server.serve(page, listening)
+    with listen("the demo", given.host, given.port) as free:
+        port = free.getsockname()[1]
+    exit_on_signals()
+    front = Front(_front(settings), _device(given.device))
+    serve_demo(front, LAYOUT, f"RDMD: {settings.experiment}", given.host, port)
 
 
-def _front(settings: config.Settings) -> "list[Found]":  # noqa: F821
-    """The registered generators of the front, or those on disk where none can be had from the registry."""
-    from rdmd.demo.models import front_on_disk
+def _front(settings: config.Settings) -> "list[FrontModel]":  # noqa: F821
+    """The registered generators of the front, or those on disk where the registry has none."""
+    from rdmd.serving.demo import front_on_disk
 
     try:
         from flows.registered_front import registered_front

@@ -2,6 +2,7 @@
 
 import tempfile
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import nn
@@ -15,9 +16,10 @@ from rdmd.training.folder import RunFolder
 from rdmd.training.spec import DistillRun
 
 REGISTRY_SCHEME = "models:/"
+Fit = Literal["crop", "pad"]
 
 
-def open_generator(model: str, device: torch.device) -> tuple[nn.Module, tuple[int, ...], str]:
+def open_generator(model: str, device: torch.device) -> tuple[nn.Module, tuple[int, ...], Fit]:
     """A generator in inference form, its sample shape, and how it fits pictures ("crop" or "pad").
 
     Raises UserError if `model` is none of the three, or cannot be loaded.
@@ -38,7 +40,7 @@ def open_generator(model: str, device: torch.device) -> tuple[nn.Module, tuple[i
     return generator, card.sample_shape, card.fit
 
 
-def _from_run(folder: RunFolder, device: torch.device) -> tuple[nn.Module, tuple[int, ...], str]:
+def _from_run(folder: RunFolder, device: torch.device) -> tuple[nn.Module, tuple[int, ...], Fit]:
     try:
         run, result = folder.read_run(), folder.result()
     except ValueError:

@@ -1,19 +1,15 @@
-"""The demo: a real server over HTTP, and its page in a headless Chromium."""
+"""The demo: a real server, and its page in a headless Chromium."""
 
-import base64
 import contextlib
 import io
-import json
 import os
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,12 +21,10 @@ from PIL import Image
 
 from flows.registered_front import registered_front
 from flows.registered_sweep import crown, register_sweep
+from flows.server import answers, free_port
 from flows.tracking import open_record
 from rdmd import commands, config
 from rdmd.cli import main
-from rdmd.demo.app import MAX_BYTES
-from rdmd.demo.models import front_on_disk
-from rdmd.demo.samples import COUNT, samples
 from rdmd.domains.manifest import read_manifest
 from rdmd.domains.preprocess import preprocess
 from rdmd.errors import UserError
@@ -41,7 +35,9 @@ from rdmd.files import sha256_of
 from rdmd.networks.build import build_denoiser, save_weights
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.model_card import ModelCard, write_model
-from rdmd.serving.model import open_folder, translate_pictures
+from rdmd.pipeline.translate import translate_path
+from rdmd.serving.demo import SAMPLES, Front, enlarged, front_on_disk, sample_images
+from rdmd.serving.model import open_folder
 from rdmd.training.spec import lambda_name
 from tests.chromium import browser
 from tests.conftest import ROOT, params, tiny_digits, tiny_points
@@ -94,159 +90,125 @@ def make_generator(settings: config.Settings, layout: Layout, lam: float) -> Non
     write_model(layout.generators / lambda_name(lam), card, weights)
 
 
-def start(project: Path, log: Path) -> tuple[subprocess.Popen[bytes], str]:
-    """`rdmd demo` in a process of its own, and its address."""
-    with log.open("wb") as output:
-        server = subprocess.Popen([sys.executable, "-m", "rdmd.cli", "demo", "--device", "cpu"], cwd=project,
-                                  env=os.environ | {"PYTHONUNBUFFERED": "1"}, stdout=output, stderr=output)
-    deadline = time.monotonic() + 120
-    while "the demo is " not in log.read_text():
-        assert server.poll() is None and time.monotonic() < deadline, log.read_text()
-        time.sleep(0.1)
-    return server, log.read_text().split("the demo is ")[1].split(";")[0]
+# Notes every address outside this machine that the server asks for.
+SITE = """
+import sys
+def note(event, arguments):
+    if event == "socket.getaddrinfo" and str(arguments[0]) not in ("127.0.0.1", "::1", "localhost", "None"):
+        print("asked for", arguments[0], flush=True)
+sys.addaudithook(note)
+"""
 
 
 @pytest.fixture(scope="module")
-def address(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("server") / "log.txt"
+
+
+@pytest.fixture(scope="module")
+def address(project: Path, log: Path) -> Iterator[str]:
     """Of a demo of models/generators: nothing is registered."""
-    log = tmp_path_factory.mktemp("server") / "log.txt"
-    server, address = start(project, log)
-    assert "taking models/generators, since the registry gives nothing" in log.read_text()
-    yield address
-    server.send_signal(signal.SIGINT)
-    assert server.wait(30) == 0, log.read_text()
-    assert "Traceback" not in log.read_text()
-
-
-def post(address: str, body: bytes) -> tuple[int, dict]:
+    (log.parent / "sitecustomize.py").write_text(SITE, encoding="utf-8")
+    port = free_port()
+    environment = os.environ | {"PYTHONPATH": f"{log.parent}{os.pathsep}{ROOT}", "TMPDIR": str(log.parent)}
+    with log.open("wb") as output:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "rdmd.cli", "demo", "--device", "cpu", "--port", str(port)], cwd=project,
+            env=environment, stdout=output, stderr=output,
+        )  # fmt: skip
     try:
-        with urllib.request.urlopen(urllib.request.Request(f"{address}/translate", body), timeout=60) as response:
-            return response.status, json.load(response)
-    except urllib.error.HTTPError as error:
-        return error.code, json.load(error)
+        deadline = time.monotonic() + 120
+        while not answers(f"http://127.0.0.1:{port}/"):
+            assert server.poll() is None and time.monotonic() < deadline, log.read_text()
+            time.sleep(0.1)
+        yield f"http://127.0.0.1:{port}/"
+        server.terminate()
+        assert server.wait(30) == 128 + signal.SIGTERM, log.read_text()
+        socket.create_server(("127.0.0.1", port)).close()
+        assert not list(log.parent.glob("rdmd-demo-*")), "uploaded images stay"
+        assert "Traceback" not in log.read_text()
+    finally:
+        server.kill()
+        server.wait()
 
 
-def encoded(pixels: np.ndarray, kind: str = "PNG") -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, format=kind)
-    return file.getvalue()
+def photograph(path: Path) -> Path:
+    """24 megapixels, as a phone takes them."""
+    small = np.random.default_rng(0).integers(0, 256, (6, 4, 3), dtype=np.uint8)
+    Image.fromarray(small).resize((6000, 4000), Image.Resampling.BICUBIC).save(path, quality=90)
+    return path
 
 
-def pixels(text: str) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(text))).convert("RGB"))
-
-
-def noise(height: int, width: int) -> np.ndarray:
-    return np.random.default_rng(height).integers(0, 256, (height, width, 3), dtype=np.uint8)
-
-
-def bomb(side: int) -> bytes:
-    """A PNG of a few bytes that says it has that side in pixels."""
-    header = b"IHDR" + struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-    chunks = [header, b"IDAT" + zlib.compress(bytes(1000)), b"IEND"]
-    framed = (struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) for chunk in chunks)
-    return b"\x89PNG\r\n\x1a\n" + b"".join(framed)
-
-
-def test_a_picture_is_translated_by_every_generator_of_the_front_as_rdmd_translate_does(project: Path, address: str):
-    picture = noise(37, 20)
-    status, body = post(address, encoded(picture))
-    assert status == 200, body
-    assert len(body["translations"]) == len(FRONT)
-    seen = pixels(body["source"])
-    assert seen.shape == (8, 8, 3)
-    for lam, translation in zip(FRONT, body["translations"], strict=True):
-        model = open_folder(project / "models" / "generators" / lambda_name(lam), CPU)
-        (expected,) = translate_pictures(model, [picture])
-        given = pixels(translation["picture"])
-        assert given.std() > 10  # not one grey
-        # A level: another number of threads may round a half the other way.
-        np.testing.assert_allclose(given.astype(int), expected.astype(int), atol=1)
-        cost = ((given.astype(float) - seen) * 2 / 255) ** 2
-        assert translation["cost"] == pytest.approx(cost.mean(), rel=1e-9)
-
-
-@pytest.mark.parametrize(("body", "words"), [
-    (b"", "nothing was sent; send the bytes of one picture file."),
-    (b"hello", "this picture cannot be used (not a picture in a known format); choose another one."),
-    (encoded(noise(40, 40))[:900], "this picture cannot be used"),
-    (encoded(noise(4, 40)), "this picture cannot be used (40x4 pixels; a side needs at least 8); choose another one."),
-    (bomb(5000), "this picture cannot be used (5000x5000 is more than 16777216 pixels); choose another one."),
-    # Pillow itself refuses this one.
-    (bomb(20_000), "this picture cannot be used (more than 89478485 pixels); choose another one."),
-    (bytes(MAX_BYTES + 1), f"this file has {MAX_BYTES + 1} bytes; send one of at most {MAX_BYTES}."),
-], ids=["nothing", "no picture", "cut short", "too small", "large", "bomb", "too long"])  # fmt: skip
-def test_what_cannot_be_used_gets_400_and_one_sentence(address: str, body: bytes, words: str):
-    status, answered = post(address, body)
-    assert status == 400
-    assert words in answered["message"]
-    assert answered["message"].count("\n") == 0 and answered["message"].endswith(".")
-
-
-def test_the_page_needs_nothing_else_and_answers_to_the_loopback_alone(address: str):
+def pixels(address: str) -> np.ndarray:
     with urllib.request.urlopen(address, timeout=60) as response:
-        page = response.read().decode()
-        assert "default-src 'none'" in response.headers["Content-Security-Policy"]
-    assert "http:" not in page and "https:" not in page
-    assert "λ = 0.5" not in page
+        return np.asarray(Image.open(io.BytesIO(response.read())).convert("RGB")).astype(int)
+
+
+def test_a_photograph_is_translated_as_by_rdmd_translate_and_the_slider_steps_through_lambda(
+    project: Path, address: str, log: Path, tmp_path: Path
+):
+    photo = photograph(tmp_path / "photo.jpg")
+    source = "document.querySelector('#chosen img').src"
+    with browser() as tab:
+        tab.open(address, 1200)
+        tab.until(f"document.querySelectorAll('#all img').length === {len(FRONT)}")
+        assert tab.get("document.querySelectorAll('#samples img').length") == SAMPLES
+        sample = tab.get(source)
+        tab.choose_file("#file input", photo)
+        tab.until(f"{source} !== '{sample}'")
+        every = tab.get("[...document.querySelectorAll('#all img')].map((image) => image.src)")
+        tab.get("document.querySelector('#lambda input[type=range]').focus()")
+        for _ in FRONT:
+            tab.press("ArrowLeft")
+        for lam, beside in zip(FRONT, every, strict=True):
+            # The numbers come with the image.
+            tab.until(f"document.querySelector('#numbers').innerText.startsWith('λ = {lam:g}')")
+            cost, fid = SWEEP[lam]
+            numbers = tab.get("document.querySelector('#numbers').innerText")
+            assert f"FID {fid:.1f}" in numbers and f"cost {cost:#.3g}; of this image: cost" in numbers
+            model = open_folder(project / "models" / "generators" / lambda_name(lam), CPU)
+            translate_path(model, photo, tmp_path / "out.png")
+            expected = enlarged(np.asarray(Image.open(tmp_path / "out.png"))).astype(int)
+            assert expected.std() > 10  # not one grey
+            for shown in (tab.get(source), beside):
+                # A level: another number of threads may round a half the other way.
+                np.testing.assert_allclose(pixels(shown), expected, atol=1)
+            tab.press("ArrowRight")
+
+        (tmp_path / "text.png").write_text("no image")
+        tab.get("document.querySelector('#file [aria-label=\"Remove this file\"], #file button')?.click()")
+        tab.until("document.querySelector('#file input[type=file]') !== null")
+        tab.choose_file("#file input", tmp_path / "text.png")
+        tab.until("document.body.innerText.includes('This image cannot be used')")
+        assert all(url.startswith((address, "data:", "blob:")) for url in tab.asked), tab.asked
+    assert "asked for" not in log.read_text()
+
+
+def test_it_fits_a_phone_and_answers_to_the_loopback_alone(address: str):
+    with browser() as tab:
+        tab.open(address, 390)
+        tab.until(f"document.querySelectorAll('#all img').length === {len(FRONT)}")
+        assert tab.get("document.documentElement.scrollWidth") <= 390
     elsewhere = urllib.request.Request(address, headers={"Host": "example.com"})
     with pytest.raises(urllib.error.HTTPError, match="400"):
         urllib.request.urlopen(elsewhere, timeout=60)
 
 
-def test_in_a_browser_the_outputs_appear_and_the_arrow_keys_step_through_them(address: str, tmp_path: Path):
-    picture = noise(64, 48)
-    (tmp_path / "mine.png").write_bytes(encoded(picture))
-    outputs = "[...document.querySelectorAll('[data-model] img')]"
-    with browser() as tab:
-        tab.open(address, 1200)
-        # The first sample translates itself.
-        tab.until(f"{outputs}.every((image) => image.naturalWidth === 8)")
-        assert tab.get(f"{outputs}.length") == len(FRONT)
-        sample = tab.get(f"{outputs}.map((image) => image.src)")
-        assert len(set(sample)) == len(FRONT), "every generator gives another picture"
-
-        tab.choose_file("#file", tmp_path / "mine.png")
-        tab.until("document.getElementById('said').textContent.startsWith('mine.png, translated')")
-        shown = tab.get(f"{outputs}.map((image) => image.src)")
-        expected = [one["picture"] for one in post(address, encoded(picture))[1]["translations"]]
-        assert [src.split(",")[1] for src in shown] == expected
-        assert not set(shown) & set(sample)
-
-        tab.get("document.getElementById('lambda').focus()")
-        for _ in FRONT:
-            tab.press("ArrowLeft")
-        for i, lam in enumerate(FRONT):
-            assert tab.get("document.getElementById('label').textContent") == f"λ = {lam:g}"
-            assert tab.get("document.getElementById('chosen').src") == shown[i]
-            cost, fid = SWEEP[lam]
-            numbers = tab.get("document.getElementById('numbers').textContent")
-            assert f"FID {fid:.1f}" in numbers and f"cost {cost:#.3g}" in numbers
-            tab.press("ArrowRight")
-
-        (tmp_path / "text.png").write_text("no picture")
-        tab.choose_file("#file", tmp_path / "text.png")
-        tab.until("document.getElementById('said').className === 'wrong'")
-        assert "not a picture" in tab.get("document.getElementById('said').textContent")
-        assert tab.get("document.getElementById('chosen').src") == shown[-1], "the last picture stays"
-        # The refused picture is logged as such.
-        assert all("400" in complaint for complaint in tab.complaints), tab.complaints
-        assert all(url.startswith((address, "data:")) for url in tab.asked), tab.asked
+def test_a_missing_gradio_is_one_sentence(project: Path, tmp_path: Path):
+    (tmp_path / "gradio.py").write_text("raise ImportError(name='gradio')", encoding="utf-8")
+    said = subprocess.run(
+        [sys.executable, "-m", "rdmd.cli", "demo"], cwd=project, capture_output=True, text=True, check=False,
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
+    )  # fmt: skip
+    assert said.returncode == 2
+    assert said.stderr == ("rdmd: `rdmd demo` needs the package gradio, which is missing here; install it with "
+                           "`pip install 'rdmd[demo]'`.\n")  # fmt: skip
 
 
-def test_it_fits_a_phone(address: str):
-    with browser() as tab:
-        for width in (390, 320):
-            tab.open(address, width)
-            tab.until("document.getElementById('chosen').naturalWidth === 8")
-            assert tab.get("document.documentElement.scrollWidth") <= width
-
-
-def test_samples_are_of_the_test_split_or_drawn(project: Path, tmp_path: Path):
-    found, _ = samples(Layout(), 8)
-    assert len(found) == COUNT and len({picture.tobytes() for picture in found}) == COUNT
-    drawn, what = samples(Layout(tmp_path), 16)
-    assert drawn[0].shape == (16, 16, 3) and drawn[0].std() > 10 and "drawn" in what
+def test_no_model_is_one_sentence(tmp_path: Path):
+    with pytest.raises(UserError, match="so the demo has no model; run `make repro`"):
+        front_on_disk(Layout(tmp_path))
+    assert sample_images(Layout(tmp_path)) == []
 
 
 def test_generators_of_another_training_than_the_metrics_are_refused(project: Path, tmp_path: Path):
@@ -259,7 +221,7 @@ def test_generators_of_another_training_than_the_metrics_are_refused(project: Pa
         front_on_disk(layout)
 
 
-def test_the_registered_front_comes_first(project: Path, tmp_path: Path):
+def test_the_registered_front_comes_first(project: Path):
     settings = config.load()
     record = open_record(settings.experiment)
     registered = register_sweep(record, settings, Layout())
@@ -268,14 +230,12 @@ def test_the_registered_front_comes_first(project: Path, tmp_path: Path):
     assert found == registered_front(settings)
     assert sorted(one.row.lam for one in found) == FRONT
     assert all(one.model.startswith("models:/rdmd-digits/") for one in found)
-    (champion,) = (one for one in found if "champion" in one.aliases)
-    assert champion.row.lam == 0.1
-    server, address = start(project, tmp_path / "log.txt")
-    try:
-        assert len(post(address, encoded(noise(8, 8)))[1]["translations"]) == len(FRONT)
-    finally:
-        server.terminate()
-        server.wait(30)
+    front = Front(found, CPU)
+    assert front.lambdas == FRONT
+    assert "champion" in front.describe(0.1)
+    image = front.prepare(np.random.default_rng(0).integers(0, 256, (9, 12, 3), dtype=np.uint8))
+    registered, on_disk = (one.translate(image, 0.1) for one in (front, Front(front_on_disk(Layout()), CPU)))
+    np.testing.assert_array_equal(registered, on_disk)
 
 
 def test_a_taken_port_is_said_in_a_sentence(project: Path, capsys: pytest.CaptureFixture[str]):
@@ -291,4 +251,4 @@ def test_points_are_refused_in_a_sentence(tmp_path: Path, monkeypatch, capsys: p
     with pytest.raises(SystemExit) as stopped:
         main(["demo"])
     assert stopped.value.code == 2
-    assert "the demo shows pictures" in capsys.readouterr().err
+    assert "the demo shows images" in capsys.readouterr().err

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -31,6 +32,7 @@ from rdmd.networks.build import build_denoiser, save_weights
 from rdmd.pipeline.model_card import ModelCard, write_model
 from rdmd.pipeline.translate import translate_path
 from rdmd.serving.model import open_folder, translate_pictures, translate_points
+from tests.conftest import ROOT
 
 CPU = torch.device("cpu")
 NETWORKS = {
@@ -242,6 +244,24 @@ def test_a_wrong_request_gets_400_and_one_sentence(served: str, body: str, words
 @pytest.mark.parametrize("body", ["", "text", "[1]", "{}", '{"instances": [1]}'])
 def test_what_is_no_request_gets_400(served: str, body: str):
     assert post(served, body.encode())[0] == 400
+
+
+def test_the_end_of_rdmd_serve_is_the_end_of_its_server(handed: Handed, tmp_path: Path):
+    port = free_port()
+    command = [sys.executable, "-m", "rdmd.cli", "serve", "--model", "models:/rdmd-points@champion", "--port"]
+    with (tmp_path / "log.txt").open("wb") as log:
+        parent = subprocess.Popen([*command, str(port)], cwd=ROOT, stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + 120
+        while post(f"http://127.0.0.1:{port}/invocations", b"")[0] is None:
+            assert parent.poll() is None and time.monotonic() < deadline, (tmp_path / "log.txt").read_text()
+            time.sleep(0.2)
+        # To that process alone, as when a terminal closes.
+        parent.send_signal(signal.SIGHUP)
+        assert parent.wait(20) == 128 + signal.SIGHUP
+        socket.create_server(("127.0.0.1", port)).close()
+    finally:
+        parent.kill()
 
 
 @pytest.mark.parametrize("name", NETWORKS)

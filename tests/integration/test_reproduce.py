@@ -273,9 +273,9 @@ def steps(folder: Path) -> int:
 
 
 def flow_process(path: Path) -> psutil.Process:
-    (guard,) = [one for one in psutil.process_iter(["cmdline", "cwd"])
-                if "flows.guard" in (one.info["cmdline"] or []) and one.info["cwd"] == str(path)]
-    return guard.parent()
+    (group,) = [one for one in psutil.process_iter(["cmdline", "cwd"])
+                if "rdmd.pipeline.process_group" in (one.info["cmdline"] or []) and one.info["cwd"] == str(path)]
+    return group.parent()
 
 
 def git(path: Path, *command: str) -> str:

@@ -1,8 +1,9 @@
-"""A command that does not outlive its launcher: `python -m flows.guard COMMAND...`, and `run_guarded`, which starts it.
+"""A command that does not outlive the process that started it.
 
-The guard reads its standard input, a pipe that the launcher holds open. When that closes, because the launcher asks for
-an end or has died (even by `kill -9`), the whole process group of the command is ended, so that training runs write
-their checkpoints.
+`run_in_group` starts a small process between the two, `python -m rdmd.pipeline.process_group COMMAND...`. Its standard
+input is a pipe that the starter holds open. When the pipe closes, because the starter asks for an end or has died (even
+by `kill -9`), it ends the whole process group of the command: training runs write their checkpoints, and servers leave
+their ports.
 """
 
 import contextlib
@@ -13,51 +14,65 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
 
-from flows.environment import ROOT
-
-# A Ctrl-C is what every stage and DVC end well by; what does not heed it is ended by stronger means. A run that was
-# told to stop by its launcher's end has a few seconds more, in a session of its own.
+# Every stage, DVC and the servers end well after a Ctrl-C; what ignores it gets a stronger signal. A training run in a
+# session of its own sees that its starter has ended, and takes a few seconds more.
 SIGTERM_AFTER = 7.0
 SIGKILL_AFTER = 11.0
-# The launcher waits a little longer than the guard needs.
+# The starter waits a little longer than the group needs.
 STOP_SECONDS = 13.0
 POLL_SECONDS = 0.1
 
 
-def run_guarded(
-    command: list[str], environment: dict[str, str], say: Callable[[str], None], keep_open: tuple[int, ...] = ()
+def run_in_group(
+    command: list[str], environment: dict[str, str], say: Callable[[str], None], cwd: Path | None = None,
+    keep_open: tuple[int, ...] = (),
 ) -> int:
-    """Run a command in the project's folder to its end, every line of its output going to `say`; gives its exit status.
+    """Run a command to its end in the folder `cwd`, pass every line of its output to `say`, and return its exit status.
 
     Whatever ends this function ends the command and all its children too, within `STOP_SECONDS`. `keep_open` are file
-    descriptors that the guard holds open for as long as the command lives, such as that of a lock.
+    descriptors that stay open for as long as the command lives, such as that of a lock.
     """
-    guard = subprocess.Popen(
-        [sys.executable, "-m", "flows.guard", *command],
+    group = subprocess.Popen(
+        [sys.executable, "-m", "rdmd.pipeline.process_group", *command],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
-        env=environment, cwd=ROOT, start_new_session=True, pass_fds=keep_open,
+        env=environment, cwd=cwd, start_new_session=True, pass_fds=keep_open,
     )  # fmt: skip
-    assert guard.stdin is not None
-    reader = threading.Thread(target=_read, args=(guard, say), daemon=True)
+    assert group.stdin is not None
+    reader = threading.Thread(target=_read, args=(group, say), daemon=True)
     reader.start()
     try:
-        guard.wait()
+        group.wait()
     finally:
         with contextlib.suppress(OSError):
-            guard.stdin.close()
+            group.stdin.close()
         try:
-            guard.wait(STOP_SECONDS)
+            group.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
-            _signal_group(guard.pid, signal.SIGKILL)
-            guard.wait()
+            _signal_group(group.pid, signal.SIGKILL)
+            group.wait()
         reader.join(1.0)
-    return guard.returncode
+    return group.returncode
 
 
-def _read(guard: "subprocess.Popen[str]", say: Callable[[str], None]) -> None:
-    assert guard.stdout is not None
-    for line in guard.stdout:
+def exit_on_signals() -> None:
+    """Let SIGTERM and SIGHUP leave this process through its `with` and `finally` blocks, with status 128 + signal."""
+
+    def leave(number: int, frame: object) -> NoReturn:
+        # A second signal must not interrupt the blocks.
+        for each in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(each, signal.SIG_IGN)
+        sys.exit(128 + number)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, leave)
+
+
+def _read(group: "subprocess.Popen[str]", say: Callable[[str], None]) -> None:
+    assert group.stdout is not None
+    for line in group.stdout:
         if text := line.rstrip():
             say(text)
 

@@ -1,0 +1,227 @@
+"""A page in the browser that translates an image by every generator of the front: `rdmd demo`."""
+
+import contextlib
+import os
+import tempfile
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+
+from rdmd.domains.readers.pictures import SUFFIXES, UnreadableError, decode
+from rdmd.domains.shards import read_split
+from rdmd.domains.transforms import fit
+from rdmd.errors import UserError
+from rdmd.evaluation import faithfulness
+from rdmd.evaluation.labels import interval, number, realism_name
+from rdmd.evaluation.metrics_file import read_metrics
+from rdmd.evaluation.row import GENERATOR, Row
+from rdmd.pipeline.layout import Layout
+from rdmd.pipeline.model_card import read_card
+from rdmd.pipeline.model_source import open_generator
+from rdmd.serving.model import Model, translate_pictures
+from rdmd.training.spec import lambda_name
+
+SAMPLES = 8
+MAX_FILE_SIZE = "64mb"
+LOOPBACK = ("127.0.0.1", "localhost")
+# Pixels of the page for a side of an image.
+SHOWN_SIDE = 256
+# Galleries as high as their images, and a slider without the number of its position.
+CSS = """#all .grid-wrap, #samples .grid-wrap { height: auto; min-height: 0; max-height: none; overflow: hidden; }
+#all .grid-container { grid-template-columns: repeat(auto-fill, minmax(13rem, 1fr)); }
+#samples .grid-container { grid-template-columns: repeat(auto-fill, minmax(6rem, 1fr)); }
+#all .thumbnail-lg { aspect-ratio: auto; }
+#all .thumbnail-lg img { aspect-ratio: 1; height: auto; }
+#all .caption-label { position: static; display: block; white-space: normal; max-width: 100%; }
+#lambda .tab-like-container, #lambda .min_value, #lambda .max_value { display: none; }"""
+ABOUT = """# {title}
+Each generator translates an image in one network evaluation. A small λ looks more like the target; a large λ keeps
+closer to the input. FID and cost are means over the test split (FID with its 95% interval); smaller is better."""
+
+
+@dataclass(frozen=True)
+class FrontModel:
+    """A generator of the front: a name that `open_generator` takes, its row of the metrics, its aliases."""
+
+    model: str
+    row: Row
+    aliases: tuple[str, ...] = ()
+
+
+def front_on_disk(layout: Layout) -> list[FrontModel]:
+    """The front of reports/metrics.json, in models/generators.
+
+    Raises UserError if there is none, or if the metrics were measured on other generators.
+    """
+    if not layout.metrics.exists():
+        raise UserError(f"no generator is registered and {layout.metrics} does not exist, so the demo has no model; "
+                        "run `make repro` (or `dvc repro`) first.")
+    rows = [row for row in read_metrics(layout.metrics).rows if row.method == GENERATOR and row.on_front]
+    found = [FrontModel(str(layout.generators / lambda_name(row.lam or 0.0)), row) for row in rows]
+    for one in found:
+        if read_card(Path(one.model)).run != one.row.run:
+            raise UserError(f"{layout.metrics} was measured on another generator than {one.model} holds; repeat "
+                            "`rdmd evaluate` or `dvc repro`.")
+    if not found:
+        raise UserError(f"{layout.metrics} holds no generator on the front; repeat `rdmd evaluate` or `dvc repro`.")
+    return found
+
+
+class Front:
+    """Translates an image at any of its `lambdas`, which ascend from realistic to faithful."""
+
+    def __init__(self, models: Sequence[FrontModel], device: torch.device) -> None:
+        """Load every generator; of several at one lambda the champion, or else the first.
+
+        Raises UserError if a generator cannot be loaded, translates points, or prepares images unlike the others.
+        """
+        self._models: dict[float, tuple[FrontModel, Model]] = {}
+        for one in sorted(models, key=lambda one: (one.row.lam or 0.0, "champion" not in one.aliases)):
+            if (one.row.lam or 0.0) in self._models:
+                continue
+            generator, shape, how = open_generator(one.model, device)
+            if len(shape) == 1:
+                raise UserError(f"{one.model} translates points, and the demo shows images; put an experiment of "
+                                "images into params.yaml with `rdmd use`.")
+            first = next(iter(self._models.values()), None)
+            if first is not None and (shape, how) != (first[1].sample_shape, first[1].fit):
+                raise UserError(f"{one.model} prepares images unlike {first[0].model}, so they cannot stand side by "
+                                "side; register this sweep again with `dvc repro -f register`.")
+            self._models[one.row.lam or 0.0] = one, Model(generator, shape, how, device)
+        self.lambdas = list(self._models)
+        self.names = [one.model for one, _ in self._models.values()]
+        self.champion = next((i for i, (one, _) in enumerate(self._models.values()) if "champion" in one.aliases),
+                             len(self.lambdas) // 2)
+        self.resolution, self._fit = shape[-1], how
+
+    def prepare(self, image: np.ndarray) -> np.ndarray:
+        """An image, uint8 (H, W, 3), as the generators read it: uint8 (R, R, 3)."""
+        return fit(image, self.resolution, self._fit)
+
+    def translate(self, image: np.ndarray, lam: float) -> np.ndarray:
+        """Translate a prepared image, uint8 (R, R, 3), at one of `lambdas`."""
+        return translate_pictures(self._models[lam][1], [image])[0]
+
+    def describe(self, lam: float, short: bool = False) -> str:
+        """The lambda with the FID and the cost on the test split; `short` leaves out the interval of the FID."""
+        one, _ = self._models[lam]
+        row = one.row
+        champion = " (champion)" if "champion" in one.aliases else ""
+        realism = number(row.realism) if short else interval(row.realism, row.realism_ci)
+        return f"λ = {lam:g}{champion}, {realism_name(row)} {realism}, cost {number(row.cost)}"
+
+
+def sample_images(layout: Layout) -> list[np.ndarray]:
+    """A few images of the source's test split, uint8 (H, W, 3); none where its shards are missing."""
+    try:
+        images = read_split(layout.shards / "source", "test").data.permute(0, 2, 3, 1).numpy()
+    except UserError:
+        return []
+    # Evenly spaced: copies of one scan are neighbours.
+    return [images[i] for i in np.linspace(0, len(images) - 1, min(SAMPLES, len(images))).astype(int)]
+
+
+def enlarged(image: np.ndarray) -> np.ndarray:
+    """A small image with every pixel as a square: browsers would smooth it."""
+    times = max(1, SHOWN_SIDE // len(image))
+    return image.repeat(times, axis=0).repeat(times, axis=1)
+
+
+def build_page(gr: ModuleType, front: Front, samples: Sequence[np.ndarray], title: str) -> Any:
+    """The page, a `gradio.Blocks`: an image in, the image at the slider's lambda out, and all of them side by side."""
+
+    def at_lambda(image: np.ndarray | None, position: int) -> tuple[Any, str]:
+        lam = front.lambdas[position]
+        if image is None:
+            return None, front.describe(lam)
+        output = front.translate(image, lam)
+        pair = (torch.from_numpy(np.array(one)).permute(2, 0, 1)[None] for one in (image, output))
+        cost = faithfulness.cost(*pair).item()
+        return enlarged(output), f"**{front.describe(lam)}**; of this image: cost {cost:.3g}"
+
+    def on_image(image: np.ndarray | None, position: int) -> tuple[Any, ...]:
+        if image is None:
+            return None, None, *at_lambda(None, position), []
+        image = front.prepare(image)
+        every = [(enlarged(front.translate(image, lam)), front.describe(lam, short=True)) for lam in front.lambdas]
+        return image, enlarged(image), *at_lambda(image, position), every
+
+    def on_file(file: str | None, position: int) -> tuple[Any, ...]:
+        if file is None:
+            return on_image(None, position)
+        try:
+            with Path(file).open("rb") as opened:
+                return on_image(decode(opened), position)
+        except UnreadableError as error:
+            raise gr.Error(f"This image cannot be used ({error}); choose another one.", print_exception=False) from None
+
+    def on_sample(position: int, event: gr.SelectData) -> tuple[Any, ...]:  # type: ignore[name-defined]
+        return on_image(samples[event.index], position)
+
+    last = len(front.lambdas) - 1
+    shown = {"format": "png", "interactive": False, "buttons": []}
+    private = {"api_visibility": "private"}
+    with gr.Blocks(title=title, analytics_enabled=False) as page:
+        gr.Markdown(ABOUT.format(title=title))
+        image = gr.State()
+        with gr.Row():
+            file = gr.File(label="Your image", file_types=sorted(SUFFIXES), height=SHOWN_SIDE, elem_id="file")
+            size = f"{front.resolution}x{front.resolution}"
+            seen = gr.Image(label=f"Input at {size}", height=SHOWN_SIDE, elem_id="seen", **shown)
+            chosen = gr.Image(label="Output", height=SHOWN_SIDE, elem_id="chosen", **shown)
+        slider = gr.Slider(0, max(last, 1), front.champion, step=1, label="λ, from realistic to faithful",
+                           interactive=last > 0, buttons=[], elem_id="lambda")
+        numbers = gr.Markdown(elem_id="numbers")
+        grid = {"columns": SAMPLES, "height": "auto", "allow_preview": False, "show_label": False, **shown}
+        gr.Markdown("### Every generator of the front")
+        every = gr.Gallery(elem_id="all", **grid)
+        gr.Markdown("### Or choose an image of the test split", visible=bool(samples))
+        tries = gr.Gallery([enlarged(one) for one in samples], visible=bool(samples), elem_id="samples", **grid)
+        outputs = [image, seen, chosen, numbers, every]
+        file.change(on_file, [file, slider], outputs, **private)
+        tries.select(on_sample, slider, outputs, **private)
+        slider.input(at_lambda, [image, slider], [chosen, numbers], trigger_mode="always_last",
+                     show_progress="hidden", **private)
+        page.load(lambda position: on_image(samples[0] if samples else None, position), slider, outputs, **private)
+    return page
+
+
+def serve_demo(front: Front, layout: Layout, title: str, host: str, port: int) -> None:
+    """Serve the page until the process is asked to end. Nothing is asked of the network, and no image is kept.
+
+    Raises UserError if gradio is missing.
+    """
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    try:
+        import gradio as gr
+        from starlette.middleware import Middleware
+        from starlette.middleware.trustedhost import TrustedHostMiddleware
+    except ImportError as error:
+        raise UserError(f"`rdmd demo` needs the package {error.name}, which is missing here; install it with "
+                        "`pip install 'rdmd[demo]'`.") from None
+    with tempfile.TemporaryDirectory(prefix="rdmd-demo-") as folder:
+        # Gradio keeps uploads and outputs there.
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        page = build_page(gr, front, sample_images(layout), title)
+        # A page elsewhere on the web cannot reach the loopback by a name of its own.
+        hosts = list(LOOPBACK) if host in LOOPBACK else ["*"]
+        system = [gr.themes.Font(name) for name in ("system-ui", "sans-serif")]
+        _, address, _ = page.launch(
+            server_name=host, server_port=port, share=False, ssr_mode=False, quiet=True, show_error=True,
+            prevent_thread_lock=True, footer_links=[], css=CSS, max_file_size=MAX_FILE_SIZE,
+            theme=gr.themes.Default(font=system, font_mono=[gr.themes.Font("monospace")]),
+            app_kwargs={"middleware": [Middleware(TrustedHostMiddleware, allowed_hosts=hosts)]},
+        )  # fmt: skip
+        print(f"{len(front.lambdas)} generators: {', '.join(front.names)}\nthe demo is {address}; Ctrl-C stops it",
+              flush=True)
+        try:
+            with contextlib.suppress(KeyboardInterrupt):
+                threading.Event().wait()
+        finally:
+            page.close(verbose=False)
