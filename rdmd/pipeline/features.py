@@ -13,6 +13,7 @@ from rdmd.evaluation.classifier import FeatureClassifier, train_classifier
 from rdmd.evaluation.classifier_folder import load_classifier, save_classifier
 from rdmd.evaluation.features import FeatureNetwork
 from rdmd.files import replacing_folder, write_json
+from rdmd.networks.efficientnet_lite import load_efficientnet_lite0
 from rdmd.pipeline.layout import Layout
 
 
@@ -65,6 +66,8 @@ def load_features(
         from rdmd.evaluation.inception import load_inception
 
         return load_inception(features.weights, device), None
+    if isinstance(features, config.EfficientNetLite0Features):
+        return load_efficientnet_lite0(device), None
     classifier, _ = load_classifier(layout.features)
     classifier.to(device)
     return classifier, classifier if settings.domains.features is not None else None
