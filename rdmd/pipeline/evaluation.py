@@ -45,7 +45,7 @@ def evaluation_task(settings: config.Settings, layout: Layout) -> EvaluationTask
     if settings.preprocess.kind == "points":
         task = noise_point_task if isinstance(settings.domains.source, config.Noise) else point_task
         return task(source.data, reference.data, settings.evaluate, settings.seed, device)
-    features, classifier = load_features(settings, layout, device)
+    features, classifier, refused = load_features(settings, layout, device)
     return image_task(
         source.data,
         reference.data,
@@ -57,6 +57,7 @@ def evaluation_task(settings: config.Settings, layout: Layout) -> EvaluationTask
         source.scans,
         reference.scans,
         FeatureCache(layout.feature_cache),
+        refused,
     )
 
 
