@@ -15,7 +15,7 @@ from rdmd.evaluation.row import GENERATOR, Metrics
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.model_card import read_card
 from rdmd.selection.front import front
-from rdmd.selection.identity import Evaluation
+from rdmd.selection.identity import Evaluation, require_fit_features
 from rdmd.training.spec import lambda_name
 
 ENDS = ("most-faithful", "most-realistic")
@@ -39,7 +39,9 @@ class RegisteredSweep:
 
 
 def sweep(metrics: Metrics, layout: Layout) -> list[registry.Candidate]:
-    """Every generator that was evaluated. Raises UserError if its files are missing or of another training."""
+    """Every generator that was evaluated. Raises UserError if its files are missing or of another training, or if the
+    features of the evaluation rank nothing."""
+    require_fit_features(metrics)
     candidates = []
     for row in metrics.rows:
         if row.method != GENERATOR or row.lam is None:

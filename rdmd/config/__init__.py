@@ -7,7 +7,14 @@ sentence that names the key, what was given and what is allowed. Inside the proj
 from rdmd.config.base import Count, Fraction, Lambda, Number, Positive, Section
 from rdmd.config.baselines import DDIB, EGSDE, ILVR, Baselines, DomainClassifier, NeuralOT, SDEdit, SDEditSDE
 from rdmd.config.domains import Digits, Domain, Domains, ImageFolder, Noise, Points, Preprocess, Validation
-from rdmd.config.evaluation import ClassifierFeatures, Evaluate, Features, InceptionFeatures, NoFeatures
+from rdmd.config.evaluation import (
+    ClassifierFeatures,
+    EfficientNetLite0Features,
+    Evaluate,
+    Features,
+    InceptionFeatures,
+    NoFeatures,
+)
 from rdmd.config.execution import Execution
 from rdmd.config.networks import ImageNetwork, KarrasLevels, LogNormal, Network, NoiseLaw, PointNetwork
 from rdmd.config.reading import EXPERIMENTS, PARAMS, load, parse
@@ -29,7 +36,8 @@ from rdmd.config.transport import FEATURES, L1, LPIPS, FeatureCost, Huber, LowPa
 __all__ = [
     "DDIB", "EGSDE", "EXPERIMENTS", "FEATURES", "ILVR", "L1", "LPIPS", "PARAMS", "Baselines", "Cadence", "Champion",
     "CheapestUnder", "ClassifierFeatures", "Constraints", "Continuation", "Count", "Digits", "Distill", "Domain",
-    "DomainClassifier", "Domains", "Evaluate", "Execution", "FeatureCost", "Features", "Fraction", "Huber",
+    "DomainClassifier", "Domains", "EfficientNetLite0Features", "Evaluate", "Execution", "FeatureCost", "Features",
+    "Fraction", "Huber",
     "ImageFolder", "ImageNetwork", "InceptionFeatures", "Independent", "KarrasLevels", "Knee", "Lambda", "Launch",
     "LocalRunner", "LogNormal", "LowPass", "MostFaithful", "MostRealistic", "MostRealisticUnder", "Network", "NeuralOT",
     "NoFeatures", "Noise", "NoiseLaw", "Number", "PointNetwork", "Points", "Positive", "Preprocess", "RayRunner",

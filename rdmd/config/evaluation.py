@@ -26,13 +26,22 @@ class InceptionFeatures(Section):
     weights: Path | None = None
 
 
+class EfficientNetLite0Features(Section):
+    """EfficientNet-Lite0 with ImageNet weights (1280 features), for photographs of any resolution. Nothing is trained
+    or downloaded: the weights are an installed package."""
+
+    network: Literal["efficientnet_lite0"]
+
+
 class NoFeatures(Section):
     """Points on the plane are their own features."""
 
     network: Literal["none"]
 
 
-Features = Annotated[ClassifierFeatures | InceptionFeatures | NoFeatures, Field(discriminator="network")]
+Features = Annotated[
+    ClassifierFeatures | EfficientNetLite0Features | InceptionFeatures | NoFeatures, Field(discriminator="network")
+]
 
 
 class Evaluate(Section):

@@ -43,7 +43,8 @@ class Settings(Section):
                              "points need `mlp`, images need `ddpmpp`")
         if (self.evaluate.features.network == "none") != points:
             raise ValueError(f"evaluate.features.network is {self.evaluate.features.network!r} but preprocess.kind is "
-                             f"{self.preprocess.kind!r}; points take `none`, images `classifier` or `inception`")
+                             f"{self.preprocess.kind!r}; points take `none`, images `classifier`, "
+                             "`efficientnet_lite0` or `inception`")
         if points and self.baselines.ilvr is not None:
             raise ValueError("baselines.ilvr works on pictures alone, and preprocess.kind is 'points'; set it to null")
         if not points:
@@ -79,7 +80,7 @@ class Settings(Section):
                              "teacher's own samples stand beside the generator's)")
         if self.evaluate.features.network == "classifier" and domains.features is None:
             raise ValueError("domains.source is noise, from which no feature network learns; add domains.features "
-                             "with a labelled reader, or use evaluate.features.network `inception`")
+                             "with a labelled reader, or use evaluate.features.network `efficientnet_lite0`")
         return self
 
     @model_validator(mode="after")

@@ -10,7 +10,7 @@ class FeatureNetwork(Protocol):
     """A fixed network whose features a realism metric compares.
 
     Attributes:
-        name: "classifier", "inception".
+        name: "classifier", "efficientnet_lite0", "inception".
         sha256: of its weights; numbers are comparable only under one hash.
         dim: features a picture.
     """

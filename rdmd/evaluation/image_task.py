@@ -28,6 +28,7 @@ class ImageTask:
     which scan is behind each source and each reference picture (`realism.Units`).
     `classifier` and `settings.target_class` (one of its classes, by name) give `class_share`;
     without either it is None. `cache` keeps the features of translations for the next evaluation; None keeps nothing.
+    `refused` is why the features rank nothing (`FeaturesRecord`).
     """
 
     source: Tensor
@@ -41,6 +42,7 @@ class ImageTask:
     device: torch.device
     classifier: FeatureClassifier | None
     cache: FeatureCache | None = None
+    refused: str | None = None
 
     @property
     def from_noise(self) -> bool:
@@ -53,7 +55,7 @@ class ImageTask:
 
     def record(self) -> FeaturesRecord:
         """Which features realism is measured on."""
-        return FeaturesRecord(self.features.name, self.features.sha256, self.features.dim)
+        return FeaturesRecord(self.features.name, self.features.sha256, self.features.dim, self.refused)
 
     def score(self, translations: Tensor) -> Scores:
         """All metrics of translations (n_source, 3, H, W) in [-1, 1], in the order of the source."""
@@ -144,6 +146,7 @@ def image_task(
     source_scans: Sequence[str] | None = None,
     reference_scans: Sequence[str] | None = None,
     cache: FeatureCache | None = None,
+    refused: str | None = None,
 ) -> ImageTask:
     """A task on `settings.n_source` and `n_reference` pictures drawn from the test splits (all, where there
     are fewer).
@@ -173,4 +176,5 @@ def image_task(
         device=device,
         classifier=classifier,
         cache=cache,
+        refused=refused,
     )

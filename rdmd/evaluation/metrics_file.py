@@ -115,6 +115,7 @@ class _Features(_Strict):
     name: str
     sha256: str | None
     dim: int
+    refused: str | None
 
 
 class _Row(_Strict):

@@ -89,11 +89,15 @@ class Row(Scores):
 
 @dataclass(frozen=True)
 class FeaturesRecord:
-    """Which features realism was measured on; name "none" and no hash for points."""
+    """Which features realism was measured on; name "none" and no hash for points.
+
+    `refused` is why realism on them ranks nothing, a clause of `rdmd.evaluation.corruption`; None where it may rank.
+    """
 
     name: str
     sha256: str | None
     dim: int
+    refused: str | None = None
 
 
 @dataclass(frozen=True)

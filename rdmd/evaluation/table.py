@@ -103,16 +103,18 @@ def columns(metrics: Metrics) -> list[Column]:
 
 
 def stated(metrics: Metrics) -> str:
-    """What every number depends on, in one line: sample sizes, features, seed."""
+    """What every number depends on, in one line: sample sizes, features, seed; and why they rank nothing,
+    where they do not."""
     features = metrics.features
     network = (
         "points are their own features"
         if features.sha256 is None
         else f"features {features.name} ({features.dim}, sha256 {features.sha256[:8]})"
     )
+    unfit = "" if features.refused is None else f"; REALISM RANKS NOTHING HERE: {features.refused}"
     return (
         f"{metrics.n_source} translated test samples against {metrics.n_reference} of the target's; "
-        f"{network}; seed {metrics.seed}"
+        f"{network}; seed {metrics.seed}{unfit}"
     )
 
 

@@ -57,7 +57,7 @@ def _evaluation_task(settings: config.Settings, layout: Layout) -> EvaluationTas
     if settings.preprocess.kind == "points":
         task = noise_point_task if isinstance(settings.domains.source, config.Noise) else point_task
         return task(source.data, reference.data, settings.evaluate, settings.seed, device)
-    features, classifier = load_features(settings, layout, device)
+    features, classifier, refused = load_features(settings, layout, device)
     return image_task(
         source.data,
         reference.data,
@@ -69,6 +69,7 @@ def _evaluation_task(settings: config.Settings, layout: Layout) -> EvaluationTas
         source.scans,
         reference.scans,
         FeatureCache(layout.feature_cache),
+        refused,
     )
 
 

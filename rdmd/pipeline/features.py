@@ -1,7 +1,8 @@
 """The stage that makes the feature network of FID and KID, and where evaluation finds it."""
 
+import json
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from tqdm import tqdm
@@ -11,9 +12,13 @@ from rdmd.domains.shards import LoadedDomain, read_split
 from rdmd.errors import UserError
 from rdmd.evaluation.classifier import FeatureClassifier, train_classifier
 from rdmd.evaluation.classifier_folder import load_classifier, save_classifier
+from rdmd.evaluation.corruption import FEWEST, STRENGTHS, check_corruptions
 from rdmd.evaluation.features import FeatureNetwork
 from rdmd.files import replacing_folder, write_json
+from rdmd.networks.efficientnet_lite import load_efficientnet_lite0
 from rdmd.pipeline.layout import Layout
+
+_CHECK = "check.json"
 
 
 @dataclass(frozen=True)
@@ -29,13 +34,26 @@ class LabelledSplits:
 def train_features(settings: config.Settings, layout: Layout) -> str:
     """Make models/features as params.yaml asks, and say in a sentence what it is.
 
-    A classifier is trained here; Inception and points need nothing trained, so the folder only says so.
+    A classifier is trained here; the others need nothing trained, so the folder only says so. What a network gives for
+    corrupted images of the target's test split is in `check.json`. InceptionV3 is taken at its word: its FID rises with
+    corruption (Heusel et al. 2017, figure 3), and it may be downloaded later.
     """
     features = settings.evaluate.features
     if not isinstance(features, config.ClassifierFeatures):
         with replacing_folder(layout.features) as temporary:
             write_json(temporary / "features.json", features.model_dump(mode="json"))
-        return f"the feature network is {features.network}: nothing to train"
+        said = f"the feature network is {features.network}: nothing to train"
+    else:
+        said = _train_classifier(features, settings, layout)
+    if isinstance(features, config.InceptionFeatures | config.NoFeatures):
+        return said
+    refused = _check(settings, layout)
+    if refused is None:
+        return f"{said}; every corruption of the target's test images raises its Frechet distance"
+    return f"{said}\nREALISM RANKS NOTHING ON THESE FEATURES, and no champion can be registered: {refused}"
+
+
+def _train_classifier(features: config.ClassifierFeatures, settings: config.Settings, layout: Layout) -> str:
     splits = _labelled(settings, layout)
     device = evaluation_device(settings)
     with tqdm(total=features.steps, desc="features", unit="step", disable=not sys.stderr.isatty()) as bar:
@@ -55,16 +73,47 @@ def train_features(settings: config.Settings, layout: Layout) -> str:
 
 def load_features(
     settings: config.Settings, layout: Layout, device: torch.device
-) -> tuple[FeatureNetwork, FeatureClassifier | None]:
-    """The feature network, and, where it is a classifier of labelled classes, that classifier.
+) -> tuple[FeatureNetwork, FeatureClassifier | None, str | None]:
+    """The feature network; where it is a classifier of labelled classes, that classifier; and why realism on it ranks
+    nothing, if it does not.
 
-    Raises UserError if the network is missing or damaged.
+    Raises UserError if the network or its check is missing or damaged.
     """
+    network, classifier = _load_network(settings, layout, device)
+    if isinstance(settings.evaluate.features, config.InceptionFeatures):
+        return network, classifier, None
+    file = layout.features / _CHECK
+    try:
+        refused = json.loads(file.read_bytes())["refused"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"{file} cannot be read; make it again with `rdmd features`.") from None
+    return network, classifier, refused
+
+
+def _check(settings: config.Settings, layout: Layout) -> str | None:
+    """Check the network that was just made, write the outcome beside it, and give why it is refused, if it is."""
+    device = evaluation_device(settings)
+    held_out = read_split(layout.shards / "target", "test").data
+    if len(held_out) < FEWEST:
+        refused = f"the target has {len(held_out)} test images, and a check needs {FEWEST}"
+        write_json(layout.features / _CHECK, {"images": len(held_out), "refused": refused})
+        return refused
+    network, _ = _load_network(settings, layout, device)
+    check = check_corruptions(network, held_out, settings.evaluate.batch, settings.seed, device)
+    write_json(layout.features / _CHECK, {**asdict(check), "strengths": STRENGTHS, "refused": check.refused})
+    return check.refused
+
+
+def _load_network(
+    settings: config.Settings, layout: Layout, device: torch.device
+) -> tuple[FeatureNetwork, FeatureClassifier | None]:
     features = settings.evaluate.features
     if isinstance(features, config.InceptionFeatures):
         from rdmd.evaluation.inception import load_inception
 
         return load_inception(features.weights, device), None
+    if isinstance(features, config.EfficientNetLite0Features):
+        return load_efficientnet_lite0(device), None
     classifier, _ = load_classifier(layout.features)
     classifier.to(device)
     return classifier, classifier if settings.domains.features is not None else None

