@@ -53,7 +53,7 @@ class ImageTask:
 
     def record(self) -> FeaturesRecord:
         """Which features realism is measured on."""
-        return FeaturesRecord(self.features.name, self.features.sha256, self.features.dim)
+        return FeaturesRecord(name=self.features.name, sha256=self.features.sha256, dim=self.features.dim)
 
     def score(self, translations: Tensor) -> Scores:
         """All metrics of translations (n_source, 3, H, W) in [-1, 1], in the order of the source."""

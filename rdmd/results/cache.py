@@ -11,7 +11,6 @@ import safetensors.torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from rdmd.evaluation.metrics_file import row_from_json, row_to_json
 from rdmd.evaluation.row import Row
 from rdmd.files import canonical_json, replacing, write_json
 
@@ -44,7 +43,7 @@ class RowCache:
         """The row, or None if it has not been measured (or its file is damaged: then it is measured anew)."""
         try:
             values = json.loads(self._row(key).read_text(encoding="utf-8"))
-            row = row_from_json(values["row"])
+            row = Row.model_validate(values["row"])
             return Measured(row, values["seconds"], values["device"], values["date"])
         except (FileNotFoundError, KeyError, TypeError, ValueError, ValidationError):
             return None
@@ -61,8 +60,8 @@ class RowCache:
         date = datetime.now(UTC).date().isoformat()
         write_json(
             self._row(key),
-            {"row": row_to_json(row), "seconds": round(seconds, 3), "device": device, "date": date,
-             "identity": identity},
+            {"row": row.model_dump(mode="json", by_alias=True), "seconds": round(seconds, 3), "device": device,
+             "date": date, "identity": identity},
         )
 
     def _row(self, key: str) -> Path:

@@ -171,12 +171,11 @@ def _teacher(denoiser: torch.nn.Module, task: EvaluationTask, train_seconds: flo
     samples = translations.samples
     scores = task.score_target(to_uint8(samples) if isinstance(task, ImageTask) else samples)
     row = _row(TEACHER, scores, settings={"steps": TEACHER_STEPS})
-    row = replace(
-        row,
-        nfe=heun_evaluations(TEACHER_STEPS),
-        seconds_per_image=translations.seconds_per_image,
-        train_seconds=train_seconds,
-    )
+    row = row.model_copy(update={
+        "nfe": heun_evaluations(TEACHER_STEPS),
+        "seconds_per_image": translations.seconds_per_image,
+        "train_seconds": train_seconds,
+    })
     return row, _kept(samples, task)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rdmd import config
@@ -171,7 +171,7 @@ def _facts(seed: Seed) -> Facts:
         n_w2=min(settings.evaluate.n_w2 or settings.evaluate.n_transport, len(task.source)) if points else None,
         domains={name: SplitFacts(train=one.counts["train"], test=one.counts["test"], digest=one.digest)
                  for name, one in manifests.items()},
-        features=asdict(task.record()),
+        features=task.record().model_dump(),
         random_pairs_cost=random_pairs_cost(task),
         exact=exact,
     )

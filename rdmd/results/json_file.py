@@ -6,7 +6,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rdmd.evaluation.metrics_file import row_to_json
 from rdmd.files import write_json
 from rdmd.results.collect import Collected, SeedRow
 from rdmd.results.compare import CompareResult
@@ -106,7 +105,7 @@ def _numbers(collected: Collected) -> dict[str, Any]:
 
 def _row(one: SeedRow) -> dict[str, Any]:
     """The keys of reports/metrics.json, the seed, and what the studies add."""
-    row = {**row_to_json(one.row), "settings": dials_of(one.row)}
+    row = {**one.row.model_dump(mode="json", by_alias=True), "settings": dials_of(one.row)}
     added = {name: getattr(one, name) for name in (*ADDED, "drift")}
     return {**row, "seed": one.seed, **added}
 

@@ -3,15 +3,17 @@
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import get_type_hints
+from dataclasses import dataclass
 
 from rdmd.evaluation.labels import plus_minus
 from rdmd.evaluation.row import Row
 from rdmd.results.collect import SeedRow
 
 # Every metric that is one number, with what the studies add to a row.
-METRICS = [one.name for one in fields(Row) if get_type_hints(Row)[one.name] == float | None and one.name != "lam"]
+METRICS = [
+    name for name in Row.model_fields
+    if name not in ("method", "lam", "settings", "run", "nfe", "on_front") and not name.endswith("_ci")
+]
 ADDED = ["peak_memory_mib", "sw2_ratio", "over_exact"]
 Dials = dict[str, float | int | str]
 

@@ -1,7 +1,7 @@
 """What a study's seed is measured on: as in the pipeline's evaluation, with exact transport kept between runs."""
 
 import hashlib
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -103,7 +103,7 @@ def task_identity(settings: config.Settings, layout: StudyLayout, task: Evaluati
     described = {
         "domains": domains,
         "sources": len(task.source),
-        "features": asdict(task.record()),
+        "features": task.record().model_dump(),
         "evaluate": settings.evaluate.model_dump(mode="json"),
         "seed": settings.seed,
         "exact": "affine" if affine_plan(settings.domains, torch.zeros(1, 2)) is not None else "discrete",

@@ -2,7 +2,6 @@
 same on this machine alone."""
 
 import contextlib
-import dataclasses
 import shutil
 import sys
 import threading
@@ -157,7 +156,7 @@ def weights(layout: Layout) -> dict[str, str]:
 
 def measured(rows: list[Row]) -> list[Row]:
     """Rows without what a clock says."""
-    return [dataclasses.replace(row, seconds_per_image=None, train_seconds=None) for row in rows]
+    return [row.model_copy(update={"seconds_per_image": None, "train_seconds": None}) for row in rows]
 
 
 def trainings_of(node: Path) -> list[RunFolder]:

@@ -59,7 +59,10 @@ def image_rows() -> list[Row]:
 
 
 def image_metrics() -> Metrics:
-    return Metrics("digits", 7, FeaturesRecord("classifier", "c0ffee" * 10 + "0000", 64), 512, 2000, image_rows())
+    return Metrics(
+        experiment="digits", seed=7, features=FeaturesRecord(name="classifier", sha256="c0ffee" * 10 + "0000", dim=64),
+        n_source=512, n_reference=2000, rows=image_rows(),
+    )
 
 
 def image_samples() -> ImageSamples:
@@ -81,7 +84,10 @@ def point_report() -> tuple[Metrics, PointSamples]:
         Row(method="target", sw2=0.022),
     ]  # fmt: skip
     panels = [Panel(rows[0], 0.4 * source + 1), Panel(rows[1], 0.4 * source.flip(0) + 1)]
-    metrics = Metrics("swissroll", 0, FeaturesRecord("none", None, 2), 300, 300, rows)
+    metrics = Metrics(
+        experiment="swissroll", seed=0, features=FeaturesRecord(name="none", sha256=None, dim=2),
+        n_source=300, n_reference=300, rows=rows,
+    )
     return metrics, PointSamples(source, target, 0.4 * source + 1, panels)
 
 
@@ -96,7 +102,7 @@ def test_a_grid_of_two_dials_is_drawn_as_its_front_without_words():
     def figure(*settings: dict) -> bytes:
         grid = [Row(method="egsde", settings=each, nfe=3, fid=50.0 + i, cost=0.1 + 0.01 * (-1) ** i)
                 for i, each in enumerate(settings)]
-        return pareto_plot(dataclasses.replace(image_metrics(), rows=[*image_rows(), *grid])).png
+        return pareto_plot(image_metrics().model_copy(update={"rows": [*image_rows(), *grid]})).png
 
     # The names of two dials are not written, so other values of them change nothing; one dial's are.
     two = figure({"sigma": 1.0, "repel": 1.0}, {"sigma": 2.0, "repel": 2.0})
@@ -190,8 +196,8 @@ def test_text_from_data_is_escaped(images: Path) -> None:
 
 
 def test_timings_are_of_every_training_and_every_method(tmp_path: Path) -> None:
-    rows = [dataclasses.replace(image_rows()[0], seconds_per_image=0.0025)]
-    write_report(dataclasses.replace(image_metrics(), rows=rows), image_samples(), [], None, ACCOUNT, tmp_path)
+    rows = [image_rows()[0].model_copy(update={"seconds_per_image": 0.0025})]
+    write_report(image_metrics().model_copy(update={"rows": rows}), image_samples(), [], None, ACCOUNT, tmp_path)
     text = Page((tmp_path / "index.html").read_text(encoding="utf-8")).text
     timings = " ".join(text[text.index("Timings") :].split())
     assert "130 s of optimiser steps in all" in timings
@@ -228,7 +234,7 @@ def test_the_setting_shown_of_a_baseline_is_the_one_nearest_to_the_knee(tmp_path
     ]
     source = torch.full((10, 3, 8, 8), 100, dtype=torch.uint8)
     samples = ImageSamples(source, [Panel(row, source + 1 + i) for i, row in enumerate(rows)])
-    write_report(dataclasses.replace(image_metrics(), rows=rows), samples, [], None, ACCOUNT, tmp_path)
+    write_report(image_metrics().model_copy(update={"rows": rows}), samples, [], None, ACCOUNT, tmp_path)
     titles = re.findall(r"<h3>([^<]*)</h3><figure>", (tmp_path / "index.html").read_text(encoding="utf-8"))
     assert titles == ["RDMD, λ = 0.02", "SDEdit, σ = 1"]
 
@@ -279,7 +285,7 @@ def test_an_enlarged_picture_keeps_its_pixels(tmp_path: Path) -> None:
     rng = torch.Generator().manual_seed(0)
     source = torch.randint(0, 256, (2, 3, 8, 8), generator=rng, dtype=torch.uint8)
     samples = ImageSamples(source, [Panel(image_rows()[0], source)])
-    write_report(dataclasses.replace(image_metrics(), rows=image_rows()[:1]), samples, [], None, ACCOUNT, tmp_path)
+    write_report(image_metrics().model_copy(update={"rows": image_rows()[:1]}), samples, [], None, ACCOUNT, tmp_path)
     pixels = np.asarray(Image.open(tmp_path / "samples.png").convert("RGB"))
     shown = pixels[62 + 7 : 62 + 112 : 14, 8 + 7 : 8 + 112 : 14]  # the middle of each enlarged pixel
     assert np.array_equal(shown, source[0].permute(1, 2, 0).numpy())
@@ -290,7 +296,7 @@ def test_best_and_worst_are_those_of_the_knee(tmp_path: Path) -> None:
     source = torch.full((40, 3, 8, 8), 100, dtype=torch.uint8)
     changed = source + 50
     changed[17], changed[23] = 255, 100
-    metrics = dataclasses.replace(image_metrics(), rows=image_rows()[:1])
+    metrics = image_metrics().model_copy(update={"rows": image_rows()[:1]})
     write_report(metrics, ImageSamples(source, [Panel(metrics.rows[0], changed)]), [], None, ACCOUNT, tmp_path)
     page = Page((tmp_path / "index.html").read_text(encoding="utf-8"))
     extremes = np.asarray(Image.open(io.BytesIO(base64.b64decode(page.addresses[2].split(",", 1)[1]))).convert("RGB"))

@@ -22,7 +22,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """A report of pictures and one of points, as addresses."""
     folders = [tmp_path_factory.mktemp(name) for name in ("images", "points")]
     metrics = image_metrics()
-    metrics = dataclasses.replace(metrics, rows=[dataclasses.replace(row, **SCORES) for row in metrics.rows])
+    metrics = metrics.model_copy(update={"rows": [row.model_copy(update=SCORES) for row in metrics.rows]})
     samples = image_samples()
     panels = [dataclasses.replace(panel, row=row) for panel, row in zip(samples.panels, metrics.rows, strict=False)]
     samples = dataclasses.replace(samples, panels=panels)
