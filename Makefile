@@ -42,8 +42,8 @@ ui: venv ## start Prefect's and MLflow's pages on 127.0.0.1, with a form that st
 	@python -m flows.ui
 
 .PHONY: results
-results: venv ## measure what docs/results.md says, and write it anew (takes hours, goes on where it stopped)
-	@python -m rdmd.results all
+results: venv ## measure what docs/results holds, and write its pages (takes hours, goes on where it stopped)
+	@python -m studies all
 
 .PHONY: bench
 bench: venv ## measure what is fast on this machine, into benchmarks/results (most of an hour on two cores)

@@ -1,7 +1,5 @@
 """The page that travels inside a registered model: what it is, how good it is, how to call it."""
 
-import dataclasses
-
 from rdmd.evaluation.row import Metrics, Row, Scores
 from rdmd.pipeline.model_card import ModelCard
 from rdmd.serving.request import MAX_PICTURES, MAX_PIXELS, MAX_POINTS
@@ -67,7 +65,7 @@ def _scores(row: Row, metrics: Metrics) -> str:
         f"{metrics.n_source} translated samples of the source's test split against {metrics.n_reference} of the "
         f"target's{measured_on}; seed {metrics.seed}. The tags of the registered version have the newest evaluation."
     )
-    known = {field.name: getattr(row, field.name) for field in dataclasses.fields(Scores)}
+    known = {name: getattr(row, name) for name in Scores.model_fields}
     lines = [f"| `{metric}` | {_number(value)} |" for metric, value in known.items() if value is not None]
     timing = row.seconds_per_image
     if timing is not None:

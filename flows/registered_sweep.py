@@ -72,7 +72,7 @@ def register_sweep(record: Record, settings: config.Settings, layout: Layout) ->
         known = None if flag else registry.find(record, name, one.card.sha256)
         if known is not None:
             version_tags.put(record.client, known, one.row, one.evaluation)
-    rows = [replace(one.row, on_front=True) for one in on_front]
+    rows = [one.row.model_copy(update={"on_front": True}) for one in on_front]
     ends = {}
     for alias in ENDS:
         index = rows.index(pick(rows, alias))

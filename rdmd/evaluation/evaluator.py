@@ -1,6 +1,5 @@
 """From a translator and a task to a row: the one evaluator, for generators and baselines alike."""
 
-import dataclasses
 import statistics
 import time
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from rdmd.evaluation.image_task import ImageTask
 from rdmd.evaluation.point_task import PointTask
-from rdmd.evaluation.row import IDENTITY, TARGET, Row, Scores
+from rdmd.evaluation.row import IDENTITY, TARGET, Row
 from rdmd.evaluation.translator import Translator
 
 EvaluationTask = ImageTask | PointTask
@@ -67,7 +66,7 @@ def score(translator: Translator, translations: Translations, task: EvaluationTa
         nfe=translator.nfe,
         seconds_per_image=translations.seconds_per_image,
         train_seconds=translator.train_seconds,
-        **_fields(scores),
+        **dict(scores),
     )
 
 
@@ -78,7 +77,7 @@ def evaluate_translator(translator: Translator, task: EvaluationTask, run: str |
 
 def identity_row(task: EvaluationTask) -> Row:
     """The source as it is: perfectly faithful, and as far from the target as the two domains are apart."""
-    return Row(method=IDENTITY, **_fields(task.score(task.inputs())))
+    return Row(method=IDENTITY, **dict(task.score(task.inputs())))
 
 
 def target_row(task: EvaluationTask, target: Tensor, scans: Sequence[str] | None = None) -> Row:
@@ -88,11 +87,7 @@ def target_row(task: EvaluationTask, target: Tensor, scans: Sequence[str] | None
     `target` is (N, 3, H, W) uint8, or points (N, d); `scans` as in `ImageTask.score_target`. There is nothing to
     be faithful to: those metrics are None.
     """
-    return Row(method=TARGET, **_fields(task.score_target(target, scans)))
-
-
-def _fields(scores: Scores) -> dict[str, float | tuple[float, float] | None]:
-    return {metric.name: getattr(scores, metric.name) for metric in dataclasses.fields(scores)}
+    return Row(method=TARGET, **dict(task.score_target(target, scans)))
 
 
 def _name(translator: Translator) -> str:

@@ -55,7 +55,9 @@ class ImageTask:
 
     def record(self) -> FeaturesRecord:
         """Which features realism is measured on."""
-        return FeaturesRecord(self.features.name, self.features.sha256, self.features.dim, self.refused)
+        return FeaturesRecord(
+            name=self.features.name, sha256=self.features.sha256, dim=self.features.dim, refused=self.refused
+        )
 
     def score(self, translations: Tensor) -> Scores:
         """All metrics of translations (n_source, 3, H, W) in [-1, 1], in the order of the source."""

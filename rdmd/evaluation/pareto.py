@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Literal
 
 from rdmd.evaluation.row import GENERATOR, Row
@@ -62,7 +61,7 @@ def mark_front(rows: Sequence[Row]) -> list[Row]:
     generators = [index for index, row in enumerate(rows) if row.method == GENERATOR and row.realism is not None]
     flags = nondominated([_ranked(rows[index]) for index in generators])
     on_front = {index for index, flag in zip(generators, flags, strict=True) if flag}
-    return [replace(row, on_front=index in on_front) for index, row in enumerate(rows)]
+    return [row.model_copy(update={"on_front": index in on_front}) for index, row in enumerate(rows)]
 
 
 def pick(rows: Sequence[Row], rule: Rule) -> Row:
@@ -93,7 +92,7 @@ def plane(row: Row) -> Point:
 
 def _ranked(row: Row) -> Point:
     """`plane`, with one cost for all generators from noise, which have none."""
-    return plane(row if row.cost is not None else replace(row, cost=0.0))
+    return plane(row if row.cost is not None else row.model_copy(update={"cost": 0.0}))
 
 
 def _dominates(a: Point, b: Point) -> bool:

@@ -44,7 +44,7 @@ class PointTask:
 
     def record(self) -> FeaturesRecord:
         """Points are their own features."""
-        return FeaturesRecord("none", None, self.source.shape[1])
+        return FeaturesRecord(name="none", sha256=None, dim=self.source.shape[1])
 
     def score(self, translations: Tensor) -> Scores:
         """All metrics of translations (n_source, d), in the order of the source."""
@@ -56,8 +56,9 @@ class PointTask:
             return self._realism(translations)
         cost = estimate((translations.double() - self.source.double()).square().mean(dim=1))
         coupled = len(self.plan.barycentres)
-        return replace(
-            self._realism(translations),
+        realism = self._realism(translations).model_dump(exclude_none=True)
+        return Scores(
+            **realism,
             cost=cost.mean,
             cost_se=cost.se,
             cost_sum=cost.mean * self.source.shape[1],

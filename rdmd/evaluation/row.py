@@ -1,7 +1,8 @@
-"""One evaluated method, as a line of `reports/metrics.json`, and the whole of that file."""
+"""One evaluated method, as a row of `reports/metrics.json`, and the whole of that file."""
 
 import math
-from dataclasses import dataclass, field, fields
+
+from pydantic import BaseModel, ConfigDict, Field, StrictFloat, ValidationInfo, field_validator
 
 Interval = tuple[float, float]
 
@@ -11,8 +12,22 @@ TARGET = "target"
 GENERATOR = "rdmd"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Scores:
+class _Model(BaseModel):
+    # `lam` is "lambda" in the file; in Python both names are accepted.
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class _Method(_Model):
+    """Which method, at which settings."""
+
+    method: str
+    lam: StrictFloat | None = Field(default=None, validation_alias="lambda", serialization_alias="lambda")
+    settings: dict[str, float | int | str] = {}
+    run: str | None = None
+    nfe: int = 0
+
+
+class Scores(_Model):
     """Every metric. None where a metric does not apply; never NaN or infinite (`FloatingPointError`).
 
     Realism of images: `fid` with its 95% bootstrap interval `fid_ci`, `kid` with the deviation `kid_std`
@@ -24,36 +39,37 @@ class Scores:
     dimensions: the least cost that any exact map has).
     """
 
-    fid: float | None = None
+    fid: StrictFloat | None = None
     fid_ci: Interval | None = None
-    kid: float | None = None
-    kid_std: float | None = None
-    precision: float | None = None
-    recall: float | None = None
-    class_share: float | None = None
-    cost: float | None = None
-    cost_se: float | None = None
-    cost_sum: float | None = None
-    l2_norm01: float | None = None
-    l2_norm01_se: float | None = None
-    psnr: float | None = None
-    psnr_se: float | None = None
-    ssim: float | None = None
-    ssim_se: float | None = None
-    colour_error: float | None = None
-    colour_error_se: float | None = None
-    sw2: float | None = None
+    kid: StrictFloat | None = None
+    kid_std: StrictFloat | None = None
+    precision: StrictFloat | None = None
+    recall: StrictFloat | None = None
+    class_share: StrictFloat | None = None
+    cost: StrictFloat | None = None
+    cost_se: StrictFloat | None = None
+    cost_sum: StrictFloat | None = None
+    l2_norm01: StrictFloat | None = None
+    l2_norm01_se: StrictFloat | None = None
+    psnr: StrictFloat | None = None
+    psnr_se: StrictFloat | None = None
+    ssim: StrictFloat | None = None
+    ssim_se: StrictFloat | None = None
+    colour_error: StrictFloat | None = None
+    colour_error_se: StrictFloat | None = None
+    sw2: StrictFloat | None = None
     sw2_ci: Interval | None = None
-    w2: float | None = None
-    l2_uvp: float | None = None
-    ot_cost: float | None = None
+    w2: StrictFloat | None = None
+    l2_uvp: StrictFloat | None = None
+    ot_cost: StrictFloat | None = None
 
-    def __post_init__(self) -> None:
-        for metric in fields(self):
-            value = getattr(self, metric.name)
-            numbers = value if isinstance(value, tuple) else (value,)
-            if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
-                raise FloatingPointError(f"the metric `{metric.name}` is {value}, which is not finite")
+    @field_validator("*")
+    @classmethod
+    def _finite(cls, value: object, info: ValidationInfo) -> object:
+        numbers = value if isinstance(value, tuple) else (value,)
+        if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
+            raise FloatingPointError(f"the metric `{info.field_name}` is {value}, which is not finite")
+        return value
 
     @property
     def realism(self) -> float | None:
@@ -66,8 +82,8 @@ class Scores:
         return self.fid_ci if self.fid is not None else self.sw2_ci
 
 
-@dataclass(frozen=True, kw_only=True)
-class Row(Scores):
+# The order of the bases is the order of the keys in the file, reversed: method, scores, then what stands below.
+class Row(Scores, _Method):
     """A method with its scores.
 
     `method` is a translator's, or `identity` (the source as it is) or `target` (the target's training
@@ -77,18 +93,12 @@ class Row(Scores):
     realism.
     """
 
-    method: str
-    lam: float | None = None
-    settings: dict[str, float | int | str] = field(default_factory=dict)
-    run: str | None = None
-    nfe: int = 0
-    seconds_per_image: float | None = None
-    train_seconds: float | None = None
+    seconds_per_image: StrictFloat | None = None
+    train_seconds: StrictFloat | None = None
     on_front: bool = False
 
 
-@dataclass(frozen=True)
-class FeaturesRecord:
+class FeaturesRecord(_Model):
     """Which features realism was measured on; name "none" and no hash for points.
 
     `refused` is why realism on them ranks nothing, a clause of `rdmd.evaluation.corruption`; None where it may rank.
@@ -100,8 +110,7 @@ class FeaturesRecord:
     refused: str | None = None
 
 
-@dataclass(frozen=True)
-class Metrics:
+class Metrics(_Model):
     """`reports/metrics.json`. `n_source` and `n_reference` are how many test samples were really used."""
 
     experiment: str

@@ -2,7 +2,6 @@
 
 import base64
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +34,8 @@ def write_report(
     `register.front` of params.yaml: the results mark what it registers. Equal arguments give equal bytes.
     """
     flags = registered(metrics.rows, front)
-    rows = [replace(row, on_front=flag) for row, flag in zip(metrics.rows, flags, strict=True)]
-    metrics = replace(metrics, rows=rows)
+    rows = [row.model_copy(update={"on_front": flag}) for row, flag in zip(metrics.rows, flags, strict=True)]
+    metrics = metrics.model_copy(update={"rows": rows})
     front_png = png_bytes(metrics_figure(metrics))
     samples_png = png_bytes(samples_figure(samples, rows))
     curves = {model.name: model.curve for model in provenance.models if model.curve and model.curve.values}

@@ -1,7 +1,7 @@
 """From evaluated generators to a champion, by the rules of `register` in params.yaml."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from rdmd import config
 from rdmd.errors import UserError
@@ -66,7 +66,7 @@ def choose(rows: Sequence[Row], rules: config.Register) -> Choice:
     admissible = [index for index in on_front if all(bound.excess(rows[index]) <= 1 for bound in limits)]
     if not admissible:
         raise UserError(_none_admissible([rows[index] for index in on_front], limits))
-    candidates = [replace(rows[index], on_front=True) for index in admissible]
+    candidates = [rows[index].model_copy(update={"on_front": True}) for index in admissible]
     champion = admissible[candidates.index(pick(candidates, _end(rules)))]
     return Choice(tuple(on_front), tuple(admissible), champion)
 

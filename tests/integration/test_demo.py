@@ -66,8 +66,10 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             make_generator(settings, layout, lam)
             rows.append(Row(method="rdmd", lam=lam, run=f"run-{lam:g}", nfe=1, cost=cost, cost_se=0.001, fid=fid,
                             fid_ci=(fid - 1, fid + 1)))
-        write_metrics(Metrics("digits", 0, FeaturesRecord("classifier", "c" * 64, 16), 64, 70, mark_front(rows)),
-                      layout.metrics)
+        write_metrics(Metrics(
+            experiment="digits", seed=0, features=FeaturesRecord(name="classifier", sha256="c" * 64, dim=16),
+            n_source=64, n_reference=70, rows=mark_front(rows),
+        ), layout.metrics)
         yield root
         mlflow.set_tracking_uri(None)
 
@@ -214,7 +216,10 @@ def test_no_model_is_one_sentence(tmp_path: Path):
 def test_generators_of_another_training_than_the_metrics_are_refused(project: Path, tmp_path: Path):
     layout = Layout(tmp_path)
     row = Row(method="rdmd", lam=0.1, run="another", nfe=1, cost=0.1, fid=2.0, on_front=True)
-    write_metrics(Metrics("digits", 0, FeaturesRecord("classifier", "c" * 64, 16), 64, 70, [row]), layout.metrics)
+    write_metrics(Metrics(
+        experiment="digits", seed=0, features=FeaturesRecord(name="classifier", sha256="c" * 64, dim=16),
+        n_source=64, n_reference=70, rows=[row],
+    ), layout.metrics)
     layout.generators.parent.mkdir()
     layout.generators.symlink_to(project / "models" / "generators")
     with pytest.raises(UserError, match=r"another generator than .*; repeat `rdmd evaluate`"):

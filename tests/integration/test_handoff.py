@@ -77,7 +77,10 @@ class Handed:
     def candidate(self, name: str) -> registry.Candidate:
         card = ModelCard.model_validate_json((self.folder / name / "model.json").read_text(encoding="utf-8"))
         row = Row(method="rdmd", lam=0.1, fid=12.5, fid_ci=(11.0, 14.0), cost=0.25, nfe=1, run="abc", on_front=True)
-        metrics = Metrics("tiny", 7, FeaturesRecord("classifier", "c" * 64, 64), 128, 256, [row])
+        metrics = Metrics(
+            experiment="tiny", seed=7, features=FeaturesRecord(name="classifier", sha256="c" * 64, dim=64),
+            n_source=128, n_reference=256, rows=[row],
+        )
         return registry.Candidate(self.folder / name, card, row, metrics)
 
 

@@ -2,7 +2,6 @@
 with the same on this machine alone."""
 
 import contextlib
-import dataclasses
 import os
 import shutil
 import signal
@@ -249,7 +248,7 @@ def test_the_evaluation_on_two_nodes_equals_that_of_one_machine(here: Project, t
 
     def measured(rows: list[Row]) -> list[Row]:
         """Rows without what a clock says."""
-        return [dataclasses.replace(row, seconds_per_image=None, train_seconds=None) for row in rows]
+        return [row.model_copy(update={"seconds_per_image": None, "train_seconds": None}) for row in rows]
 
     shutil.copytree(here.layout.generators, there.layout.generators)
     on_ray = evaluate(there.settings, there.layout)

@@ -62,7 +62,10 @@ class Sweep:
                 seconds_per_image=0.001, settings={"sigma_init": 1.0, "run": run}),
             Row(method="sdedit", nfe=7, cost=0.5, sw2=0.125, settings={"sigma": 0.6, "steps": 4}),
         ]  # fmt: skip
-        metrics = Metrics("swissroll", self.settings.seed, FeaturesRecord("none", None, 2), 300, 300, rows)
+        metrics = Metrics(
+            experiment="swissroll", seed=self.settings.seed, features=FeaturesRecord(name="none", sha256=None, dim=2),
+            n_source=300, n_reference=300, rows=rows,
+        )
         write_metrics(metrics, self.layout.metrics)
         for name in REPORTS:
             (self.layout.reports / name).write_text("made up", encoding="utf-8")

@@ -56,7 +56,14 @@ class Project:
             rows.append(Row(method="rdmd", lam=lam, run=run, nfe=1, cost=cost, cost_se=0.001, sw2=sw2,
                             sw2_ci=(sw2 - 0.01, sw2 + 0.01), seconds_per_image=0.001))
         write_metrics(
-            Metrics("swissroll", self.settings.seed, FeaturesRecord("none", None, 2), n_source, 300, rows),
+            Metrics(
+                experiment="swissroll",
+                seed=self.settings.seed,
+                features=FeaturesRecord(name="none", sha256=None, dim=2),
+                n_source=n_source,
+                n_reference=300,
+                rows=rows,
+            ),
             self.layout.metrics,
         )
 

@@ -49,7 +49,14 @@ def image_rows() -> list[Row]:
 
 
 def image_metrics() -> Metrics:
-    return Metrics("digits", 7, FeaturesRecord("classifier", "c0ffee" * 10 + "0000", 64), 512, 2000, image_rows())
+    return Metrics(
+        experiment="digits",
+        seed=7,
+        features=FeaturesRecord(name="classifier", sha256="c0ffee" * 10 + "0000", dim=64),
+        n_source=512,
+        n_reference=2000,
+        rows=image_rows(),
+    )
 
 
 def image_samples() -> Samples:
@@ -70,7 +77,14 @@ def point_report() -> tuple[Metrics, Samples]:
         Row(method="target", sw2=0.022),
     ]  # fmt: skip
     translations = [(rows[0], 0.4 * source + 1), (rows[1], 0.4 * source.flip(0) + 1)]
-    metrics = Metrics("swissroll", 0, FeaturesRecord("none", None, 2), 300, 300, rows)
+    metrics = Metrics(
+        experiment="swissroll",
+        seed=0,
+        features=FeaturesRecord(name="none", sha256=None, dim=2),
+        n_source=300,
+        n_reference=300,
+        rows=rows,
+    )
     return metrics, Samples(source, translations, target, 0.4 * source + 1)
 
 
@@ -172,8 +186,8 @@ def words(folder: Path) -> str:
 
 
 def test_times_of_every_training_and_every_method(tmp_path: Path) -> None:
-    rows = [dataclasses.replace(image_rows()[0], seconds_per_image=0.0025)]
-    write_report(dataclasses.replace(image_metrics(), rows=rows), image_samples(), PROVENANCE, None, tmp_path)
+    rows = [image_rows()[0].model_copy(update={"seconds_per_image": 0.0025})]
+    write_report(image_metrics().model_copy(update={"rows": rows}), image_samples(), PROVENANCE, None, tmp_path)
     text = words(tmp_path)
     assert "130 s of optimizer steps in total" in text
     assert "teacher 200 50.0 250 779 CPU" in text  # 50 s over 200 steps are 250 ms each
@@ -208,7 +222,7 @@ def test_every_method_shows_its_extremes_at_a_cost_near_the_knee(images: Path, t
     ]
     source = torch.full((10, 3, 8, 8), 100, dtype=torch.uint8)
     samples = Samples(source, [(row, source + 1 + i) for i, row in enumerate(rows)])
-    write_report(dataclasses.replace(image_metrics(), rows=rows), samples, PROVENANCE, None, tmp_path)
+    write_report(image_metrics().model_copy(update={"rows": rows}), samples, PROVENANCE, None, tmp_path)
     assert titles(tmp_path) == ["RDMD, λ = 0.02", "SDEdit, σ = 1"]
 
 
@@ -220,8 +234,12 @@ def test_results_mark_what_is_registered_and_what_has_drifted(points: Path, tmp_
     assert headers(points) == {"● RDMD, λ = 0.1", "● ⚠ RDMD, λ = 0"}
     # SW2 0.032 is worse than 0.031, but not beyond its interval.
     metrics, samples = point_report()
-    rows = [metrics.rows[0], dataclasses.replace(metrics.rows[1], sw2=0.032, sw2_ci=(0.03, 0.05)), *metrics.rows[2:]]
-    metrics = dataclasses.replace(metrics, rows=rows)
+    rows = [
+        metrics.rows[0],
+        metrics.rows[1].model_copy(update={"sw2": 0.032, "sw2_ci": (0.03, 0.05)}),
+        *metrics.rows[2:],
+    ]
+    metrics = metrics.model_copy(update={"rows": rows})
     for front, second in (("intervals", "● ⚠ RDMD, λ = 0"), ("points", "⚠ RDMD, λ = 0")):
         write_report(metrics, samples, WITHOUT_CURVES, None, tmp_path / front, front)
         assert headers(tmp_path / front) == {"● RDMD, λ = 0.1", second}
@@ -241,7 +259,7 @@ def test_figures_are_not_blank(images: Path, points: Path) -> None:
 def test_a_source_of_noise_has_no_cost_and_nothing_is_registered(tmp_path: Path) -> None:
     rows = [Row(method="rdmd", lam=0.0, nfe=1, fid=42.5, on_front=True), Row(method="target", fid=20.3)]
     source = torch.randint(0, 256, (9, 3, 8, 8), dtype=torch.uint8)
-    metrics = dataclasses.replace(image_metrics(), rows=rows)
+    metrics = image_metrics().model_copy(update={"rows": rows})
     write_report(metrics, Samples(source, [(rows[0], source)]), PROVENANCE, None, tmp_path)
     text = words(tmp_path)
     assert "The source is noise" in text and "● " not in text

@@ -1,6 +1,5 @@
 """The report in a headless Chromium: on a desktop, on a phone, and printed."""
 
-import dataclasses
 from pathlib import Path
 
 import pytest
@@ -22,7 +21,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """A report of images and one of points, as addresses."""
     folders = [tmp_path_factory.mktemp(name) for name in ("images", "points")]
     metrics = image_metrics()
-    metrics = dataclasses.replace(metrics, rows=[dataclasses.replace(row, **SCORES) for row in metrics.rows])
+    metrics = metrics.model_copy(update={"rows": [row.model_copy(update=SCORES) for row in metrics.rows]})
     write_report(metrics, image_samples(), PROVENANCE, VALIDATION, folders[0])
     write_report(*point_report(), PROVENANCE, None, folders[1])
     return [(folder / "index.html").as_uri() for folder in folders]

@@ -98,8 +98,13 @@ def test_a_reward_at_any_strength_is_refused() -> None:
 
 def test_refused_features_are_marked_and_crown_nobody(tmp_path: Path) -> None:
     row = Row(method="rdmd", lam=0.1, cost=0.1, fid=3.0, run="a")
-    refused = FeaturesRecord("classifier", "c" * 64, 64, "noise at rising strength gives the distances 1, 1, 1")
-    write_metrics(Metrics("folder", 0, refused, 10, 10, [row]), tmp_path / "metrics.json")
+    refused = FeaturesRecord(
+        name="classifier", sha256="c" * 64, dim=64, refused="noise at rising strength gives the distances 1, 1, 1"
+    )
+    write_metrics(
+        Metrics(experiment="folder", seed=0, features=refused, n_source=10, n_reference=10, rows=[row]),
+        tmp_path / "metrics.json",
+    )
     assert json.loads((tmp_path / "metrics.json").read_text())["features"]["refused"] == refused.refused
     metrics = read_metrics(tmp_path / "metrics.json")
     assert "REALISM RANKS NOTHING HERE: noise at rising strength" in format_table(metrics)

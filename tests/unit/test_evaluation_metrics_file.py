@@ -25,7 +25,14 @@ ROWS = [
     Row(method="identity", fid=621.0, cost=0.0, cost_se=0.0),
     Row(method="target", fid=20.0, fid_ci=(18.0, 22.0)),
 ]  # fmt: skip
-METRICS = Metrics("digits", 7, FeaturesRecord("classifier", "c" * 64, 64), 512, 2000, ROWS)
+METRICS = Metrics(
+    experiment="digits",
+    seed=7,
+    features=FeaturesRecord(name="classifier", sha256="c" * 64, dim=64),
+    n_source=512,
+    n_reference=2000,
+    rows=ROWS,
+)
 
 
 def test_metrics_come_back_as_they_were(tmp_path: Path) -> None:
@@ -48,6 +55,13 @@ def test_json_has_the_keys_that_others_read(tmp_path: Path) -> None:
     assert sdedit["on_front"] is False
 
 
+def test_a_row_reads_what_it_writes_under_the_name_lambda() -> None:
+    written = ROWS[0].model_dump(mode="json", by_alias=True)
+    assert list(written)[:5] == ["method", "lambda", "settings", "run", "nfe"]
+    assert list(written)[-3:] == ["seconds_per_image", "train_seconds", "on_front"]
+    assert Row.model_validate(written) == ROWS[0]
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_metric_that_is_not_finite_never_makes_a_row(value: float) -> None:
     with pytest.raises(FloatingPointError, match="`kid` is"):
@@ -65,6 +79,9 @@ def test_a_file_that_is_not_ours_is_refused_with_the_key(tmp_path: Path) -> None
     for break_it, message in [
         (lambda found: found["rows"][1].pop("fid"), r"`rows\.1\.fid`: Field required"),
         (lambda found: found["rows"][1].update(fid="low"), r"`rows\.1\.fid"),
+        (lambda found: found["rows"][1].update(fid=True), r"`rows\.1\.fid"),
+        (lambda found: found["rows"][1].update(fid=math.nan), "`fid` is nan, which is not finite"),
+        (lambda found: found["rows"][2].pop("lambda"), r"`rows\.2\.lambda`: Field required"),
         (lambda found: found.update(extra=1), "`extra`"),
     ]:
         broken = json.loads(json.dumps(good))
@@ -133,5 +150,8 @@ def test_a_cost_above_exact_transport_is_shown_as_drift() -> None:
     dear = Row(method="rdmd", lam=0.005, cost=0.243, cost_se=0.002, cost_sum=0.486, sw2=0.042, ot_cost=0.264)
     baseline = Row(method="sdedit", cost=0.243, cost_se=0.002, cost_sum=0.486, sw2=0.042, ot_cost=0.264)
     assert [drifted(row) for row in (cheap, within_error, dear, baseline)] == [False, False, True, False]
-    metrics = Metrics("swissroll", 0, FeaturesRecord("none", None, 2), 10, 10, [cheap, dear])
+    metrics = Metrics(
+        experiment="swissroll", seed=0, features=FeaturesRecord(name="none", sha256=None, dim=2),
+        n_source=10, n_reference=10, rows=[cheap, dear],
+    )
     assert "! RDMD, λ = 0.005: costs more than exact transport" in format_table(metrics)

@@ -34,7 +34,7 @@ def labels(*settings: dict) -> list[str]:
         Row(method="egsde", settings=each, nfe=3, fid=50.0 + i, cost=0.1 + 0.01 * i) for i, each in enumerate(settings)
     ]
     rows = [*image_rows(), *grid]
-    figure = metrics_figure(dataclasses.replace(image_metrics(), rows=rows))
+    figure = metrics_figure(image_metrics().model_copy(update={"rows": rows}))
     return [text.get_text() for text in figure.axes[0].texts]
 
 
@@ -46,8 +46,8 @@ def test_one_hyperparameter_is_labelled_and_a_grid_of_two_is_not():
 
 def test_a_registered_generator_is_filled_and_another_one_hollow():
     rows = image_rows()
-    rows[1] = dataclasses.replace(rows[1], on_front=False)
-    figure = metrics_figure(dataclasses.replace(image_metrics(), rows=rows))
+    rows[1] = rows[1].model_copy(update={"on_front": False})
+    figure = metrics_figure(image_metrics().model_copy(update={"rows": rows}))
     markers = {
         float(line.get_xdata()[0]): line.get_markerfacecolor()
         for line in figure.axes[0].lines
@@ -78,8 +78,8 @@ def test_planes_share_a_legend_and_a_wide_range_is_logarithmic():
 
 def test_without_any_realism_the_figure_says_so():
     metrics = image_metrics()
-    rows = [dataclasses.replace(row, fid=None, fid_ci=None) for row in metrics.rows]
-    figure = metrics_figure(dataclasses.replace(metrics, rows=rows))
+    rows = [row.model_copy(update={"fid": None, "fid_ci": None}) for row in metrics.rows]
+    figure = metrics_figure(metrics.model_copy(update={"rows": rows}))
     assert "No realism was measured" in figure.axes[0].texts[0].get_text()
 
 

@@ -1,6 +1,5 @@
 """The rules of the registry on rows made by hand."""
 
-from dataclasses import replace
 
 import pytest
 
@@ -34,7 +33,7 @@ def test_a_box_holds_two_standard_errors_the_interval_and_the_measured_value():
     assert box(row(0.1, 1.0, 40.0, cost_se=0.1, spread=3.0)) == Box((0.8, 1.2), (37.0, 43.0))
     assert box(row(0.1, 1.0, 40.0)) == Box((1.0, 1.0), (40.0, 40.0))
     # A bootstrap interval is of resampled sets, which may all be worse than the set itself.
-    assert box(replace(row(0.1, 1.0, 40.0), fid_ci=(41.0, 44.0))).realism == (40.0, 44.0)
+    assert box(row(0.1, 1.0, 40.0).model_copy(update={"fid_ci": (41.0, 44.0)})).realism == (40.0, 44.0)
     points = Row(method="rdmd", lam=0.1, cost=1.0, sw2=0.5, sw2_ci=(0.4, 0.7))
     assert box(points).realism == (0.4, 0.7)
 
@@ -43,13 +42,13 @@ def test_only_disjoint_intervals_dominate():
     sure = [row(0.1, 1.0, 40.0, 0.01, 2.0), row(0.2, 1.1, 50.0, 0.01, 2.0)]
     assert front(sure, "intervals") == [True, False]
     # The costs are 1.00 +- 0.06 and 1.10 +- 0.06: they overlap.
-    assert front([replace(one, cost_se=0.03) for one in sure], "intervals") == [True, True]
+    assert front([one.model_copy(update={"cost_se": 0.03}) for one in sure], "intervals") == [True, True]
     # FID 40 +- 6 and 50 +- 6 overlap, and so the second may be the better one.
-    unsure = [replace(one, fid_ci=(one.fid - 6, one.fid + 6)) for one in sure]
+    unsure = [one.model_copy(update={"fid_ci": (one.fid - 6, one.fid + 6)}) for one in sure]
     assert front(unsure, "intervals") == [True, True]
     assert front(unsure, "points") == [True, False]
     # 40 +- 5 and 50 +- 5 touch: nothing of the second lies below anything of the first.
-    touching = [replace(one, fid_ci=(one.fid - 5, one.fid + 5)) for one in sure]
+    touching = [one.model_copy(update={"fid_ci": (one.fid - 5, one.fid + 5)}) for one in sure]
     assert front(touching, "intervals") == [True, False]
 
 
@@ -111,7 +110,7 @@ def test_unmet_bounds_are_said_with_their_key_and_the_nearest(given: dict, said:
 
 
 def test_what_was_not_measured_keeps_to_no_bound():
-    rows = [replace(one, seconds_per_image=None) for one in SWEEP]
+    rows = [one.model_copy(update={"seconds_per_image": None}) for one in SWEEP]
     with pytest.raises(UserError, match=r"lambda 0\.5, was not measured"):
         choose(rows, rules(constraints={"seconds_per_image": 1}))
     with pytest.raises(ValueError, match="without generators"):
@@ -127,21 +126,24 @@ def test_the_rules_read_as_a_line():
 
 
 def test_evaluations_are_told_apart_by_what_numbers_depend_on():
-    metrics = Metrics("digits", 0, FeaturesRecord("classifier", "c" * 64, 64), 128, 256, [])
+    metrics = Metrics(
+        experiment="digits", seed=0, features=FeaturesRecord(name="classifier", sha256="c" * 64, dim=64),
+        n_source=128, n_reference=256, rows=[],
+    )
     today = evaluation_of(metrics, "a" * 64, "b" * 64)
     assert differences(today, evaluation_of(metrics, "a" * 64, "b" * 64)) == []
     assert differences(evaluation_of(metrics, "d" * 64, "b" * 64), today) == ["source_digest (dddddddd, now aaaaaaaa)"]
     for change in ({"seed": 1}, {"n_source": 64}, {"n_reference": 64}):
-        (found,) = differences(evaluation_of(replace(metrics, **change), "a" * 64, "b" * 64), today)
+        (found,) = differences(evaluation_of(metrics.model_copy(update=change), "a" * 64, "b" * 64), today)
         assert found.startswith(next(iter(change)))
-    other = replace(metrics, features=FeaturesRecord("classifier", "e" * 64, 64))
+    other = metrics.model_copy(update={"features": FeaturesRecord(name="classifier", sha256="e" * 64, dim=64)})
     (found,) = differences(evaluation_of(other, "a" * 64, "b" * 64), today)
     assert found == "features (classifier:eeeeeeee, now classifier:cccccccc)"
 
 
 def test_registered_are_the_generators_of_the_front_alone():
     sweep = [row(0.1, 1.0, 40.0, 0.01, 2.0), row(0.2, 1.1, 41.0, 0.01, 2.0), row(0.3, 2.0, 50.0, 0.01, 2.0)]
-    rows = [*sweep, Row(method="sdedit", cost=0.1, fid=1.0), replace(sweep[0], fid=None, fid_ci=None),
-            replace(sweep[0], cost=None)]
+    rows = [*sweep, Row(method="sdedit", cost=0.1, fid=1.0), sweep[0].model_copy(update={"fid": None, "fid_ci": None}),
+            sweep[0].model_copy(update={"cost": None})]
     assert registered(rows, "intervals") == [True, True, False, False, False, False]
     assert registered(rows, "points") == [True, False, False, False, False, False]
