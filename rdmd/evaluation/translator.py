@@ -20,11 +20,16 @@ class Translator(Protocol):
         train_seconds: wall-clock seconds of training, or None if nothing was trained.
     """
 
-    method: str
-    lam: float | None
-    settings: dict[str, float | int | str]
-    nfe: int
-    train_seconds: float | None
+    @property
+    def method(self) -> str: ...
+    @property
+    def lam(self) -> float | None: ...
+    @property
+    def settings(self) -> dict[str, float | int | str]: ...
+    @property
+    def nfe(self) -> int: ...
+    @property
+    def train_seconds(self) -> float | None: ...
 
     def __call__(self, source: Tensor, rng: torch.Generator) -> Tensor:
         """Translate (B, 3, H, W) images in [-1, 1], or (B, 2) points, to as many of the same shape and
