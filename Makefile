@@ -51,8 +51,8 @@ ui: $(VENV)/installed ## start Prefect's and MLflow's pages on 127.0.0.1, with a
 	@python -m flows.ui
 
 .PHONY: results
-results: $(VENV)/installed ## measure what docs/results.md says, and write it anew (takes hours, goes on where it stopped)
-	@python -m rdmd.results all
+results: $(VENV)/installed ## measure what docs/results holds, and write its pages (takes hours, goes on where it stopped)
+	@python -m studies all
 
 .PHONY: bench
 bench: $(VENV)/installed ## measure what is fast on this machine, into benchmarks/results (most of an hour on two cores)

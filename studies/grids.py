@@ -1,0 +1,67 @@
+"""What is measured: complete params files under experiments/studies/, seeds, and comparisons of changed settings."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, TypeAdapter, ValidationError
+
+from rdmd import config
+from rdmd.errors import UserError
+
+FOLDER = Path("experiments") / "studies"
+SEEDS = (0, 1, 2)
+STUDIES = ("swissroll", "eight_gaussians", "gaussian", "digits", "colored_mnist")
+# Files of comparisons: each entry is a study with settings of `distill` changed.
+COMPARISONS = ("ablations", "costs")
+
+Part = Literal["references", "rdmd", "baselines"]
+PARTS: tuple[Part, ...] = ("references", "rdmd", "baselines")
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+
+
+class Comparison(config.Section):
+    """A study with settings of `distill` changed, one variant for each; data and teacher are the study's own.
+
+    Every variant is measured at `lambdas` with `settings` changed, unless it has its own.
+    """
+
+    name: Name
+    study: str
+    title: str
+    lambdas: Annotated[list[config.Lambda], Field(min_length=1)]
+    seeds: Annotated[list[int], Field(min_length=1)] = [0]
+    settings: dict[str, Any] = {}
+    variants: Annotated[dict[Name, dict[str, Any]], Field(min_length=1)]
+
+
+def study_settings(study: str, seed: int, folder: Path = FOLDER) -> config.Settings:
+    """A study's settings at one seed. Raises UserError if there is no such study or its file is wrong."""
+    file = folder / f"{study}.yaml"
+    if not file.is_file():
+        raise UserError(f"{file} does not exist; name one of {', '.join(STUDIES)}.")
+    return config.load(file).model_copy(update={"seed": seed})
+
+
+def comparisons(name: str, folder: Path = FOLDER) -> list[Comparison]:
+    """The comparisons of `ablations` or `costs`. Raises UserError if the file is missing or wrong."""
+    file = folder / f"{name}.yaml"
+    try:
+        raw = yaml.safe_load(file.read_text(encoding="utf-8"))
+        return TypeAdapter(list[Comparison]).validate_python(raw)
+    except FileNotFoundError:
+        raise UserError(f"{file} does not exist; take it from the repository again.") from None
+    except (ValidationError, yaml.YAMLError) as error:
+        raise UserError(f"{file}: {' '.join(str(error).split())}; correct it.") from None
+
+
+def variant_settings(base: config.Settings, comparison: Comparison, variant: str) -> config.Settings:
+    """The study's settings with one variant's changes. Raises UserError if they are not settings of `distill`."""
+    raw = base.model_dump(mode="json", by_alias=True)
+    raw["distill"] |= {"lambdas": comparison.lambdas} | comparison.settings | comparison.variants[variant]
+    try:
+        return config.Settings.model_validate(raw)
+    except ValidationError as error:
+        raise UserError(
+            f"comparison {comparison.name}, variant {variant}: {' '.join(str(error).split())}; correct it."
+        ) from None

@@ -1,0 +1,371 @@
+"""One seed of one study: train what is missing, evaluate what is missing, give the rows."""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from joblib import Memory  # type: ignore[import-untyped]
+from torch import Tensor
+
+from rdmd import config
+from rdmd.baselines.ddib import DDIB
+from rdmd.baselines.egsde import EGSDE
+from rdmd.baselines.ilvr import ILVR
+from rdmd.baselines.neural_ot import TransportMap
+from rdmd.baselines.sdedit import SDEdit
+from rdmd.code_digest import code_digest
+from rdmd.diffusion.samplers import heun, heun_evaluations, karras_sigmas
+from rdmd.distillation.generator import Generator
+from rdmd.domains.manifest import read_manifest
+from rdmd.domains.pixels import to_uint8, to_unit
+from rdmd.domains.preprocess import preprocess
+from rdmd.domains.shards import read_split
+from rdmd.evaluation.classifier import train_classifier
+from rdmd.evaluation.evaluator import EvaluationTask, identity_row, score, target_row, translate
+from rdmd.evaluation.image_task import ImageTask
+from rdmd.evaluation.pareto import mark_front
+from rdmd.evaluation.point_task import PointTask
+from rdmd.evaluation.row import GENERATOR, IDENTITY, TARGET, Row
+from rdmd.evaluation.table import drifted
+from rdmd.evaluation.translator import NamedTranslator
+from rdmd.evaluation.transport import exact_plan
+from rdmd.files import canonical_json
+from rdmd.networks.build import build_denoiser
+from rdmd.pipeline.baselines import train_baselines
+from rdmd.pipeline.evaluation import evaluation_task, shown
+from rdmd.pipeline.features import train_features
+from rdmd.pipeline.launch import TrainingProcesses
+from rdmd.pipeline.layout import Layout
+from rdmd.pipeline.model_card import read_card
+from rdmd.pipeline.model_folder import load_denoiser
+from rdmd.pipeline.training import Watch, publish_generators, train_sweep, train_teacher
+from rdmd.pipeline.translators import baselines, generators
+from rdmd.progress import run_bar
+from rdmd.training.folder import Point, RunFolder
+from rdmd.training.run import device_name
+from rdmd.training.spec import DistillRun, TrainingRun, run_name, training_code_digest
+from studies.grids import Part
+from studies.points import affine_plan, exact_images, first_references, fresh_points, point_study_task
+from studies.statistics import DATA, EXACT, TEACHER
+
+# More change nothing that can be measured, on the plane or on 8x8 images; 18 leave an error on the plane.
+TEACHER_STEPS = 36
+SIGMA_MIN, SIGMA_MAX = 0.002, 80.0
+# What is trained for a baseline beside the teacher, by its name under models/baselines.
+TRAINED_FOR = {"egsde": "domain-classifier", "ddib": "source-teacher"}
+_CODE = (translate, build_denoiser, exact_plan, heun, Generator, TransportMap, SDEdit, ILVR, EGSDE, DDIB)
+
+Say = Callable[[str], None]
+# A row, with the first translations, which figures show.
+Evaluated = tuple[Row, Tensor]
+
+
+@dataclass(frozen=True)
+class StudyLayout(Layout):
+    """One seed of one study: data and models of its own, training runs shared by all. A variant of a comparison has
+    generators of its own and nothing else."""
+
+    shared_runs: Path = Path("results") / "runs"
+    variant: str = ""
+
+    @property
+    def runs(self) -> Path:
+        return self.shared_runs
+
+    @property
+    def generators(self) -> Path:
+        return self.root / "variants" / self.variant if self.variant else self.root / "models" / "generators"
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One seed of a study with its data, feature network and teacher made, ready to train and measure."""
+
+    settings: config.Settings
+    layout: StudyLayout
+    task: EvaluationTask
+    memory: Memory
+    say: Say
+    watch: Watch
+    processes: TrainingProcesses
+
+
+@dataclass(frozen=True)
+class Job:
+    """A row that can be measured. `depends` is what it depends on beside the data, the evaluation and the code."""
+
+    name: str
+    depends: dict[str, Any]
+    measure: Callable[[], Evaluated]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The rows of one part of one seed, the first translations of each, and the training behind them.
+
+    `facts` say what was measured, the same at every seed. `random_pairs_cost` is the mean cost over all pairs of a
+    source and a reference sample: what a translator pays that ignores its input and is perfectly realistic.
+    """
+
+    seed: int
+    facts: dict[str, Any]
+    features: dict[str, Any]
+    splits: list[dict[str, Any]]
+    random_pairs_cost: float
+    device: str
+    rows: list[dict[str, Any]]
+    samples: list[Tensor]
+    training: list[dict[str, Any]]
+
+
+def open_bench(study: str, settings: config.Settings, work: Path, say: Say) -> Bench:
+    """Make the data, the feature network and the teacher of one seed, as far as they are missing."""
+    described = {
+        "domains": settings.domains.model_dump(mode="json"),
+        "preprocess": settings.preprocess.model_dump(mode="json"),
+        "features": settings.evaluate.features.model_dump(mode="json"),
+        "code": [training_code_digest((preprocess.__module__.split(".")[1],)), _digest(train_classifier)],
+    }
+    digest = hashlib.sha256(canonical_json(described).encode()).hexdigest()[:8]
+    layout = StudyLayout(work / study / f"seed-{settings.seed}-{digest}", work / "runs")
+    memory, processes, watch = Memory(work / "cache", verbose=0), TrainingProcesses(), partial(_watch, say)
+    for name in ("source", "target", "features"):
+        if getattr(settings.domains, name) is not None and not (layout.shards / name / "manifest.json").exists():
+            preprocess(settings, name, layout.shards / name)
+    if not layout.features.exists():
+        train_features(settings, layout)
+    train_teacher(settings, layout, watch, processes)
+    say("reading the test split")
+    points = settings.preprocess.kind == "points"
+    task = point_study_task(settings, layout, memory) if points else evaluation_task(settings, layout)
+    return Bench(settings, layout, task, memory, say, watch, processes)
+
+
+def measure_references(bench: Bench) -> Measured:
+    """What methods are read against: the untranslated source, the teacher's samples, and for images the target's train
+    split, for points fresh samples of the target and exact transport to them."""
+    return _measured(bench, "references", list(_references(bench)), {"teacher": [bench.layout.teacher]})
+
+
+def measure_generators(bench: Bench, variant: str = "") -> Measured:
+    """The sweep; where it is refined, a study also has the generators before refinement."""
+    bench = replace(bench, layout=replace(bench.layout, variant=variant))
+    train_sweep(bench.settings, bench.layout, bench.watch, bench.processes)
+    found = list(generators(bench.layout, bench.task.device))
+    if bench.settings.distill.refine and not variant:
+        found += _before_refinement(bench)
+    jobs = [_translator_job(bench, one) for one in found]
+    return _measured(bench, variant or "rdmd", jobs, {"generator": _models(bench.layout.generators)})
+
+
+def measure_baselines(bench: Bench) -> Measured:
+    """Every configured baseline, with what is trained for it."""
+    train_baselines(bench.settings, bench.layout, bench.watch, bench.processes)
+    found = baselines(bench.settings.baselines, bench.layout, bench.task.device)
+    models = {folder.name: [folder] for folder in _models(bench.layout.baselines)}
+    return _measured(bench, "baselines", [_translator_job(bench, one) for one in found], models)
+
+
+MEASURE: dict[Part, Callable[[Bench], Measured]] = {
+    "references": measure_references,
+    "rdmd": measure_generators,
+    "baselines": measure_baselines,
+}
+
+
+def _measured(bench: Bench, part: str, jobs: list[Job], models: dict[str, list[Path]]) -> Measured:
+    """The jobs' rows, kept by joblib under all that they depend on."""
+    evaluate = bench.memory.cache(_evaluate, ignore=["measure"])
+    results = []
+    for number, job in enumerate(jobs, start=1):
+        domains = {name: read_manifest(bench.layout.shards / name).digest for name in ("source", "target")}
+        features, settings = bench.task.record().model_dump(), bench.settings.evaluate.model_dump(mode="json")
+        judged = {"domains": domains, "features": features, "evaluate": settings, "seed": bench.settings.seed}
+        identity = canonical_json({**judged, **job.depends, "method": job.name, "code": _digest(*_CODE)})
+        known, start = evaluate.check_call_in_cache(identity, job.measure), time.perf_counter()
+        results.append(evaluate(identity, job.measure))
+        if not known:
+            seconds = time.perf_counter() - start
+            bench.say(f"{part}: {job.name} evaluated in {seconds:.1f} s ({number} of {len(jobs)})")
+    training = list(_training(bench, models))
+    memory = {one[key]: one["peak_memory_mib"] for one in training for key in ("model", "run")}
+    rows = [
+        {
+            **row.model_dump(mode="json", by_alias=True),
+            "settings": {key: value for key, value in row.settings.items() if key != "run"},
+            "seed": bench.settings.seed,
+            "peak_memory_mib": memory.get(row.run or TRAINED_FOR.get(row.method, row.method)),
+            "drift": drifted(row) if row.method == GENERATOR and row.ot_cost is not None else None,
+        }
+        for row in mark_front([row for row, _ in results])
+    ]
+    manifests = [read_manifest(file.parent) for file in sorted(bench.layout.shards.glob("*/manifest.json"))]
+    return Measured(
+        seed=bench.settings.seed,
+        facts=_facts(bench.settings, bench.task),
+        features=bench.task.record().model_dump(),
+        splits=[
+            {"domain": one.domain, "digest": one.digest, "train": one.counts["train"], "test": one.counts["test"]}
+            for one in manifests
+        ],
+        random_pairs_cost=_random_pairs_cost(bench.task),
+        device=device_name(bench.task.device),
+        rows=rows,
+        samples=[samples for _, samples in results],
+        training=training,
+    )
+
+
+def _evaluate(identity: str, measure: Callable[[], Evaluated]) -> Evaluated:
+    return measure()
+
+
+def _digest(*things: Any) -> str:
+    return code_digest(tuple(thing.__module__ for thing in things))
+
+
+def _references(bench: Bench) -> Iterator[Job]:
+    task, layout, settings = bench.task, bench.layout, bench.settings
+    yield Job(IDENTITY, {}, lambda: (identity_row(task), task.source[: shown(task)].clone()))
+    if isinstance(task, PointTask):
+        fresh = fresh_points(settings, "target", len(task.source))
+        yield Job(DATA, {}, lambda: (Row(method=DATA, **dict(task.score_target(fresh))), _kept(fresh, task)))
+        # Exact transport to a fresh sample, judged as any translator: its L2-UVP is the error of the measurement.
+        some = replace(task, source=task.source[: len(task.reference)])
+        yield Job(EXACT, {}, lambda: _exact(bench, some))
+    else:
+        train = read_split(layout.shards / "target", "train")
+        yield Job(TARGET, {}, lambda: (target_row(task, train.data, train.scans), train.data[: shown(task)]))
+    card, denoiser = load_denoiser(layout.teacher, task.device)
+    yield Job(TEACHER, {"weights": card.sha256}, lambda: _teacher(denoiser, task, card.train_seconds))
+
+
+def _exact(bench: Bench, task: PointTask) -> Evaluated:
+    images = exact_images(bench.settings, task, bench.memory)
+    points = min(bench.settings.evaluate.n_transport, len(task.source))
+    return Row(method=EXACT, settings={"points": points}, **dict(task.score(images))), _kept(images, task)
+
+
+def _teacher(denoiser: torch.nn.Module, task: EvaluationTask, train_seconds: float) -> Evaluated:
+    """As many samples of the teacher as there are sources, by Heun's method from noise (Karras et al. 2022)."""
+    sigmas = karras_sigmas(TEACHER_STEPS, SIGMA_MIN, SIGMA_MAX)
+
+    def sample(source: Tensor, rng: torch.Generator) -> Tensor:
+        return heun(denoiser, SIGMA_MAX * torch.randn(source.shape, generator=rng, device=source.device), sigmas)
+
+    nfe = heun_evaluations(TEACHER_STEPS)
+    made = translate(NamedTranslator(sample, TEACHER, nfe), task)
+    scores = task.score_target(to_uint8(made.samples) if isinstance(task, ImageTask) else made.samples)
+    row = Row(
+        method=TEACHER, settings={"steps": TEACHER_STEPS}, nfe=nfe, seconds_per_image=made.seconds_per_image,
+        train_seconds=train_seconds, **dict(scores),
+    )  # fmt: skip
+    return row, _kept(made.samples, task)
+
+
+def _translator_job(bench: Bench, translator: NamedTranslator) -> Job:
+    task, run = bench.task, translator.settings.get("run")
+    if isinstance(task, PointTask) and translator.method != GENERATOR:
+        task = first_references(task)
+
+    def measure() -> Evaluated:
+        made = translate(translator, task)
+        return score(translator, made, task, str(run) if run else None), _kept(made.samples, task)
+
+    # A run names its weights; other baselines have those of the teacher and of what is trained for them.
+    folders = [] if run else [bench.layout.teacher, *_models(bench.layout.baselines)]
+    weights = {folder.name: read_card(folder).sha256 for folder in folders}
+    depends = {"settings": translator.settings, "weights": weights, "sources": len(task.source)}
+    chosen = ", ".join(f"{key} {value}" for key, value in translator.settings.items() if key != "run")
+    lam = "" if translator.lam is None else f" lambda {translator.lam:g}"
+    return Job(f"{translator.method}{lam} ({chosen})", depends, measure)
+
+
+def _kept(samples: Tensor, task: EvaluationTask) -> Tensor:
+    """The first translations: images as uint8, points as they are."""
+    first = samples[: shown(task)]
+    return to_uint8(first) if isinstance(task, ImageTask) else first.clone()
+
+
+def _models(folder: Path) -> list[Path]:
+    return [file.parent for file in sorted(folder.glob("*/model.json"))]
+
+
+def _before_refinement(bench: Bench) -> list[NamedTranslator]:
+    """The generators before `distill.refine`, marked by `refinements: 0`.
+
+    Proximal steps forget lambda, so a refined sweep shows no front; these are the method as the paper has it.
+    """
+    apart = replace(bench.layout, variant="unrefined")
+    first = []
+    for folder in _models(bench.layout.generators):
+        refined = RunFolder(bench.layout.runs / read_card(folder).run)
+        # In a continued sweep the run before the first at this lambda is of the next larger one.
+        runs = [(one, one.read_run()) for one in (refined, *_continued(refined))]
+        lam = read_card(folder).lam
+        first.append([one for one, run in runs if isinstance(run, DistillRun) and run.lam == lam][-1])
+    publish_generators(bench.settings, apart, first)
+    found = generators(apart, bench.task.device)
+    return [replace(one, settings=one.settings | {"refinements": 0}) for one in found]
+
+
+def _continued(folder: RunFolder) -> Iterator[RunFolder]:
+    """The runs that led to this one, the latest first."""
+    run = folder.read_run()
+    while isinstance(run, DistillRun) and run.start is not None:
+        folder = RunFolder(folder.path.parent / run.start.generator.path.parent.name)
+        yield folder
+        run = folder.read_run()
+
+
+def _training(bench: Bench, models: dict[str, list[Path]]) -> Iterator[dict[str, Any]]:
+    """What the runs behind models took, those that they continue included, each once."""
+    last = [
+        (name, RunFolder(bench.layout.runs / read_card(folder).run))
+        for name, found in models.items()
+        for folder in found
+    ]
+    before = [(f"{name}, before refinement", one) for name, folder in last for one in _continued(folder)]
+    runs = {folder.fingerprint: (name, folder) for name, folder in reversed([*last, *before])}
+    for fingerprint, (name, folder) in reversed(runs.items()):
+        result = folder.result()
+        if result is not None:
+            costs = result.model_dump(include={"steps", "train_seconds", "peak_memory_mib", "parameters", "device"})
+            yield {"seed": bench.settings.seed, "model": name, "run": fingerprint, **costs}
+
+
+def _facts(settings: config.Settings, task: EvaluationTask) -> dict[str, Any]:
+    facts = {"experiment": settings.experiment, "n_source": len(task.source), "n_reference": len(task.reference)}
+    if not isinstance(task, PointTask) or task.plan is None:
+        return {**facts, "references": 1, "n_transport": None, "n_w2": None, "exact_transport": None}
+    return {
+        **facts,
+        "references": 1 + len(task.more),
+        "n_transport": len(task.plan.barycentres),
+        "n_w2": min(settings.evaluate.n_w2 or settings.evaluate.n_transport, len(task.source)),
+        "exact_transport": "discrete" if affine_plan(settings.domains, task.source[:1]) is None else "affine",
+    }
+
+
+def _random_pairs_cost(task: EvaluationTask) -> float:
+    reference = task.reference if isinstance(task, PointTask) else to_unit(task.reference)
+    x, y = task.inputs().double().flatten(1), reference.double().flatten(1)
+    squares = x.square().sum(dim=1).mean() + y.square().sum(dim=1).mean()
+    return ((squares - 2 * x.mean(dim=0) @ y.mean(dim=0)) / x.shape[1]).item()
+
+
+@contextmanager
+def _watch(say: Say, folder: RunFolder, run: TrainingRun) -> Iterator[Callable[[list[Point]], None]]:
+    """A bar on a terminal, and a line at the end of each run that was trained here."""
+    finished = folder.result() is not None
+    with run_bar(run_name(run), run.settings.steps) as bar:
+        yield bar.follow
+    result = folder.result()
+    if not finished and result is not None:
+        say(f"trained {run_name(run)} in {result.train_seconds:.0f} s ({folder.fingerprint})")

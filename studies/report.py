@@ -1,0 +1,199 @@
+"""docs/results/*.md and figures of fronts, from docs/results/*.json; nothing is trained or evaluated."""
+
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+
+from rdmd.errors import UserError
+from rdmd.evaluation.labels import method_name, number, plus_minus
+from rdmd.evaluation.pareto import Point
+from rdmd.evaluation.row import GENERATOR, IDENTITY, TARGET
+from rdmd.files import write_text
+from studies.figures import Panel, draw_fronts
+from studies.grids import COMPARISONS, STUDIES
+from studies.points import BASELINE_REFERENCES
+from studies.published import read
+from studies.statistics import (
+    DATA,
+    EXACT,
+    NEAR,
+    REFERENCES,
+    bettered,
+    hypervolumes,
+    reference_point,
+    setting_labels,
+    summarise,
+    table,
+)
+
+TITLES = {
+    "swissroll": "A Gaussian to a Swiss roll",
+    "eight_gaussians": "A Gaussian to eight Gaussians",
+    "gaussian": "A Gaussian to another Gaussian",
+    "digits": "Coloured digits, 8x8",
+    "colored_mnist": "Coloured MNIST, 16x16",
+    "ablations": "Ablations",
+    "costs": "Transport costs",
+}
+# Heading, metric, and what the metric is multiplied by. Those that no result has are left out.
+COLUMNS = [
+    ("FID", "fid", 1), ("cost", "cost", 1), ("cost, sum", "cost_sum", 1), ("L2 in [0,1]", "l2_norm01", 1),
+    ("in class, %", "class_share", 100), ("colour error", "colour_error", 1), ("precision", "precision", 1),
+    ("recall", "recall", 1), ("SW2", "sw2", 1), ("SW2 / data", "sw2_ratio", 1), ("W2", "w2", 1),
+    ("L2-UVP, %", "l2_uvp", 1), ("exact cost", "ot_cost", 1), ("over exact, %", "over_exact", 100),
+    ("ms/sample", "seconds_per_image", 1000), ("training, s", "train_seconds", 1),
+]  # fmt: skip
+
+
+def write_report(docs: Path) -> list[Path]:
+    """Write the page and the fronts of every file of results. Raises UserError if there is none."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), undefined=jinja2.StrictUndefined
+    )
+    page, written = environment.get_template("page.md.j2"), []
+    for what in (*STUDIES, *COMPARISONS):
+        found = read(docs / f"{what}.json")
+        if any(row["method"] not in REFERENCES for row in found.get("rows", [])):
+            context = _study(docs, what, found) if what in STUDIES else _comparisons(docs, what, found)
+            common = {"what": what, "title": TITLES[what], "baseline_references": BASELINE_REFERENCES}
+            write_text(docs / f"{what}.md", page.render(**common, **context).rstrip() + "\n")
+            written.append(docs / f"{what}.md")
+    if not written:
+        raise UserError(f"{docs} holds no results yet; run a study first, such as `python -m studies gaussian`.")
+    return written
+
+
+def _study(docs: Path, study: str, found: dict[str, Any]) -> dict[str, Any]:
+    frame = table(found["rows"])
+    summary = summarise(frame)
+    points = found["n_transport"] is not None
+    planes = [("cost_sum", "sw2"), ("l2_uvp", "sw2")] if points else [("cost", "fid")]
+    references = summary[summary["method"].isin(REFERENCES)]
+    draw_fronts([Panel("", x, y, _series(summary), references) for x, y in planes], docs / f"{study}_fronts.png")
+    names = [method_name(method) for method in summary["method"]]
+    leads = {
+        "method": [f"**{name}**" if name == method_name(GENERATOR) else name for name in names],
+        "setting": setting_labels(summary),
+        "NFE": summary["nfe"].astype(str),
+    }
+    theirs = bettered(frame)
+    left = theirs[~theirs["bettered"]].groupby("method", sort=False).size()
+    every = theirs.groupby("method", sort=False).size()
+    shares = theirs.groupby(["method", "seed"])["bettered"].mean().groupby("method").agg(["mean", "std"]) * 100
+    volumes = _volumes(frame, reference_point(found), "method")
+    volumes["points bettered by RDMD, %"] = [
+        _within(*shares.loc[key]) if key in shares.index else "" for key in volumes.index
+    ]
+    near = NEAR * frame[frame["method"].isin([TARGET, DATA])]["realism"].mean()
+    volumes["near the target, %"] = _volumes(frame, (reference_point(found)[0], near), "method")["of the box, %"]
+    volumes["method"] = [method_name(method) for method in volumes.index]
+    of_seeds = theirs.groupby("seed")["bettered"].mean() * 100
+    return {
+        "command": found["command"],
+        "head": found,
+        "sections": [],
+        "samples": (docs / f"{study}_samples.png").exists(),
+        "table": _metrics(summary, leads),
+        "metric": "SW2" if points else "FID",
+        "reference": [number(value) for value in reference_point(found)],
+        "baselines": len(theirs),
+        "bettered": _within(of_seeds.mean(), of_seeds.std()),
+        "apart": int(theirs["apart"].sum()) if theirs["realism_high"].notna().any() else None,
+        "near": number(near),
+        "lost": ", ".join(
+            f"{count} of {every[str(method)]} of {method_name(str(method))}" for method, count in left.items()
+        ),
+        "volumes": _markdown(volumes),
+        "training": _training(found["training"]),
+    }
+
+
+def _comparisons(docs: Path, what: str, found: dict[str, Any]) -> dict[str, Any]:
+    frame, training = table(found["rows"]), pd.DataFrame(found["training"])
+    sections: dict[str, list[dict[str, Any]]] = {}
+    panels: dict[str, list[Panel]] = {}
+    for head in found["comparisons"]:
+        own = frame[frame["comparison"] == head["name"]]
+        summary = summarise(own, ("variant",)).assign(ot_cost=float("nan"), seconds_per_image=float("nan"))
+        variants = {str(name): rows for name, rows in summary.groupby("variant", sort=False)}
+        x, y = ("l2_uvp", "sw2") if head["n_transport"] else ("cost", "fid")
+        panels.setdefault(head["study"], []).append(Panel(head["name"], x, y, variants, summary[:0]))
+        runs = training[training["comparison"] == head["name"]].drop_duplicates("run")
+        leads = {"variant": summary["variant"], "λ": [f"{lam:g}" for lam in summary["lambda"]]}
+        sections.setdefault(head["study"], []).append({
+            "head": head,
+            "samples": (docs / f"{what}_{head['name']}_samples.png").exists(),
+            "table": _metrics(summary, leads),
+            "volumes": _markdown(_volumes(own, reference_point(head), "variant")),
+            "runs": len(runs),
+            "minutes": f"{runs['train_seconds'].sum() / 60:.1f}",
+        })  # fmt: skip
+    for study, drawn in panels.items():
+        draw_fronts(drawn, docs / f"{what}_{study}.png", columns=3, shared_legend=False)
+    return {
+        "command": f"python -m studies {what}",
+        "sections": [
+            {"title": TITLES[study], "study": study, "points": one[0]["head"]["n_transport"], "comparisons": one}
+            for study, one in sections.items()
+        ],
+    }
+
+
+def _series(summary: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The points of each method that has a cost; generators before refinement are a series of their own."""
+    placed = summary[~summary["method"].isin([IDENTITY, EXACT]) & summary["cost"].notna()]
+    before = placed["settings"].map(lambda settings: " before refinement" if settings.get("refinements") == 0 else "")
+    series = {}
+    for (method, when), points in placed.groupby(["method", before.rename("when")], sort=False):
+        counts = " to ".join(str(nfe) for nfe in sorted({points["nfe"].min(), points["nfe"].max()}))
+        series[f"{method_name(str(method))}{when} (NFE {counts})"] = points
+    return series
+
+
+def _volumes(frame: pd.DataFrame, reference: Point, by: str) -> pd.DataFrame:
+    areas = hypervolumes(frame, reference, by)
+    mean, std = areas.mean(axis=1), areas.std(axis=1)
+    texts = [_within(*values) for values in zip(mean, std, strict=True)]
+    box = reference[0] * reference[1]
+    shares = [_within(100 * share / box, 100 * spread / box) for share, spread in zip(mean, std, strict=True)]
+    volumes = pd.DataFrame({by: areas.index, "hypervolume": texts, "of the box, %": shares}, index=areas.index)
+    return volumes.loc[mean.sort_values(ascending=False).index] if by == "method" else volumes
+
+
+def _metrics(summary: pd.DataFrame, leads: dict[str, Any]) -> str:
+    skipped = "cost" if summary["sw2"].notna().any() else "cost_sum"
+    cells = {
+        head: [
+            _within(scale * mean, scale * std) for mean, std in zip(summary[name], summary[f"{name}_std"], strict=True)
+        ]
+        for head, name, scale in COLUMNS
+        if name != skipped and summary[name].notna().any()
+    }
+    drift = {"drift": summary["drifted"].map({True: "drift", False: ""})} if summary["drifted"].any() else {}
+    return _markdown(pd.DataFrame({**leads, **cells, **drift}))
+
+
+def _training(training: list[dict[str, Any]]) -> str:
+    """What training each kind of model took: mean and deviation over its runs, and the largest peak memory."""
+    groups = pd.DataFrame(training).drop_duplicates("run").groupby("model", sort=False)
+    steps, seconds = groups["steps"].agg(["min", "max"]), groups["train_seconds"].agg(["mean", "std"])
+    return _markdown(pd.DataFrame({
+        "model": list(groups.groups),
+        "runs": groups.size(),
+        "steps": [f"{low}" if low == high else f"{low} to {high}" for low, high in steps.to_numpy()],
+        "seconds a run": [_within(*values) for values in seconds.to_numpy()],
+        "peak memory, MiB": groups["peak_memory_mib"].max().map(number),
+        "parameters": groups["parameters"].first().map("{:,}".format),
+        "device": groups["device"].first(),
+    }))  # fmt: skip
+
+
+def _within(mean: float, std: float) -> str:
+    return plus_minus(None if pd.isna(mean) else float(mean), None if pd.isna(std) else float(std))
+
+
+def _markdown(frame: pd.DataFrame) -> str:
+    rows = [list(frame.columns), ["---"] * len(frame.columns), *frame.astype(str).to_numpy().tolist()]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in rows)
