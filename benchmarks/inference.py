@@ -1,8 +1,8 @@
 """Pictures a second and peak memory of the one-step translator, in every form that it runs in, and of its rivals.
 
 The network is that of the digits experiment, with random weights: they cost what trained ones cost. The FIDs are those
-of the digits study (docs/results/digits.json, means over its seeds), at the dials that are timed here; EGSDE, which is
-not in that study, has none.
+of the digits study (docs/results/digits.json, means over its seeds), at the dials that are timed here. EGSDE has none,
+since it is timed at a factor that the study does not have.
 """
 
 import argparse

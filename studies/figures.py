@@ -90,7 +90,9 @@ def chosen_samples(measured: Sequence[Measured]) -> list[tuple[str, Tensor]]:
     columns = []
     for method, rows in frame[~frame["method"].isin(REFERENCES)].groupby("method", sort=False):
         kept = _thinned(rows) if method == GENERATOR else [rows.index[knee(_places(rows))]]
-        columns += [(f"{method_name(str(method))}\n{labels[index]}", samples[index]) for index in kept]
+        columns += [
+            (f"{method_name(str(method))}\n{labels[index]}".replace(", ", "\n"), samples[index]) for index in kept
+        ]
     return columns
 
 
@@ -115,7 +117,7 @@ def draw_samples(task: EvaluationTask, columns: Sequence[tuple[str, Tensor]], fi
             angle = np.arctan2(*sets[0][1].T[::-1])
             low, high = np.percentile(np.concatenate([one for _, one in sets[:2]]), [0.1, 99.9], axis=0)
             for axes, (title, one) in zip(every.ravel(), sets, strict=False):
-                colour = {"color": "#999999"} if title == "target" else {"c": angle, "cmap": "twilight_shifted"}
+                colour = {"color": "#999999"} if title == "target" else {"c": angle, "cmap": "hsv"}
                 axes.scatter(*one.T, s=2.5, linewidths=0, **colour)
                 axes.set_title(title, fontsize=8)
                 axes.set(aspect="equal", xlim=(low[0], high[0]), ylim=(low[1], high[1]))
@@ -146,12 +148,15 @@ def _draw_panel(axes: Axes, panel: Panel, joined: bool) -> None:
     for (name, points), (colour, marker) in zip(panel.series.items(), _LOOKS * 3, strict=False):
         places = list(zip(points[panel.x], points[panel.y], strict=True))
         kept = [True] * len(places) if joined else nondominated(places)
-        line = points[kept].sort_values(panel.x)
+        line = points if joined else points[kept].sort_values(panel.x)
         axes.plot(line[panel.x], line[panel.y], color=colour, linewidth=1.2, marker=marker, markersize=5.5, label=name)
         x_bars, y_bars = points[f"{panel.x}_std"], points[f"{panel.y}_std"]
         axes.errorbar(points[panel.x], points[panel.y], y_bars, x_bars, fmt="none", ecolor=colour, elinewidth=0.8)
-        off = points[~np.array(kept)]
-        axes.plot(off[panel.x], off[panel.y], marker, color=colour, markerfacecolor="white", markersize=5.5)
+        # Above the labels, which a white rim sets off from the lines.
+        for some, fill in ((line, colour), (points[~np.array(kept)], "white")):
+            axes.plot(
+                some[panel.x], some[panel.y], marker, color=colour, markerfacecolor=fill, markersize=5.5, zorder=4
+            )
     for _, one in panel.references.iterrows():
         name, x, y = method_name(one["method"]), one[panel.x], one[panel.y]
         if one["method"] in (TARGET, DATA, TEACHER):
@@ -184,12 +189,19 @@ def _label(axes: Axes, panel: Panel) -> None:
                 places.append(place)
                 texts.append(
                     axes.text(
-                        one[panel.x], one[panel.y], f"λ={one['lambda']:g}", fontsize=8, color=colour, path_effects=halo
+                        one[panel.x],
+                        one[panel.y],
+                        f"λ={one['lambda']:g}",
+                        fontsize=8,
+                        color=colour,
+                        path_effects=halo,
+                        ha="right",
+                        va="top",
                     )
                 )
     every = pd.concat(panel.series.values())
     arrows = {"arrowstyle": "-", "color": "#999999", "lw": 0.6}
-    adjust_text(texts, every[panel.x].tolist(), every[panel.y].tolist(), ax=axes, expand=(1.2, 1.5), arrowprops=arrows)
+    adjust_text(texts, every[panel.x].tolist(), every[panel.y].tolist(), ax=axes, expand=(1.3, 1.8), arrowprops=arrows)
 
 
 def _save(figure: Figure, file: Path) -> None:

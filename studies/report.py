@@ -119,7 +119,7 @@ def _comparisons(docs: Path, what: str, found: dict[str, Any]) -> dict[str, Any]
         summary = summarise(own, ("variant",)).assign(ot_cost=float("nan"), seconds_per_image=float("nan"))
         variants = {str(name): rows for name, rows in summary.groupby("variant", sort=False)}
         x, y = ("l2_uvp", "sw2") if head["n_transport"] else ("cost", "fid")
-        panels.setdefault(head["study"], []).append(Panel(head["title"], x, y, variants, summary[:0]))
+        panels.setdefault(head["study"], []).append(Panel(head["name"], x, y, variants, summary[:0]))
         runs = training[training["comparison"] == head["name"]].drop_duplicates("run")
         leads = {"variant": summary["variant"], "λ": [f"{lam:g}" for lam in summary["lambda"]]}
         sections.setdefault(head["study"], []).append({
