@@ -40,10 +40,10 @@ from rdmd.networks.build import build_denoiser
 from rdmd.pipeline.baselines import train_baselines
 from rdmd.pipeline.evaluation import evaluation_task, shown
 from rdmd.pipeline.features import train_features
+from rdmd.pipeline.generator_folder import load_denoiser
 from rdmd.pipeline.launch import TrainingProcesses
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.model_card import read_card
-from rdmd.pipeline.model_folder import load_denoiser
 from rdmd.pipeline.training import Watch, publish_generators, train_sweep, train_teacher
 from rdmd.pipeline.translators import baselines, generators
 from rdmd.progress import run_bar

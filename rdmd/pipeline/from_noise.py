@@ -8,8 +8,8 @@ from rdmd import config
 from rdmd.baselines.levels import down_from
 from rdmd.diffusion.samplers import heun, heun_evaluations
 from rdmd.evaluation.translator import NamedTranslator
+from rdmd.pipeline.generator_folder import load_denoiser
 from rdmd.pipeline.layout import Layout
-from rdmd.pipeline.model_folder import load_denoiser
 
 # As the previews of the teacher's training: 35 evaluations.
 STEPS = 18

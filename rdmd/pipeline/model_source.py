@@ -10,7 +10,7 @@ from torch import nn
 from rdmd.distillation.generator import Generator
 from rdmd.errors import UserError
 from rdmd.networks.build import build_denoiser, load_weights
-from rdmd.pipeline.model_folder import load_generator
+from rdmd.pipeline.generator_folder import load_generator
 from rdmd.pipeline.store import asking_for
 from rdmd.training.folder import RunFolder
 from rdmd.training.spec import DistillRun

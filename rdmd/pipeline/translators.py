@@ -7,16 +7,18 @@ import torch
 
 from rdmd import config
 from rdmd.baselines.ddib import DDIB
+from rdmd.baselines.domain_classifier import build_domain_classifier
 from rdmd.baselines.egsde import EGSDE
 from rdmd.baselines.ilvr import ILVR
+from rdmd.baselines.neural_ot import build_transport_map
 from rdmd.baselines.sdedit import SDEdit, SDEditSDE
 from rdmd.diffusion.loss import Denoiser
 from rdmd.errors import UserError
 from rdmd.evaluation.translator import NamedTranslator
 from rdmd.pipeline.from_noise import teacher_samples
+from rdmd.pipeline.generator_folder import load_denoiser, load_generator, load_module
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.model_card import ModelCard
-from rdmd.pipeline.model_folder import load_denoiser, load_domain_classifier, load_generator, load_transport_map
 from rdmd.training.spec import neural_ot_name
 
 
@@ -81,7 +83,7 @@ def _egsde(
 ) -> Iterator[NamedTranslator]:
     if grid is None:
         return
-    card, classifier = load_domain_classifier(layout.baselines / "domain-classifier", device)
+    card, classifier = load_module(layout.baselines / "domain-classifier", build_domain_classifier, device)
     for sigma, repel, attract in product(grid.sigmas, grid.repel, grid.attract):
         method = EGSDE(teacher, classifier, sigma, grid.steps, repel, attract, grid.factor)
         dials = {"sigma": sigma, "repel": repel, "attract": attract, "factor": grid.factor, "steps": grid.steps}
@@ -101,7 +103,7 @@ def _ddib(
 
 def _neural_ot(grid: config.NeuralOT | None, layout: Layout, device: torch.device) -> Iterator[NamedTranslator]:
     for weight in grid.cost_weights if grid else []:
-        card, transport = load_transport_map(layout.baselines / neural_ot_name(weight), device)
+        card, transport = load_module(layout.baselines / neural_ot_name(weight), build_transport_map, device)
         yield NamedTranslator(
             map=lambda source, rng, transport=transport: transport(source),
             method="neural-ot",

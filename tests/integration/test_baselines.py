@@ -21,10 +21,10 @@ from rdmd.evaluation.translator import NamedTranslator
 from rdmd.files import sha256_of
 from rdmd.pipeline.baselines import train_baselines
 from rdmd.pipeline.evaluation import evaluation_task
+from rdmd.pipeline.generator_folder import load_denoiser
 from rdmd.pipeline.launch import Slot, TrainingProcesses
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.model_card import read_card, weights_of
-from rdmd.pipeline.model_folder import load_denoiser
 from rdmd.pipeline.plan import plan_baselines, plan_teacher
 from rdmd.pipeline.training import train_teacher
 from rdmd.pipeline.translators import baselines

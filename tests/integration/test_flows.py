@@ -129,7 +129,7 @@ def test_the_front_is_registered_with_its_aliases(ran: tuple[config.Settings, La
 def test_the_registered_model_gives_what_its_files_give(ran: tuple[config.Settings, Layout]):
     import torch
 
-    from rdmd.pipeline.model_folder import load_generator
+    from rdmd.pipeline.generator_folder import load_generator
     from rdmd.training.spec import lambda_name
 
     _, layout = ran
