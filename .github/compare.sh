@@ -20,7 +20,7 @@ run() {
   git checkout --quiet --force "$1" &&
     cp "$root/experiments/tiny.yaml" params.yaml &&
     python -m flows.server dvc repro &&
-    python -m flows.flat_metrics flat.json &&
+    python -m flows.tracking.evaluation flat.json &&
     git add --force flat.json &&
     git commit --quiet --allow-empty --message "$2" -- flat.json
 }

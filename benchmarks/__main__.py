@@ -31,8 +31,9 @@ WHOLE_PROJECT = (
 def main() -> int:
     """Run those named, and say which failed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", default=["all"], metavar="all|gpu|NAME",
-                        help=", ".join(LIGHT + WHOLE_PROJECT))
+    parser.add_argument(
+        "names", nargs="*", default=["all"], metavar="all|gpu|NAME", help=", ".join(LIGHT + WHOLE_PROJECT)
+    )
     given = parser.parse_args().names
     sets = {"all": LIGHT + WHOLE_PROJECT, "gpu": LIGHT}
     wanted = list(dict.fromkeys(name for one in given for name in sets.get(one, (one,))))

@@ -25,8 +25,7 @@ from rdmd.dry_run.materials import random_inception
 from rdmd.errors import reporting
 from rdmd.evaluation import realism, transport
 from rdmd.evaluation.classifier import FeatureClassifier
-from rdmd.evaluation.feature_cache import FeatureCache
-from rdmd.evaluation.features import FeatureNetwork, features_of
+from rdmd.evaluation.features import FeatureCache, FeatureNetwork, features_of
 from rdmd.networks.classifier import ClassifierNet
 
 ROOT = Path(__file__).parents[1]

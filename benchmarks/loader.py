@@ -15,11 +15,11 @@ from benchmarks.machine import default_device
 from benchmarks.materials import LARGE_64, SMALL_64, accelerator_for, distill_run, write_pictures
 from benchmarks.record import record, say
 from benchmarks.timing import interleaved
+from rdmd.data.sampling import StepRandom
+from rdmd.data.view import DomainView, open_domain
 from rdmd.errors import reporting
-from rdmd.training.data import DomainView, open_domain
 from rdmd.training.distill import DistillObjective
-from rdmd.training.random import StepRandom
-from rdmd.training.spec import DistillRun
+from rdmd.training.run_config import DistillRun
 
 SIDE = 64
 # Calls of the loader in a round.

@@ -11,11 +11,11 @@ import torch
 from accelerate import Accelerator
 
 from rdmd import config
-from rdmd.domains.manifest import Manifest, digest_of, write_manifest
-from rdmd.domains.shards import Entry, write_shards
+from rdmd.data.manifest import Manifest, digest_of, write_manifest
+from rdmd.data.shards import Entry, write_shards
 from rdmd.files import sha256_of
 from rdmd.networks.build import build_denoiser, save_weights
-from rdmd.training.spec import DistillRun, Shards, Weights
+from rdmd.training.run_config import DistillRun, Shards, Weights
 
 SAMPLES_PER_SHARD = 1024
 

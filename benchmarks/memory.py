@@ -22,10 +22,10 @@ from benchmarks.materials import accelerator_for, distill_run, write_pictures
 from benchmarks.record import record, say
 from benchmarks.timing import interleaved
 from rdmd import config
+from rdmd.data.sampling import StepRandom
 from rdmd.errors import reporting
 from rdmd.networks.build import build_denoiser
 from rdmd.training.distill import DistillObjective
-from rdmd.training.random import StepRandom
 
 SIDE = 256
 CARD = 24 * 2**30

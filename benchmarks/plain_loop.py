@@ -32,7 +32,7 @@ from rdmd.errors import reporting
 from rdmd.networks.build import build_denoiser
 from rdmd.pipeline.launch import gpu_count, training_environment
 from rdmd.training.distill import DistillObjective
-from rdmd.training.spec import Shards
+from rdmd.training.run_config import Shards
 
 SIDE = 64
 PICTURES = 512

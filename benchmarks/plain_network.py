@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rdmd.networks.blocks import SKIP_SCALE, AttentionBlock, DownConv, UNetBlock, UpConv
+from rdmd.networks.unet import SKIP_SCALE, AttentionBlock, DownConv, UNetBlock, UpConv
 
 
 class _PlainDown(DownConv):

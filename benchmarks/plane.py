@@ -13,14 +13,14 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from rdmd import config
-from rdmd.domains.preprocess import preprocess
-from rdmd.domains.shards import read_split
+from rdmd.data.preprocess import preprocess
+from rdmd.data.sampling import StepRandom, derived_seed, seed_global
+from rdmd.data.shards import read_split
 from rdmd.evaluation.transport import sliced_w2
 from rdmd.files import sha256_of
 from rdmd.networks.build import save_weights
 from rdmd.training.distill import DistillObjective
-from rdmd.training.random import StepRandom, derived_seed, seed_global
-from rdmd.training.spec import DistillRun, Shards, Start, TeacherRun, Weights
+from rdmd.training.run_config import DistillRun, Shards, Start, TeacherRun, Weights
 from rdmd.training.teacher import TeacherObjective
 
 SWISSROLL = Path(__file__).parents[1] / "experiments" / "swissroll.yaml"

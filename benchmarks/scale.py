@@ -21,11 +21,11 @@ from benchmarks.peak import peak_mib
 from benchmarks.record import record, say
 from benchmarks.timing import interleaved
 from rdmd import config
+from rdmd.data.sampling import StepRandom
+from rdmd.data.view import DomainView
 from rdmd.errors import reporting
 from rdmd.pipeline.launch import gpu_count
-from rdmd.training.data import DomainView
 from rdmd.training.distill import DistillObjective
-from rdmd.training.random import StepRandom
 
 # Pictures of a domain where their number is not what is varied.
 FEW = 64
@@ -114,9 +114,7 @@ def measure(point: Point) -> tuple[float, float, float, int]:
         )  # fmt: skip
         objectives = [DistillObjective(run, accelerator_for(run, device)) for _ in range(point.lambdas)]
         if point.samples != FEW:
-            pictures = torch.randint(
-                256, (point.samples, point.side, point.side, 3), dtype=torch.uint8, device=device
-            )
+            pictures = torch.randint(256, (point.samples, point.side, point.side, 3), dtype=torch.uint8, device=device)
             for objective in objectives:
                 objective.source = DomainView(pictures, device)
         done = 0

@@ -17,7 +17,7 @@ import numpy as np
 import psutil
 
 from benchmarks.peak import high_water_mib
-from flows.handoff import TRANSLATOR, copy_code, example
+from flows.registry.package import TRANSLATOR, copy_code, example
 from flows.server import free_port, running
 from rdmd import config
 from rdmd.distillation.generator import Generator
@@ -85,7 +85,7 @@ def _wait(url: str) -> None:
                 return
         except (urllib.error.URLError, OSError):
             if time.monotonic() > deadline:
-                raise UserError(f"MLflow's server at {url} did not start within {START_SECONDS} s; run `rdmd serve` "
-                                "to see why.") from None
+                raise UserError(
+                    f"MLflow's server at {url} did not start within {START_SECONDS} s; run `rdmd serve` to see why."
+                ) from None
             time.sleep(0.5)
-

@@ -20,20 +20,18 @@ from benchmarks.process import as_a_training_process
 from benchmarks.record import record, say
 from benchmarks.timing import interleaved
 from rdmd import config
+from rdmd.data.sampling import StepRandom, derived_seed, seed_global
+from rdmd.data.view import DomainView
 from rdmd.errors import reporting
 from rdmd.files import sha256_of
 from rdmd.networks.build import build_denoiser, save_weights
-from rdmd.training.data import DomainView
 from rdmd.training.distill import DistillObjective
-from rdmd.training.folder import Point, curve_line
 from rdmd.training.loop import LoggedSteps
-from rdmd.training.random import StepRandom, derived_seed, seed_global
-from rdmd.training.spec import DistillRun, Shards, Weights
+from rdmd.training.run_config import DistillRun, Shards, Weights
+from rdmd.training.run_folder import Point, curve_line
 
 LOG_EVERY = 10
-DIGITS = config.ImageNetwork(
-    kind="ddpmpp", model_channels=24, channel_mult=[1, 2], num_blocks=1, attn_resolutions=[4]
-)
+DIGITS = config.ImageNetwork(kind="ddpmpp", model_channels=24, channel_mult=[1, 2], num_blocks=1, attn_resolutions=[4])
 SWISSROLL = config.PointNetwork(kind="mlp", width=128, depth=3, sigma_data=0.9)
 
 

@@ -30,8 +30,8 @@ from rdmd.errors import reporting
 from rdmd.pipeline.launch import TrainingProcesses
 from rdmd.pipeline.training import SlotPool
 from rdmd.training.distill import DistillObjective
-from rdmd.training.folder import RunFolder
-from rdmd.training.spec import Start, Weights
+from rdmd.training.run_config import Start, Weights
+from rdmd.training.run_folder import RunFolder
 
 SIX = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 CHAIN = (0.1, 0.02, 0.005)
@@ -94,9 +94,7 @@ def _six(plane: Plane, teacher: Weights, steps: int, rounds: int) -> dict[str, f
 
 def _seconds(plane: Plane, teacher: Weights, lambdas: tuple[float, ...], steps: int, launch, name: str) -> float:
     pool, processes = SlotPool(launch), TrainingProcesses()
-    folders = [
-        RunFolder.prepare(plane.root / name, plane.distill_run(lam, steps, teacher)) for lam in lambdas
-    ]
+    folders = [RunFolder.prepare(plane.root / name, plane.distill_run(lam, steps, teacher)) for lam in lambdas]
 
     def train(folder: RunFolder) -> None:
         with pool.lend() as slot:
@@ -126,15 +124,15 @@ def _continued(plane: Plane, teacher: Weights, steps: int) -> tuple[float, int, 
         spent_continued += continued.looks[-1][0]
         missed += continued.looks[-1][1] > wanted
         costs |= {f"cost_independent_{lam:g}": reached[2], f"cost_continued_{lam:g}": continued.looks[-1][2]}
-        say(f"seed {plane.seed}, lambda {lam:g}: SW2 {wanted:.4f} after {reached[0]:.1f} s from the teacher, "
-            f"{continued.looks[-1][0]:.1f} s continued (SW2 {continued.looks[-1][1]:.4f})")
+        say(
+            f"seed {plane.seed}, lambda {lam:g}: SW2 {wanted:.4f} after {reached[0]:.1f} s from the teacher, "
+            f"{continued.looks[-1][0]:.1f} s continued (SW2 {continued.looks[-1][1]:.4f})"
+        )
         before = continued.objective
     return spent_continued / spent_apart, missed, costs
 
 
-def _course(
-    plane: Plane, lam: float, steps: int, teacher: Weights, start: Start | None, until: float | None
-) -> Course:
+def _course(plane: Plane, lam: float, steps: int, teacher: Weights, start: Start | None, until: float | None) -> Course:
     """Train one generator, to its end or until its SW2 is at most `until`."""
     course = Course(plane.objective(plane.distill_run(lam, steps, teacher, start)))
     seconds = 0.0

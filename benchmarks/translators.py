@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from rdmd import config
-from rdmd.baselines.domain_classifier import build_domain_classifier
-from rdmd.baselines.egsde import EGSDE
+from rdmd.baselines.egsde import EGSDE, build_domain_classifier
 from rdmd.baselines.ilvr import ILVR
 from rdmd.baselines.sdedit import SDEdit
 from rdmd.distillation.generator import Generator

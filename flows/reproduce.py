@@ -23,13 +23,21 @@ from prefect.runtime import flow_run as this_run
 from prefect.states import AwaitingRetry, Completed
 from prefect.tasks import Task
 
-from flows import shown
-from flows.changes import Changed, Changes, apply
-from flows.dvc_lock import mend
-from flows.dvc_stages import is_up_to_date, save_experiment, stages_in_order
+from flows import artifacts as shown
+from flows.dvc_project import (
+    PULL,
+    PUSH,
+    RESTORE,
+    default_remote,
+    is_up_to_date,
+    mend,
+    save_experiment,
+    stages_in_order,
+    transfer,
+)
 from flows.environment import ROOT
-from flows.remote import PULL, PUSH, RESTORE, default_remote, transfer
-from flows.stage import PARENT_TASK
+from flows.form import Changed, Changes, apply
+from flows.stages.stage import PARENT_TASK
 from rdmd.errors import UserError
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.process_group import run_in_group
@@ -112,7 +120,8 @@ def keep(name: str) -> None:
     """Keep a run with changed parameters as a DVC experiment."""
     commit = save_experiment(name)
     get_run_logger().info(
-        f"kept as the DVC experiment {name} ({commit[:8]}): `dvc exp apply {name}` brings it back" if commit
+        f"kept as the DVC experiment {name} ({commit[:8]}): `dvc exp apply {name}` brings it back"
+        if commit
         else "this is no git repository, so no DVC experiment was kept"
     )
 

@@ -20,14 +20,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from flows.dvc_lock import mend
+from flows.dvc_project import mend
 from flows.environment import ROOT
 from rdmd.errors import UserError, reporting
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.store import unregistered
 
 API = "PREFECT_API_URL"
-# The concurrency limits of `flows.slots` begin with this.
+# The concurrency limits of `flows.device_pool` begin with this.
 SLOT_PREFIX = "rdmd-"
 # Flags of `dvc repro` for the stage alone, up to date or not.
 REGISTER_ANYWAY = ("--single-item", "--force", "register")
@@ -98,10 +98,12 @@ def free_stale_slots() -> list[str]:
             return []
         with contextlib.closing(sqlite3.connect(database)) as connection:
             try:
-                taken = dict(connection.execute(
-                    "SELECT id, name FROM concurrency_limit_v2 WHERE active_slots > 0 AND substr(name, 1, ?) = ?",
-                    (len(SLOT_PREFIX), SLOT_PREFIX),
-                ).fetchall())
+                taken = dict(
+                    connection.execute(
+                        "SELECT id, name FROM concurrency_limit_v2 WHERE active_slots > 0 AND substr(name, 1, ?) = ?",
+                        (len(SLOT_PREFIX), SLOT_PREFIX),
+                    ).fetchall()
+                )
                 # A lease that stayed would free the slot again when it expires, under the run that has it by then.
                 _forget_leases(home / "concurrency_leases", set(taken))
                 with connection:
@@ -155,8 +157,10 @@ def wait_for_api() -> None:
     deadline = time.monotonic() + (START_SECONDS if os.environ.get(STARTING) else 0.0)
     while not answers(f"{api.rstrip('/')}/health"):
         if time.monotonic() > deadline:
-            raise UserError(f"Prefect's server at {api} does not answer; start it (`prefect server start`), correct "
-                            f"{API}, or unset it to let each stage start its own.")
+            raise UserError(
+                f"Prefect's server at {api} does not answer; start it (`prefect server start`), correct "
+                f"{API}, or unset it to let each stage start its own."
+            )
         time.sleep(0.25)
 
 

@@ -8,6 +8,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
+from flows.artifacts import MLFLOW_UI
 from flows.deployment import NAME
 from flows.server import (
     API,
@@ -20,7 +21,6 @@ from flows.server import (
     running,
     slots_in_use,
 )
-from flows.shown import MLFLOW_UI
 from rdmd.errors import UserError, reporting
 from rdmd.pipeline.store import relocate
 
@@ -34,8 +34,18 @@ def main() -> None:
     end_blocks_on_sigterm()
     prefect_port, mlflow_port = free_port(), free_port()
     prefect, mlflow = f"http://127.0.0.1:{prefect_port}", f"http://127.0.0.1:{mlflow_port}"
-    mlflow_command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(mlflow_port),
-                      "--backend-store-uri", os.environ["MLFLOW_TRACKING_URI"]]
+    mlflow_command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "ui",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(mlflow_port),
+        "--backend-store-uri",
+        os.environ["MLFLOW_TRACKING_URI"],
+    ]
     # Of the server that is started here, for its own pages as well as for the deployment.
     os.environ |= {API: f"{prefect}/api", STARTING: "1", MLFLOW_UI: mlflow}
     LOGS.mkdir(parents=True, exist_ok=True)
@@ -59,8 +69,11 @@ def main() -> None:
         start("deployment", [sys.executable, "-m", "flows.deployment"])
         while not answers(f"{prefect}/api/deployments/name/reproduce/{NAME}"):
             _check(servers)
-        print(f"start a run at {prefect}/deployments (reproduce/{NAME}), or by\n"
-              f"  PREFECT_API_URL={prefect}/api dvc repro\nCtrl-C stops all of it", flush=True)
+        print(
+            f"start a run at {prefect}/deployments (reproduce/{NAME}), or by\n"
+            f"  PREFECT_API_URL={prefect}/api dvc repro\nCtrl-C stops all of it",
+            flush=True,
+        )
         while True:
             _check(servers)
 
@@ -69,8 +82,10 @@ def _check(servers: dict[str, subprocess.Popen[bytes]]) -> None:
     """Raises UserError if one has ended; otherwise waits a little."""
     for name, server in servers.items():
         if server.poll() is not None:
-            raise UserError(f"{_ENDED[name]} ended by itself; {LOGS / f'{name}.log'} has what it said, and `rdmd "
-                            "doctor` looks at what it needs.")
+            raise UserError(
+                f"{_ENDED[name]} ended by itself; {LOGS / f'{name}.log'} has what it said, and `rdmd "
+                "doctor` looks at what it needs."
+            )
     time.sleep(POLL_SECONDS)
 
 

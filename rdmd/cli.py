@@ -54,63 +54,131 @@ def parser() -> argparse.ArgumentParser:
         command.set_defaults(run=run)
         return command
 
-    add("experiments", commands.experiments, "list the experiments",
-        "Each is a complete params file in experiments/; save yours there to list it too.")
-    use = add("use", commands.use, "put an experiment into params.yaml",
-              "Refuses to overwrite edits that are neither committed nor saved as an experiment.")
+    add(
+        "experiments",
+        commands.experiments,
+        "list the experiments",
+        "Each is a complete params file in experiments/; save yours there to list it too.",
+    )
+    use = add(
+        "use",
+        commands.use,
+        "put an experiment into params.yaml",
+        "Refuses to overwrite edits that are neither committed nor saved as an experiment.",
+    )
     use.add_argument("name", help="a name that `rdmd experiments` lists")
     use.add_argument("--force", action="store_true", help="overwrite edits")
     add("check", commands.check, "check params.yaml and the paths in it, in a second")
 
-    preprocess = add("preprocess", commands.preprocess, "read the domains and write WebDataset shards",
-                     "The shards lie in data/shards/DOMAIN; the same input gives the same bytes.")
+    preprocess = add(
+        "preprocess",
+        commands.preprocess,
+        "read the domains and write WebDataset shards",
+        "The shards lie in data/shards/DOMAIN; the same input gives the same bytes.",
+    )
     preprocess.add_argument("domain", nargs="*", help="source, target or features; all of them if none is named")
-    add("validate", commands.validate, "check the shards with Great Expectations",
-        "Writes reports/validation.json and the pages in reports/data_docs.")
+    add(
+        "validate",
+        commands.validate,
+        "check the shards with Great Expectations",
+        "Writes reports/validation.json and the pages in reports/data_docs.",
+    )
     add("features", commands.features, "train the feature network of FID and KID", "Writes models/features.")
-    add("train-teacher", commands.train_teacher, "train or fine-tune the diffusion teacher on the target",
-        "Resumes an unfinished run and reuses a finished one (runs/). Writes models/teacher.")
-    add("distill", commands.distill, "distil a one-step generator for every lambda of params.yaml",
-        "Resumes unfinished runs and reuses finished ones (runs/). Writes models/generators.")
-    add("train-baselines", commands.train_baselines, "train what the baselines of params.yaml need beyond the teacher",
-        "Resumes unfinished runs and reuses finished ones (runs/). Writes models/baselines.")
-    add("evaluate", commands.evaluate, "evaluate every generator and baseline on the test split",
-        "Writes reports/metrics.json, pareto.csv, pareto.png, samples.png and index.html.")
-    serve = add("serve", commands.serve, "serve the registered champion over HTTP on this machine",
-                "Runs `mlflow models serve`; docs at /version and /ping, predictions at /invocations.")
+    add(
+        "train-teacher",
+        commands.train_teacher,
+        "train or fine-tune the diffusion teacher on the target",
+        "Resumes an unfinished run and reuses a finished one (runs/). Writes models/teacher.",
+    )
+    add(
+        "distill",
+        commands.distill,
+        "distil a one-step generator for every lambda of params.yaml",
+        "Resumes unfinished runs and reuses finished ones (runs/). Writes models/generators.",
+    )
+    add(
+        "train-baselines",
+        commands.train_baselines,
+        "train what the baselines of params.yaml need beyond the teacher",
+        "Resumes unfinished runs and reuses finished ones (runs/). Writes models/baselines.",
+    )
+    add(
+        "evaluate",
+        commands.evaluate,
+        "evaluate every generator and baseline on the test split",
+        "Writes reports/metrics.json, pareto.csv, pareto.png, samples.png and index.html.",
+    )
+    serve = add(
+        "serve",
+        commands.serve,
+        "serve the registered champion over HTTP on this machine",
+        "Runs `mlflow models serve`; docs at /version and /ping, predictions at /invocations.",
+    )
     serve.add_argument("--model", help="models:/NAME@alias or models:/NAME/VERSION (default: the champion)")
     serve.add_argument("--host", default="127.0.0.1", help="where to listen (default: this machine alone)")
     serve.add_argument("--port", type=int, default=5001)
-    demo = add("demo", commands.demo, "open a page that translates a picture by every generator of the front",
-               "The registered generators, or those of models/generators where nothing is registered.")
+    demo = add(
+        "demo",
+        commands.demo,
+        "open a page that translates a picture by every generator of the front",
+        "The registered generators, or those of models/generators where nothing is registered.",
+    )
     demo.add_argument("--host", default="127.0.0.1", help="where to listen (default: this machine alone)")
     demo.add_argument("--port", type=int, default=0, help="default: a free one")
     demo.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
-    _registry(add("registry", commands.registry, "list, explain, promote and roll back registered generators",
-                  "The rules are `register` in params.yaml; docs/registry.md tells of them."))
+    _registry(
+        add(
+            "registry",
+            commands.registry,
+            "list, explain, promote and roll back registered generators",
+            "The rules are `register` in params.yaml; docs/registry.md tells of them.",
+        )
+    )
     add("summary", commands.summary, "show what came out: the table, the report, the registered champion")
 
-    translate = add("translate", commands.translate, "translate pictures with a trained generator",
-                    "Pictures of any size go in; pictures of the model's resolution come out.")
-    translate.add_argument("model", metavar="MODEL",
-                           help="models/generators/lambda-0.1, an entry of runs/, or models:/rdmd-digits@champion")
+    translate = add(
+        "translate",
+        commands.translate,
+        "translate pictures with a trained generator",
+        "Pictures of any size go in; pictures of the model's resolution come out.",
+    )
+    translate.add_argument(
+        "model",
+        metavar="MODEL",
+        help="models/generators/lambda-0.1, an entry of runs/, or models:/rdmd-digits@champion",
+    )
     translate.add_argument("given", metavar="IN", type=Path, help="a picture or a folder of pictures")
     translate.add_argument("out", metavar="OUT", type=Path, help="a file for a picture, a folder for a folder")
     translate.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
 
-    export = add("export", commands.export, "write a trained generator as an ONNX file",
-                 "Any batch size; the file is checked against torch before it is kept.")
-    export.add_argument("model", metavar="MODEL",
-                        help="models/generators/lambda-0.1, an entry of runs/, or models:/rdmd-digits@champion")
+    export = add(
+        "export",
+        commands.export,
+        "write a trained generator as an ONNX file",
+        "Any batch size; the file is checked against torch before it is kept.",
+    )
+    export.add_argument(
+        "model",
+        metavar="MODEL",
+        help="models/generators/lambda-0.1, an entry of runs/, or models:/rdmd-digits@champion",
+    )
     export.add_argument("out", metavar="OUT", type=Path, help="for example generator.onnx")
 
-    convert = add("convert-edm", commands.convert_edm, "turn a published EDM pickle into safetensors",
-                  "Reads the tensors without executing anything in the pickle; the result is for teacher.init.")
+    convert = add(
+        "convert-edm",
+        commands.convert_edm,
+        "turn a published EDM pickle into safetensors",
+        "Reads the tensors without executing anything in the pickle; the result is for teacher.init.",
+    )
     convert.add_argument("pickle", type=Path, help="for example edm-afhqv2-64x64-uncond-vp.pkl")
     convert.add_argument("out", type=Path, help="for example data/raw/edm-afhqv2.safetensors")
-    dry = add("dry-run", commands.dry_run, "run every stage of an experiment for a few steps, and estimate the whole",
-              "Generated pictures and random weights, in a folder of its own; params.yaml, runs/ and models/ stay as "
-              "they are. Ends with hours and memory, extrapolated from the measured steps.")
+    dry = add(
+        "dry-run",
+        commands.dry_run,
+        "run every stage of an experiment for a few steps, and estimate the whole",
+        "Generated pictures and random weights, in a folder of its own; params.yaml, runs/ and models/ stay as "
+        "they are. Ends with hours and memory, extrapolated from the measured steps.",
+    )
     dry.add_argument("name", help="a name that `rdmd experiments` lists")
     dry.add_argument("--keep", metavar="DIR", type=Path, help="leave everything in this empty or new folder")
     add("doctor", commands.doctor, "say what this machine has, and what would fail")
@@ -138,8 +206,11 @@ def _registry(command: argparse.ArgumentParser) -> None:
     which.add_argument("version", metavar="VERSION", nargs="?", type=int, help="a number that `list` shows")
     which.add_argument("--lambda", metavar="L", dest="lam", type=float, help="the newest version of this lambda")
     promote.add_argument("--alias", default="champion", help="another alias than `champion`")
-    promote.add_argument("--reevaluate", action="store_true",
-                         help="evaluate the present champion's weights on today's data first, so that it is compared")
+    promote.add_argument(
+        "--reevaluate",
+        action="store_true",
+        help="evaluate the present champion's weights on today's data first, so that it is compared",
+    )
 
 
 if __name__ == "__main__":

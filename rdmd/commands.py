@@ -36,23 +36,29 @@ def check(given: Namespace) -> None:
     settings = config.load()
     for name, domain in _domains(settings).items():
         if not domain.path.exists():
-            raise UserError(f"params.yaml: domains.{name}.path is {domain.path}, which does not exist; put your data "
-                            "there or correct the path.")
+            raise UserError(
+                f"params.yaml: domains.{name}.path is {domain.path}, which does not exist; put your data "
+                "there or correct the path."
+            )
     if settings.teacher.init is not None and not settings.teacher.init.is_file():
-        raise UserError(f"params.yaml: teacher.init is {settings.teacher.init}, which is not a file; give a "
-                        "safetensors file (see `rdmd convert-edm --help`), or null.")
+        raise UserError(
+            f"params.yaml: teacher.init is {settings.teacher.init}, which is not a file; give a "
+            "safetensors file (see `rdmd convert-edm --help`), or null."
+        )
     cost = settings.distill.cost
     # The pipeline's own features are made later.
     given_one = isinstance(cost, config.LPIPS | config.FeatureCost) and cost.weights != config.FEATURES
     if given_one and not cost.weights.exists():
-        raise UserError(f"params.yaml: distill.cost.weights is {cost.weights}, which does not exist; put the network "
-                        f"of the cost {cost.name!r} there or use another cost.")
+        raise UserError(
+            f"params.yaml: distill.cost.weights is {cost.weights}, which does not exist; put the network "
+            f"of the cost {cost.name!r} there or use another cost."
+        )
 
 
 def preprocess(given: Namespace) -> None:
     """Read domains and write their shards."""
-    from rdmd.domains.manifest import describe
-    from rdmd.domains.preprocess import preprocess as run
+    from rdmd.data.manifest import describe
+    from rdmd.data.preprocess import preprocess as run
 
     settings = config.load()
     known = _domains(settings)
@@ -66,12 +72,14 @@ def preprocess(given: Namespace) -> None:
 
 def validate(given: Namespace) -> None:
     """Check the shards with Great Expectations."""
-    from rdmd.domains.validation import validate as run
+    from rdmd.data.expectations import validate as run
 
     report = run(config.load(), LAYOUT.shards, LAYOUT.validation, LAYOUT.reports / "data_docs")
     samples = sum(counts.train + counts.test for counts in report.domains.values())
-    print(f"{len(report.outcomes)} expectations hold on {samples} samples of {', '.join(report.domains)}; "
-          f"the pages are {LAYOUT.reports / 'data_docs' / 'index.html'}")
+    print(
+        f"{len(report.outcomes)} expectations hold on {samples} samples of {', '.join(report.domains)}; "
+        f"the pages are {LAYOUT.reports / 'data_docs' / 'index.html'}"
+    )
 
 
 def features(given: Namespace) -> None:
@@ -102,8 +110,8 @@ def distill(given: Namespace) -> None:
 
 def train_baselines(given: Namespace) -> None:
     """Train what the baselines need, without Prefect and MLflow."""
-    from rdmd.pipeline.baselines import train_baselines as run
     from rdmd.pipeline.launch import TrainingProcesses
+    from rdmd.pipeline.training import train_baselines as run
 
     folders = run(config.load(), LAYOUT, _bars, TrainingProcesses())
     print(f"{LAYOUT.baselines} holds {len(folders)} trained networks")
@@ -119,8 +127,7 @@ def evaluate(given: Namespace) -> None:
 
 def summary(given: Namespace) -> None:
     """Show the table, and where the rest is."""
-    from rdmd.evaluation.metrics_file import read_metrics
-    from rdmd.evaluation.table import format_table
+    from rdmd.evaluation.table import format_table, read_metrics
 
     if not LAYOUT.metrics.exists():
         raise UserError(f"{LAYOUT.metrics} does not exist yet; run `make repro` (or `dvc repro`) first.")
@@ -154,10 +161,12 @@ def summary(given: Namespace) -> None:
 def registry(given: Namespace) -> None:
     """List, explain, promote or roll back what is registered."""
     try:
-        from flows.registry_command import COMMANDS
+        from flows.registry.commands import COMMANDS
     except ImportError as error:
-        raise UserError(f"`rdmd registry` needs the package {error.name}, which is missing here; build the environment "
-                        "with `make venv`.") from None
+        raise UserError(
+            f"`rdmd registry` needs the package {error.name}, which is missing here; build the environment "
+            "with `make venv`."
+        ) from None
     COMMANDS[given.action](given)
 
 
@@ -174,9 +183,11 @@ def translate(given: Namespace) -> None:
     if outcome.broken:
         name, reason = outcome.broken[0]
         total = len(outcome.broken) + outcome.written
-        raise UserError(f"{len(outcome.broken)} of {total} pictures in {given.given} could not be read and were "
-                        f"left out (the first: {name}: {reason}); mend or remove "
-                        f"them; {outcome.written} are in {given.out}.")
+        raise UserError(
+            f"{len(outcome.broken)} of {total} pictures in {given.given} could not be read and were "
+            f"left out (the first: {name}: {reason}); mend or remove "
+            f"them; {outcome.written} are in {given.out}."
+        )
     print(f"{outcome.written} written to {given.out}")
 
 
@@ -195,11 +206,26 @@ def serve(given: Namespace) -> None:
     listen("the server", given.host, given.port).close()
     model = given.model or _champion()
     if model is None:
-        raise UserError(f"{LAYOUT.registry} names no champion, since a generator from noise does not translate; give "
-                        "a model of another experiment.")
+        raise UserError(
+            f"{LAYOUT.registry} names no champion, since a generator from noise does not translate; give "
+            "a model of another experiment."
+        )
     check_registered(model)
-    command = [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", model, "--env-manager", "local",
-               "--host", given.host, "--port", str(given.port)]
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "models",
+        "serve",
+        "--model-uri",
+        model,
+        "--env-manager",
+        "local",
+        "--host",
+        given.host,
+        "--port",
+        str(given.port),
+    ]
     print(f"serving {model} at http://{given.host}:{given.port}/invocations; Ctrl-C stops it", flush=True)
     # MLflow starts its server by name, which is found only where this environment is activated.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
@@ -220,11 +246,15 @@ def demo(given: Namespace) -> None:
     use_local_tracking()
     settings = config.load()
     if isinstance(settings.domains.source, config.Noise):
-        raise UserError("domains.source is noise, so there is no image to upload; put an experiment that translates "
-                        "into params.yaml with `rdmd use`.")
+        raise UserError(
+            "domains.source is noise, so there is no image to upload; put an experiment that translates "
+            "into params.yaml with `rdmd use`."
+        )
     if settings.preprocess.kind == "points":
-        raise UserError("preprocess.kind is 'points', and the demo shows images; put an experiment of images into "
-                        "params.yaml with `rdmd use`.")
+        raise UserError(
+            "preprocess.kind is 'points', and the demo shows images; put an experiment of images into "
+            "params.yaml with `rdmd use`."
+        )
     with listen("the demo", given.host, given.port) as free:
         port = free.getsockname()[1]
     exit_on_signals()
@@ -237,7 +267,7 @@ def _front(settings: config.Settings) -> "list[FrontModel]":  # noqa: F821
     from rdmd.serving.demo import front_on_disk
 
     try:
-        from flows.registered_front import registered_front
+        from flows.registry.versions import registered_front
 
         return registered_front(settings)
     except ImportError as error:
@@ -268,7 +298,7 @@ def export(given: Namespace) -> None:
 
 def convert_edm(given: Namespace) -> None:
     """Convert a published EDM pickle."""
-    from rdmd.networks.convert_edm import convert
+    from rdmd.networks.edm_import import convert
 
     print(f"{convert(given.pickle, given.out)} tensors written to {given.out}; set teacher.init to it")
 
@@ -283,8 +313,11 @@ def dry_run(given: Namespace) -> None:
     settings = config.load(files.find(given.name).path)
     if given.keep is not None and given.keep.exists() and (not given.keep.is_dir() or any(given.keep.iterdir())):
         raise UserError(f"--keep {given.keep} is not an empty folder; name a new or an empty one.")
-    print(f"DRY RUN of {given.name}: generated pictures, random weights, a few steps. Its metrics and models mean "
-          "nothing; only that every stage runs, its times and its memory do.", flush=True)
+    print(
+        f"DRY RUN of {given.name}: generated pictures, random weights, a few steps. Its metrics and models mean "
+        "nothing; only that every stage runs, its times and its memory do.",
+        flush=True,
+    )
     with contextlib.ExitStack() as stack:
         root = given.keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rdmd-dry-run-")))
         root.mkdir(parents=True, exist_ok=True)
@@ -310,8 +343,9 @@ def doctor(given: Namespace) -> None:
 def _champion() -> str | None:
     """The URI of the registered champion; None where the experiment registers nothing."""
     if not LAYOUT.registry.exists():
-        raise UserError(f"{LAYOUT.registry} does not exist, so nothing is registered yet; run `make repro` (or "
-                        "`dvc repro`) first.")
+        raise UserError(
+            f"{LAYOUT.registry} does not exist, so nothing is registered yet; run `make repro` (or `dvc repro`) first."
+        )
     try:
         champion = json.loads(LAYOUT.registry.read_text(encoding="utf-8"))["champion"]
         return None if champion is None else str(champion)
@@ -321,7 +355,7 @@ def _champion() -> str | None:
 
 @contextlib.contextmanager
 def _bars(folder: "object", run: "object") -> Iterator[Callable[[list], None]]:
-    from rdmd.training.spec import run_name
+    from rdmd.training.run_config import run_name
 
     with run_bar(run_name(run), run.settings.steps) as bar:
         yield bar.follow

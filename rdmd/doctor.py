@@ -34,8 +34,16 @@ class Finding:
 def examine(layout: Layout) -> list[Finding]:
     """Look at the interpreter, packages, device, memory, disk, settings, data and stores."""
     looks: list[Callable[[], list[Finding]]] = [
-        _python, _packages, _device, _memory, lambda: _disk(layout), lambda: _settings(), lambda: _domains(layout),
-        _mlflow, lambda: _champion(layout), _prefect,
+        _python,
+        _packages,
+        _device,
+        _memory,
+        lambda: _disk(layout),
+        lambda: _settings(),
+        lambda: _domains(layout),
+        _mlflow,
+        lambda: _champion(layout),
+        _prefect,
     ]
     return [finding for look in looks for finding in look()]
 
@@ -79,8 +87,13 @@ def _memory() -> list[Finding]:
     memory = psutil.virtual_memory()
     enough = memory.available >= MEMORY_NEEDED
     text = f"{memory.available / GIB:.1f} of {memory.total / GIB:.1f} GiB available"
-    return [Finding("ok" if enough else "warn", "memory",
-                    text if enough else f"{text}; set launch.parallel to 1 if runs are killed")]
+    return [
+        Finding(
+            "ok" if enough else "warn",
+            "memory",
+            text if enough else f"{text}; set launch.parallel to 1 if runs are killed",
+        )
+    ]
 
 
 def _disk(layout: Layout) -> list[Finding]:
@@ -88,8 +101,13 @@ def _disk(layout: Layout) -> list[Finding]:
     enough = free >= DISK_NEEDED
     text = f"{free / GIB:.1f} GiB free here"
     writable = os.access(layout.root, os.W_OK)
-    findings = [Finding("ok" if enough else "FAIL", "disk",
-                        text if enough else f"{text}; digits needs {DISK_NEEDED // GIB} GiB, free some")]
+    findings = [
+        Finding(
+            "ok" if enough else "FAIL",
+            "disk",
+            text if enough else f"{text}; digits needs {DISK_NEEDED // GIB} GiB, free some",
+        )
+    ]
     if not writable:
         findings.append(Finding("FAIL", "disk", "this folder is not writable; change its permissions"))
     return findings
@@ -100,18 +118,28 @@ def _settings() -> list[Finding]:
         settings = config.load()
     except UserError as error:
         return [Finding("FAIL", "params.yaml", str(error))]
-    findings = [Finding("ok", "params.yaml", f"experiment {settings.experiment}, "
-                                             f"lambdas {', '.join(f'{lam:g}' for lam in settings.distill.lambdas)}")]
+    findings = [
+        Finding(
+            "ok",
+            "params.yaml",
+            f"experiment {settings.experiment}, lambdas {', '.join(f'{lam:g}' for lam in settings.distill.lambdas)}",
+        )
+    ]
     for name in config.Domains.model_fields:
         domain = getattr(settings.domains, name)
         if domain is not None and not domain.path.exists():
-            findings.append(Finding("FAIL", "data", f"domains.{name}.path {domain.path} does not exist; put your data "
-                                                    "there or correct the path"))
+            findings.append(
+                Finding(
+                    "FAIL",
+                    "data",
+                    f"domains.{name}.path {domain.path} does not exist; put your data there or correct the path",
+                )
+            )
     return findings
 
 
 def _domains(layout: Layout) -> list[Finding]:
-    from rdmd.domains.manifest import describe, read_manifest
+    from rdmd.data.manifest import describe, read_manifest
 
     findings = []
     for folder in sorted(path for path in layout.shards.glob("*") if path.is_dir()):
@@ -172,8 +200,9 @@ def _store(subject: str, uri: str, variable: str) -> Finding:
             with socket.create_connection((parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)), 5):
                 return Finding("ok", subject, f"{uri} answers")
         except OSError as error:
-            return Finding("FAIL", subject, f"{uri} does not answer ({error.strerror or error}); start it or correct "
-                                            f"{variable}")
+            return Finding(
+                "FAIL", subject, f"{uri} does not answer ({error.strerror or error}); start it or correct {variable}"
+            )
     file = sqlite_file(uri)
     if file is not None:
         try:

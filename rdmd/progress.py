@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
-from rdmd.training.folder import Point
+from rdmd.training.run_folder import Point
 
 
 class RunBar:

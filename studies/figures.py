@@ -17,10 +17,10 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from torch import Tensor
 
 from rdmd.evaluation.evaluator import EvaluationTask
-from rdmd.evaluation.labels import method_name
 from rdmd.evaluation.pareto import knee, nondominated
-from rdmd.evaluation.point_task import PointTask
+from rdmd.evaluation.points import PointTask
 from rdmd.evaluation.row import GENERATOR, IDENTITY, TARGET
+from rdmd.evaluation.table import method_name
 from rdmd.files import replacing
 from studies.measure import Measured
 from studies.statistics import DATA, EXACT, REFERENCES, TEACHER, setting_labels, table

@@ -20,36 +20,35 @@ from rdmd.baselines.ilvr import ILVR
 from rdmd.baselines.neural_ot import TransportMap
 from rdmd.baselines.sdedit import SDEdit
 from rdmd.code_digest import code_digest
+from rdmd.data.manifest import read_manifest
+from rdmd.data.preprocess import preprocess
+from rdmd.data.shards import read_split
+from rdmd.data.transforms import to_uint8, to_unit
 from rdmd.diffusion.samplers import heun, heun_evaluations, karras_sigmas
 from rdmd.distillation.generator import Generator
-from rdmd.domains.manifest import read_manifest
-from rdmd.domains.pixels import to_uint8, to_unit
-from rdmd.domains.preprocess import preprocess
-from rdmd.domains.shards import read_split
 from rdmd.evaluation.classifier import train_classifier
 from rdmd.evaluation.evaluator import EvaluationTask, identity_row, score, target_row, translate
-from rdmd.evaluation.image_task import ImageTask
+from rdmd.evaluation.images import ImageTask
 from rdmd.evaluation.pareto import mark_front
-from rdmd.evaluation.point_task import PointTask
+from rdmd.evaluation.points import PointTask
 from rdmd.evaluation.row import GENERATOR, IDENTITY, TARGET, Row
 from rdmd.evaluation.table import drifted
 from rdmd.evaluation.translator import NamedTranslator
 from rdmd.evaluation.transport import exact_plan
 from rdmd.files import canonical_json
 from rdmd.networks.build import build_denoiser
-from rdmd.pipeline.baselines import train_baselines
 from rdmd.pipeline.evaluation import evaluation_task, shown
 from rdmd.pipeline.features import train_features
-from rdmd.pipeline.generator_folder import load_denoiser
 from rdmd.pipeline.launch import TrainingProcesses
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.model_card import read_card
-from rdmd.pipeline.training import Watch, publish_generators, train_sweep, train_teacher
+from rdmd.pipeline.model_folder import load_denoiser
+from rdmd.pipeline.training import Watch, publish_generators, train_baselines, train_sweep, train_teacher
 from rdmd.pipeline.translators import baselines, generators
 from rdmd.progress import run_bar
-from rdmd.training.folder import Point, RunFolder
 from rdmd.training.run import device_name
-from rdmd.training.spec import DistillRun, TrainingRun, run_name, training_code_digest
+from rdmd.training.run_config import DistillRun, TrainingRun, run_name, training_code_digest
+from rdmd.training.run_folder import Point, RunFolder
 from studies.grids import Part
 from studies.points import affine_plan, exact_images, first_references, fresh_points, point_study_task
 from studies.statistics import DATA, EXACT, TEACHER

@@ -9,9 +9,9 @@ from joblib import Memory  # type: ignore[import-untyped]
 from torch import Tensor
 
 from rdmd import config
-from rdmd.domains.readers.points import draw
-from rdmd.domains.shards import read_split
-from rdmd.evaluation.point_task import PointTask, reference_parts
+from rdmd.data.readers.points import draw
+from rdmd.data.shards import read_split
+from rdmd.evaluation.points import PointTask, reference_parts
 from rdmd.evaluation.sampling import sample_of
 from rdmd.evaluation.transport import ExactPlan, affine_monge_map, exact_plan
 from rdmd.pipeline.features import evaluation_device

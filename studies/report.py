@@ -7,9 +7,9 @@ import jinja2
 import pandas as pd
 
 from rdmd.errors import UserError
-from rdmd.evaluation.labels import method_name, number, plus_minus
 from rdmd.evaluation.pareto import Point
 from rdmd.evaluation.row import GENERATOR, IDENTITY, TARGET
+from rdmd.evaluation.table import method_name, number, plus_minus
 from rdmd.files import write_text
 from studies.figures import Panel, draw_fronts
 from studies.grids import COMPARISONS, STUDIES

@@ -6,10 +6,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from rdmd.evaluation.labels import dial
 from rdmd.evaluation.pareto import Point, hypervolume, nondominated
 from rdmd.evaluation.row import GENERATOR, IDENTITY, TARGET, Row
-from rdmd.evaluation.table import Z95
+from rdmd.evaluation.table import Z95, dial
 from rdmd.files import canonical_json
 
 DATA, TEACHER, EXACT = "data", "teacher", "ot"

@@ -55,8 +55,9 @@ class Tab:
 
     def open(self, address: str, width: int, height: int = 900) -> None:
         """Load a page in a window of that many CSS pixels, a phone's if it is narrow."""
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1,
-                  mobile=width < 600)
+        self.call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
+        )
         self.call("Page.navigate", url=address)
         self.until("document.readyState === 'complete'")
 
@@ -105,13 +106,25 @@ def browser() -> Iterator[Tab]:
     program = next(filter(None, map(shutil.which, NAMES)), None)
     if program is None:
         pytest.skip(f"no Chromium is installed (looked for {', '.join(NAMES)})")
-    command = [program, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-               "--disable-background-networking", "--no-first-run", "--remote-debugging-port=0"]
+    command = [
+        program,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--disable-background-networking",
+        "--no-first-run",
+        "--remote-debugging-port=0",
+    ]
     with tempfile.TemporaryDirectory(prefix="rdmd-chromium-", ignore_cleanup_errors=True) as profile:
         log = Path(profile) / "log.txt"
         with log.open("wb") as output:
-            started = subprocess.Popen([*command, f"--user-data-dir={profile}/profile", "about:blank"],
-                                       stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+            started = subprocess.Popen(
+                [*command, f"--user-data-dir={profile}/profile", "about:blank"],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
         try:
             # Its frames are pictures: PDF and screenshots are larger than the library's default limit.
             with connect(_tab_of(log, started), max_size=None, proxy=None) as socket:

@@ -37,7 +37,11 @@ def tiny_points(settings: dict) -> None:
     settings["network"] |= {"width": 32}
     settings["teacher"] |= {"steps": 60, "checkpoint_every": 20, "log_every": 10, "sample_every": 30}
     settings["distill"] |= {
-        "lambdas": [0.05, 0.5], "steps": 40, "checkpoint_every": 10, "log_every": 10, "sample_every": 20
+        "lambdas": [0.05, 0.5],
+        "steps": 40,
+        "checkpoint_every": 10,
+        "log_every": 10,
+        "sample_every": 20,
     }
     settings["evaluate"] |= {"n_source": 300, "n_reference": 300, "n_transport": 200, "projections": 32}
     settings["baselines"] = {"sdedit": {"sigmas": [1.0], "steps": 4}}

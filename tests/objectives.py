@@ -11,12 +11,12 @@ from accelerate.state import AcceleratorState
 
 from rdmd import config
 from rdmd.config.reading import parse
-from rdmd.domains.preprocess import preprocess
+from rdmd.data.preprocess import preprocess
+from rdmd.data.sampling import StepRandom, seed_global
 from rdmd.files import sha256_of
 from rdmd.networks.build import build_denoiser, save_weights
 from rdmd.training.distill import DistillObjective
-from rdmd.training.random import StepRandom, seed_global
-from rdmd.training.spec import DistillRun, Shards, TeacherRun, Weights
+from rdmd.training.run_config import DistillRun, Shards, TeacherRun, Weights
 from rdmd.training.teacher import TeacherObjective
 from tests.conftest import ROOT, params, tiny_digits, tiny_points
 

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from rdmd import config
 from rdmd.errors import UserError
-from rdmd.evaluation.labels import method_name
+from rdmd.evaluation.table import method_name
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.training import Backend
-from rdmd.training.spec import DistillRun, DomainClassifierRun, NeuralOTRun, TeacherRun, TrainingRun
+from rdmd.training.run_config import DistillRun, DomainClassifierRun, NeuralOTRun, TeacherRun, TrainingRun
 
 if TYPE_CHECKING:
     # They import torch, which a flow that trains in other processes does not need.
@@ -38,8 +38,10 @@ def backend(settings: config.Settings, layout: Layout) -> Iterator[FlowBackend]:
         import prefect_ray  # noqa: F401
         import ray  # noqa: F401
     except ImportError:
-        raise UserError("launch.runner is ray, but the packages ray and prefect-ray are missing here; install them "
-                        "with `uv pip install --editable '.[ray]'`, or set launch.runner to local.") from None
+        raise UserError(
+            "launch.runner is ray, but the packages ray and prefect-ray are missing here; install them "
+            "with `uv pip install --editable '.[ray]'`, or set launch.runner to local."
+        ) from None
     from flows.backends.ray import ray_backend
 
     with ray_backend(settings, settings.launch.runner, layout) as cluster:

@@ -8,14 +8,14 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from flows.backends import evaluation_name, training_name
-from flows.slots import SharedSlots
-from flows.watch import watcher
+from flows.device_pool import SharedSlots
+from flows.tracking.training import watcher
 from rdmd import config
 from rdmd.pipeline.launch import TrainingProcesses
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.training import LocalTraining
-from rdmd.training.folder import RunFolder
-from rdmd.training.spec import TrainingRun
+from rdmd.training.run_config import TrainingRun
+from rdmd.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from rdmd.evaluation.evaluator import EvaluationTask

@@ -29,14 +29,14 @@ from prefect_ray.context import remote_options
 from prefect_ray.task_runners import PrefectRayFuture
 
 from flows.backends import evaluation_name, training_name
-from flows.watch import watcher
+from flows.tracking.training import watcher
 from rdmd import config
 from rdmd.errors import Interrupted, UserError
 from rdmd.pipeline.launch import STOP_SECONDS, TrainingProcesses
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.training import LocalTraining, SlotPool, prepared
-from rdmd.training.folder import RunFolder
-from rdmd.training.spec import TrainingRun
+from rdmd.training.run_config import TrainingRun
+from rdmd.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from rdmd.evaluation.evaluator import EvaluationTask
@@ -63,8 +63,10 @@ class Node:
     def enter(self) -> Layout:
         """Work in the project's folder from now on. Raises UserError if this node has another folder there."""
         if not (self.project / self.witness).is_file():
-            raise UserError(f"the Ray node {socket.gethostname()} does not see the project at {self.project}; mount "
-                            "the shared folder there, or set launch.runner.project to its path on the nodes.")
+            raise UserError(
+                f"the Ray node {socket.gethostname()} does not see the project at {self.project}; mount "
+                "the shared folder there, or set launch.runner.project to its path on the nodes."
+            )
         os.chdir(self.project)
         return Layout()
 
@@ -130,8 +132,10 @@ class RayBackend:
         """As `FlowBackend.evaluate`, as many at once as the nodes have room for."""
         names = [evaluation_name(method) for method in methods]
         gpus = min(1, self._gpus)
-        futures = [self._submit(evaluate_on_node, gpus, name=name, index=index, node=self._node)
-                   for index, name in enumerate(names)]
+        futures = [
+            self._submit(evaluate_on_node, gpus, name=name, index=index, node=self._node)
+            for index, name in enumerate(names)
+        ]
         for name, future in zip(names, futures, strict=True):
             yield self._result(name, future)
 
@@ -157,8 +161,10 @@ class RayBackend:
             if self._stopping.is_set():
                 raise Interrupted(f"`{name}` was stopped; repeat the same command to go on") from error
             if isinstance(error, ray.exceptions.RayError):
-                raise UserError(f"the cluster lost the task `{name}` ({type(error).__name__}); look at `ray status`, "
-                                "and repeat the command to go on from the last checkpoint.") from error
+                raise UserError(
+                    f"the cluster lost the task `{name}` ({type(error).__name__}); look at `ray status`, "
+                    "and repeat the command to go on from the last checkpoint."
+                ) from error
             raise
         finally:
             self._running.discard(future.wrapped_future)
@@ -205,8 +211,10 @@ def _connected(runner: config.RayRunner, project: Path) -> Iterator[None]:
         )  # fmt: skip
     except (OSError, RuntimeError, ValueError) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise UserError(f"launch.runner.address is {runner.address!r}, but no Ray cluster of this version answers at "
-                        f"{address} ({first}); start one (docs/cluster.md), or set launch.runner to local.") from error
+        raise UserError(
+            f"launch.runner.address is {runner.address!r}, but no Ray cluster of this version answers at "
+            f"{address} ({first}); start one (docs/cluster.md), or set launch.runner to local."
+        ) from error
     try:
         yield
     finally:
@@ -222,18 +230,23 @@ def _check_servers(machines: int) -> None:
         host = urlsplit(uri).hostname or ""
         here = not host or host in ("localhost", "::1") or host.startswith("127.")
         if not uri or (here and machines > 1):
-            raise UserError(f"launch.runner is ray, whose nodes report to {name}, but they cannot reach "
-                            f"{uri or 'any server'}; start one (`{command}`) and set {variable} to its address.")
+            raise UserError(
+                f"launch.runner is ray, whose nodes report to {name}, but they cannot reach "
+                f"{uri or 'any server'}; start one (`{command}`) and set {variable} to its address."
+            )
 
 
 def _share(launch: config.Launch, nodes: list[dict[str, float]]) -> tuple[config.Launch, int]:
     """`launch` as one task on a node reads it, and the GPUs of a training. The task's CPUs are `launch.threads`."""
     gpus = launch.processes if launch.device != "cpu" and any(node.get("GPU") for node in nodes) else 0
     if launch.device == "cuda" and not gpus:
-        raise UserError("launch.device is cuda, but no node of the cluster has a GPU; set it to auto or cpu, or see "
-                        "`ray status`.")
+        raise UserError(
+            "launch.device is cuda, but no node of the cluster has a GPU; set it to auto or cpu, or see `ray status`."
+        )
     cpus = launch.threads or max(1, launch.processes)
     if not any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in nodes):
-        raise UserError(f"a training needs {cpus} CPUs (launch.threads) and {gpus} GPUs (launch.processes) of one "
-                        "node, and no node of the cluster has them; lower these settings, or see `ray status`.")
+        raise UserError(
+            f"a training needs {cpus} CPUs (launch.threads) and {gpus} GPUs (launch.processes) of one "
+            "node, and no node of the cluster has them; lower these settings, or see `ray status`."
+        )
     return launch.model_copy(update={"device": "cuda" if gpus else "cpu", "threads": cpus, "parallel": 1}), gpus

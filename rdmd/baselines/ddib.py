@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rdmd.baselines.levels import SIGMA_MAX, down_from
+from rdmd.baselines.sdedit import SIGMA_MAX, down_from
 from rdmd.diffusion.loss import Denoiser
 from rdmd.diffusion.samplers import heun
 

@@ -10,10 +10,10 @@ squared difference for c, as `squared_l2` here.
 import torch
 from torch import Tensor, nn
 
-from rdmd.baselines.encoder import build_encoder, encoded_shape
 from rdmd.config import Network
-from rdmd.distillation.transport import Cost
+from rdmd.distillation.costs import Cost
 from rdmd.networks.build import build_denoiser
+from rdmd.networks.encoder import build_encoder, encoded_shape
 
 
 class TransportMap(nn.Module):

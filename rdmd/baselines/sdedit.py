@@ -1,13 +1,25 @@
-"""SDEdit (Meng et al. 2022): noise the source to sigma_0 and denoise it with the target's teacher."""
+"""The noise levels that the diffusion baselines step through: those of Karras et al. 2022, table 1."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from rdmd.baselines.levels import down_from
 from rdmd.diffusion.loss import Denoiser, noise_like
-from rdmd.diffusion.samplers import ancestral, heun, heun_evaluations
+from rdmd.diffusion.samplers import ancestral, heun, heun_evaluations, karras_sigmas
+
+SIGMA_MIN = 0.002
+SIGMA_MAX = 80.0
+
+
+def down_from(sigma_0: float, steps: int) -> Tensor:
+    """The levels of `steps` steps from sigma_0 to 0: shape (steps + 1,).
+
+    Raises ValueError unless sigma_0 > 0 and steps >= 1.
+    """
+    if sigma_0 <= 0 or steps < 1:
+        raise ValueError(f"needs sigma_0 > 0 and steps >= 1, got {sigma_0} and {steps}")
+    return karras_sigmas(steps, min(SIGMA_MIN, sigma_0 / 2), sigma_0)
 
 
 @dataclass(frozen=True)

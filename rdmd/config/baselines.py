@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from rdmd.config.base import Count, Fraction, Number, Positive, Section, not_a_bool
+from rdmd.config.section import Count, Fraction, Number, Positive, Section, not_a_bool
 from rdmd.config.training import Cadence
 
 Steps = Annotated[int, BeforeValidator(not_a_bool), Field(ge=1, le=1000)]

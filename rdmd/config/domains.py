@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from rdmd.config.base import Count, Fraction, Number, Positive, Section, not_a_bool
+from rdmd.config.section import Count, Fraction, Number, Positive, Section, not_a_bool
 
 
 class ImageFolder(Section):

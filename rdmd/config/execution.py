@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator
 
-from rdmd.config.base import Count, Section
+from rdmd.config.section import Count, Section
 
 
 def _on_or_off(given: object) -> object:

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from rdmd.config.base import Count, Fraction, Number, Positive, Section
+from rdmd.config.section import Count, Fraction, Number, Positive, Section
 
 
 class ImageNetwork(Section):

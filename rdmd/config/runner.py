@@ -5,13 +5,15 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from rdmd.config.base import Section
+from rdmd.config.section import Section
 
 
 def _of_a_cluster(address: str) -> str:
     if "://" in address or address == "local":
-        raise ValueError(f"{address!r} is no address of a cluster that this machine is part of; join it (`ray start "
-                         "--address HOST:6379 --num-cpus 0`) and give HOST:6379, or auto")
+        raise ValueError(
+            f"{address!r} is no address of a cluster that this machine is part of; join it (`ray start "
+            "--address HOST:6379 --num-cpus 0`) and give HOST:6379, or auto"
+        )
     return address
 
 
@@ -48,7 +50,7 @@ def _named(given: object) -> object:
             raise ValueError(f"{given!r} runs nothing; use one of {', '.join(_NAMES)}")
         return {"name": given}
     if not isinstance(given, dict | Section):
-        raise ValueError("needs `local` or `ray`, or a section such as `{name: ray, address: \"head:6379\"}`")
+        raise ValueError('needs `local` or `ray`, or a section such as `{name: ray, address: "head:6379"}`')
     return given
 
 

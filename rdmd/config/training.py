@@ -1,15 +1,79 @@
-"""Training: the teacher, distillation, and where and how runs are launched."""
+"""The sections `teacher` and `distill`: how the networks are trained."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from rdmd.config.base import Count, Fraction, Lambda, NonNegative, Positive, Section, not_a_bool
 from rdmd.config.execution import Execution
 from rdmd.config.networks import LogNormal, NoiseLaw
 from rdmd.config.runner import LocalRunner, Runner
-from rdmd.config.transport import SquaredL2, TransportCost
+from rdmd.config.section import Count, Fraction, Lambda, NonNegative, Number, Positive, Section, not_a_bool
+
+# Where the pipeline puts its own feature network.
+FEATURES = Path("models/features")
+
+
+class SquaredL2(Section):
+    """The mean squared difference: the cost of the theorem."""
+
+    name: Literal["squared_l2"]
+
+
+class L1(Section):
+    """The mean absolute difference."""
+
+    name: Literal["l1"]
+
+
+class Huber(Section):
+    """Squared for differences up to `delta`, linear beyond. Pixels span 2."""
+
+    name: Literal["huber"]
+    delta: Positive = 0.1
+
+
+class LowPass(Section):
+    """Squared L2 after a Gaussian blur of `sigma` pixels: the layout of colours is held, shape is free. Images only."""
+
+    name: Literal["low_pass"]
+    sigma: Annotated[Number, Field(gt=0, le=1024)] = 1.0
+
+
+class FeatureCost(Section):
+    """The squared distance of directions in a feature classifier's penultimate layer. Images only.
+
+    `weights` is the classifier's folder, as `rdmd features` makes it; by default the evaluation's own.
+    """
+
+    name: Literal["features"]
+    weights: Path = FEATURES
+
+
+class LPIPS(Section):
+    """LPIPS; `weights` is a saved state dict of the lpips package's `LPIPS(net="alex")` or `"vgg"`. Images only."""
+
+    name: Literal["lpips"]
+    weights: Path
+
+
+_Cost = SquaredL2 | L1 | Huber | LowPass | FeatureCost | LPIPS
+_NAMES = [get_args(cost.model_fields["name"].annotation)[0] for cost in get_args(_Cost)]
+
+
+def _named(given: object) -> object:
+    """A bare name stands for a section of that name and nothing else."""
+    if isinstance(given, str):
+        if given not in _NAMES:
+            raise ValueError(f"{given!r} is no transport cost; use one of {', '.join(_NAMES)}")
+        return {"name": given}
+    if not isinstance(given, dict | Section):
+        raise ValueError("needs a name such as `squared_l2`, or a section such as `{name: huber, delta: 0.1}`")
+    return given
+
+
+TransportCost = Annotated[_Cost, Field(discriminator="name"), BeforeValidator(_named)]
+
 
 Decay = Literal["constant", "linear", "cosine"]
 Weighting = Literal["unscaled", "inverse_sigma", "inverse_sigma_squared", "normalised"]
@@ -120,15 +184,19 @@ class Distill(Cadence):
         if len({f"{lam:g}" for lam in self.lambdas}) != len(self.lambdas):
             raise ValueError("each of `lambdas` may stand once (six digits count); remove the repeated one")
         if isinstance(self.input_noise, list) and len(self.input_noise) != len(self.lambdas):
-            raise ValueError(f"`input_noise` has {len(self.input_noise)} entries but `lambdas` {len(self.lambdas)}; "
-                             "give one number, or one for each lambda")
+            raise ValueError(
+                f"`input_noise` has {len(self.input_noise)} entries but `lambdas` {len(self.lambdas)}; "
+                "give one number, or one for each lambda"
+            )
         return self
 
     @model_validator(mode="after")
     def _one_law_where_draws_are_shared(self) -> "Distill":
         if self.fake_draws == "shared" and (self.fake_noise or any(refine.fake_noise for refine in self.refine)):
-            raise ValueError("`fake_draws` is shared, its default, so that the fake denoiser sees the noise of "
-                             "`noise`, but `fake_noise` is given; remove it, or set `fake_draws` to own")
+            raise ValueError(
+                "`fake_draws` is shared, its default, so that the fake denoiser sees the noise of "
+                "`noise`, but `fake_noise` is given; remove it, or set `fake_draws` to own"
+            )
         return self
 
     def noise_at(self, lam: float) -> float:

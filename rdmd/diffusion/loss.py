@@ -1,11 +1,21 @@
-"""Denoising score matching, the loss of the teacher and of the fake denoiser alike."""
+"""Per-sample scalars against batches of any shape."""
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from rdmd.diffusion.shapes import like, mean_over_dimensions
+
+def like(scalars: Tensor, x: Tensor) -> Tensor:
+    """View (B,) as (B, 1, ..., 1) so that it broadcasts over `x` of shape (B, ...)."""
+    return scalars.view(-1, *([1] * (x.ndim - 1)))
+
+
+def mean_over_dimensions(x: Tensor) -> Tensor:
+    """(B, ...) -> (B,): the reduction shared by the transport cost and the matching term, so that lambda means the
+    same at every resolution."""
+    return x.flatten(1).mean(1)
+
 
 # D(x_t, sigma): (B, ...), (B,) -> (B, ...)
 Denoiser = Callable[[Tensor, Tensor], Tensor]

@@ -5,8 +5,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from rdmd.diffusion.loss import Denoiser, noise_like
-from rdmd.diffusion.shapes import like
+from rdmd.diffusion.loss import Denoiser, like, noise_like
 
 
 def karras_sigmas(steps: int, sigma_min: float, sigma_max: float, rho: float = 7.0) -> Tensor:

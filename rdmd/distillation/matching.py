@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from rdmd.diffusion.shapes import like, mean_over_dimensions
+from rdmd.diffusion.loss import like, mean_over_dimensions
 
 # (D_fake(x_t), D_real(x_t), x_0, sigma) -> gradient, of x_0's shape
 Weighting = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]

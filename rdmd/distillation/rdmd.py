@@ -17,10 +17,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rdmd.diffusion.loss import Denoiser
-from rdmd.diffusion.shapes import like
+from rdmd.diffusion.loss import Denoiser, like
+from rdmd.distillation.costs import Cost
 from rdmd.distillation.matching import Weighting, matching_surrogate
-from rdmd.distillation.transport import Cost
 
 
 @dataclass(frozen=True)

@@ -64,14 +64,27 @@ def stages(
     parts = settings.launch.accumulate
     return [
         Stage(
-            "teacher", teacher, dry.teacher.batch, work.teacher_flop(dry.teacher.batch),
-            dry.teacher.batch * work.activations, settings.teacher.batch,
-            settings.teacher.steps, work.teacher_flop(settings.teacher.batch), work.teacher_bytes(0),
+            "teacher",
+            teacher,
+            dry.teacher.batch,
+            work.teacher_flop(dry.teacher.batch),
+            dry.teacher.batch * work.activations,
+            settings.teacher.batch,
+            settings.teacher.steps,
+            work.teacher_flop(settings.teacher.batch),
+            work.teacher_bytes(0),
             settings.teacher.batch // parts * work.activations,
         ),
         Stage(
-            "distill", distill, run.batch, work.distill_flop(run), run.batch * work.distill_activations(run),
-            wanted.batch, sweep_steps(wanted), work.distill_flop(wanted), work.distill_bytes(0),
+            "distill",
+            distill,
+            run.batch,
+            work.distill_flop(run),
+            run.batch * work.distill_activations(run),
+            wanted.batch,
+            sweep_steps(wanted),
+            work.distill_flop(wanted),
+            work.distill_bytes(0),
             wanted.batch // parts * work.distill_activations(wanted),
         ),
     ]
@@ -121,8 +134,10 @@ def describe(settings: config.Settings, dry: config.Settings, work: Work, every:
         ]
     lines.append(f"  together   {duration(sum(stage.device_hours for stage in every))} on this device")
     if not on_gpu:
-        lines.append(f"             {duration(sum(stage.assumed_hours for stage in every))} at "
-                     f"{ASSUMED_TFLOP_PER_S:g} TFLOP/s, which is assumed and not measured")
+        lines.append(
+            f"             {duration(sum(stage.assumed_hours for stage in every))} at "
+            f"{ASSUMED_TFLOP_PER_S:g} TFLOP/s, which is assumed and not measured"
+        )
     lines += [
         "  It assumes that time goes with FLOP (where a network does not fill the device, more batch costs less), one",
         "  device, and float32 activations (bf16 keeps between half and all of them). Left out: preprocessing,",

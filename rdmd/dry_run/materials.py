@@ -10,7 +10,7 @@ from PIL import Image
 
 from rdmd import config
 from rdmd.dry_run.shrink import Places, config_domains
-from rdmd.evaluation.inception import WEIGHTS_FILE, InceptionV3
+from rdmd.evaluation.features import WEIGHTS_FILE, InceptionV3
 from rdmd.networks.build import build_denoiser, save_weights
 
 BLOBS = 5

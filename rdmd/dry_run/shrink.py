@@ -70,8 +70,11 @@ def shrink(settings: config.Settings, scale: Scale, root: Path, on_gpu: bool) ->
     raw["preprocess"]["test_fraction"] = TEST_FRACTION
     raw["validation"] = {"min_train": 1, "min_test": 2}
     cadence = {
-        "steps": scale.steps, "batch": min(scale.batch, settings.teacher.batch),
-        "checkpoint_every": scale.steps, "log_every": 1, "sample_every": 0,
+        "steps": scale.steps,
+        "batch": min(scale.batch, settings.teacher.batch),
+        "checkpoint_every": scale.steps,
+        "log_every": 1,
+        "sample_every": 0,
     }
     raw["teacher"] |= cadence
     if settings.teacher.init is not None:
@@ -134,9 +137,13 @@ def _grid(part: Any, scale: Scale) -> Any:
 
 def _evaluation(evaluate: config.Evaluate, scale: Scale) -> dict[str, Any]:
     changed: dict[str, Any] = {
-        "n_source": scale.samples, "n_reference": scale.samples, "batch": scale.batch,
+        "n_source": scale.samples,
+        "n_reference": scale.samples,
+        "batch": scale.batch,
         "references": min(evaluate.references, DRAWS // scale.samples),
-        "bootstrap": min(2, evaluate.bootstrap), "projections": 16, "n_transport": scale.samples,
+        "bootstrap": min(2, evaluate.bootstrap),
+        "projections": 16,
+        "n_transport": scale.samples,
         "n_w2": None if evaluate.n_w2 is None else scale.samples,
     }
     if isinstance(evaluate.features, config.ClassifierFeatures):

@@ -10,24 +10,23 @@ import torch
 import yaml
 
 from rdmd import config
-from rdmd.domains.preprocess import preprocess
-from rdmd.domains.shards import read_split
-from rdmd.domains.validation import validate
+from rdmd.data.expectations import validate
+from rdmd.data.preprocess import preprocess
+from rdmd.data.shards import read_split
 from rdmd.dry_run.estimate import Measured, describe, stages
 from rdmd.dry_run.materials import make_materials, published_inception_is_here, random_inception
 from rdmd.dry_run.shrink import config_domains, scale_of, shrink
 from rdmd.dry_run.work import work_of
-from rdmd.evaluation.image_task import image_task
+from rdmd.evaluation.images import image_task
 from rdmd.evaluation.row import Metrics
 from rdmd.files import write_text
-from rdmd.pipeline.baselines import train_baselines
 from rdmd.pipeline.evaluation import evaluate_on, evaluation_task
 from rdmd.pipeline.features import evaluation_device, train_features
 from rdmd.pipeline.launch import TrainingProcesses, gpu_count
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.model_card import read_card
-from rdmd.pipeline.training import Watch, train_sweep, train_teacher
-from rdmd.training.folder import RunFolder
+from rdmd.pipeline.training import Watch, train_baselines, train_sweep, train_teacher
+from rdmd.training.run_folder import RunFolder
 
 Say = Callable[[str], None]
 

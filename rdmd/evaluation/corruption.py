@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from rdmd.domains.pixels import to_uint8, to_unit
+from rdmd.data.transforms import to_uint8, to_unit
 from rdmd.evaluation.features import FeatureNetwork, features_of
 from rdmd.evaluation.realism import fid
 

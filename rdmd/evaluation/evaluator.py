@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rdmd.evaluation.image_task import ImageTask
-from rdmd.evaluation.point_task import PointTask
+from rdmd.evaluation.images import ImageTask
+from rdmd.evaluation.points import PointTask
 from rdmd.evaluation.row import IDENTITY, TARGET, Row
 from rdmd.evaluation.translator import Translator
 

@@ -1,13 +1,51 @@
-"""How much of the source a translation keeps: transport cost, PSNR and SSIM, sample by sample.
+"""A number together with how far it can be trusted."""
 
-The literature writes the squared transport cost in three ways; all three are here. `cost` is what training
-minimises. Every function takes the source and its translation, (N, 3, H, W) uint8 in the same order, and
-gives one value a sample (N,), in float64; `rdmd.evaluation.estimate` turns those into a mean with its
-standard error.
-"""
+import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The mean of independent per-sample values and the standard error of that mean, None of a single value."""
+
+    mean: float
+    se: float | None
+
+
+def estimate(values: Tensor) -> Estimate:
+    """Mean and standard error (N - 1 in the variance) of per-sample values (N,), N >= 1, in float64."""
+    values = values.double()
+    if values.ndim != 1 or len(values) < 1:
+        raise ValueError(f"needs one or more per-sample values, got shape {tuple(values.shape)}")
+    se = values.std().item() / math.sqrt(len(values)) if len(values) > 1 else None
+    return Estimate(values.mean().item(), se)
+
+
+def colour_vector(images: Tensor) -> Tensor:
+    """The mean of each channel over the pixels, divided by the largest of the three: (N, 3, H, W) uint8 to
+    (N, 3).
+
+    Brightness drops out: a thin and a thick stroke of one hue on black have the same vector. The largest
+    entry is 1. A black picture has no colour and counts as grey, (1, 1, 1).
+    """
+    means = images.double().mean(dim=(2, 3))
+    largest = means.amax(dim=1, keepdim=True)
+    return torch.where(largest > 0, means / largest.clamp(min=1e-12), torch.ones_like(means))
+
+
+def colour_error(source: Tensor, translation: Tensor) -> Tensor:
+    """The mean absolute difference of the two colour vectors, one value a sample (N,), between 0 and 1.
+
+    0 is the same hue and saturation; 1 is a pure primary against its complement, such as red against cyan.
+    Two pictures in independent, fully saturated hues on black differ by 13/27 on average.
+    """
+    if source.shape != translation.shape:
+        raise ValueError(f"source {tuple(source.shape)} and translation {tuple(translation.shape)} must be alike")
+    return (colour_vector(source) - colour_vector(translation)).abs().mean(dim=1)
+
 
 LARGEST_PSNR = 100.0
 SSIM_WINDOW = 7
@@ -68,4 +106,4 @@ def _check_pair(source: Tensor, translation: Tensor) -> None:
             f"source {tuple(source.shape)} and translation {tuple(translation.shape)} must be (N, 3, H, W) alike"
         )
     if source.dtype != torch.uint8 or translation.dtype != torch.uint8:
-        raise ValueError("image metrics take uint8; use rdmd.domains.pixels.to_uint8")
+        raise ValueError("image metrics take uint8; use rdmd.data.transforms.to_uint8")

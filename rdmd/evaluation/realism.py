@@ -152,9 +152,7 @@ def can_be_resampled(units: Units) -> bool:
 
 def have_neighbours(units: Units) -> bool:
     """Whether each sample of both sides has as many samples of other units beside it as `precision_recall` needs."""
-    return all(
-        len(side) - int(torch.bincount(side).max()) >= NEIGHBOURS for side in (units.generated, units.reference)
-    )
+    return all(len(side) - int(torch.bincount(side).max()) >= NEIGHBOURS for side in (units.generated, units.reference))
 
 
 def _check(features: Tensor) -> None:

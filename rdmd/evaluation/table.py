@@ -1,12 +1,172 @@
-"""The table of results, for a terminal and for the report."""
+"""Names of methods and metrics in print, the table of results, and `reports/pareto.csv`."""
 
+import csv
+import io
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from rdmd.evaluation.labels import interval, number, plus_minus, row_labels
-from rdmd.evaluation.row import GENERATOR, Metrics, Row
-from rdmd.selection.front import How, registered
+from pydantic import ValidationError
+
+from rdmd.errors import UserError
+from rdmd.evaluation.row import GENERATOR, IDENTITY, TARGET, Metrics, Row
+from rdmd.evaluation.selection import How, registered
+from rdmd.files import write_json, write_text
+
+_METHODS = {
+    GENERATOR: "RDMD",
+    IDENTITY: "source as it is",
+    TARGET: "target itself",
+    "sdedit": "SDEdit",
+    "sdedit-sde": "SDEdit (SDE)",
+    "ilvr": "ILVR",
+    "egsde": "EGSDE",
+    "ddib": "DDIB",
+    "neural-ot": "neural OT",
+    "teacher": "teacher, from noise",
+    "data": "data against data",
+    "ot": "exact transport",
+}
+_SYMBOLS = {"sigma_0": "σ₀", "sigma": "σ", "lambda": "λ", "sigma_stop": "stop", "cost_weight": "weight"}
+# Says where a row came from, which is no dial.
+_RUN = "run"
+
+
+def method_name(method: str) -> str:
+    """A method's name in print; unknown ones as they are."""
+    return _METHODS.get(method, method)
+
+
+def dial(row: Row, rows: Sequence[Row]) -> str:
+    """The settings that tell this row from the others of its method: "λ = 0.1", "σ₀ = 0.6"; empty if there
+    are none.
+
+    A method with one row shows its first setting.
+    """
+    if row.lam is not None:
+        parts = [f"λ = {row.lam:g}"]
+    elif row.settings:
+        parts = []
+    else:
+        return ""
+    varying = varying_dials(row, rows)
+    if not varying and not parts:
+        varying = [key for key in row.settings if key != _RUN][:1]
+    parts += [f"{_SYMBOLS.get(key, key)} = {_plain(row.settings[key])}" for key in varying]
+    return ", ".join(parts)
+
+
+def varying_dials(row: Row, rows: Sequence[Row]) -> list[str]:
+    """The settings in which the rows of this row's method (and lambda) differ."""
+    alike = [other for other in rows if other.method == row.method and other.lam == row.lam]
+    dials = [key for key in row.settings if key != _RUN]
+    return [key for key in dials if len({str(other.settings.get(key)) for other in alike}) > 1]
+
+
+def row_label(row: Row, rows: Sequence[Row]) -> str:
+    """A label such as "RDMD, λ = 0.1", which tells the row from the others of `rows`."""
+    return ", ".join(filter(None, [method_name(row.method), dial(row, rows)]))
+
+
+def row_labels(rows: Sequence[Row]) -> list[str]:
+    """`row_label` of every row."""
+    return [row_label(row, rows) for row in rows]
+
+
+def realism_name(row: Row) -> str:
+    """The metric that `Row.realism` is; "realism" where it could not be measured."""
+    return "FID" if row.fid is not None else "realism" if row.sw2 is None else "SW2"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number with `digits` significant digits and no exponent where it can be helped; "–" for None."""
+    if value is None:
+        return "–"
+    if value == 0:
+        return "0"
+    if not 1e-4 <= abs(value) < 1e6:
+        return f"{value:.{digits - 1}e}"
+    text = f"{value:#.{digits}g}".rstrip(".")
+    return f"{float(text):.0f}" if "e" in text else text
+
+
+def interval(value: float | None, bounds: tuple[float, float] | None) -> str:
+    """ "40.6 [38.1, 43.5]"; without bounds the number alone."""
+    if value is None or bounds is None:
+        return number(value)
+    return f"{number(value)} [{number(bounds[0])}, {number(bounds[1])}]"
+
+
+def plus_minus(value: float | None, spread: float | None) -> str:
+    """ "0.133 ± 0.002"; without a spread the number alone."""
+    if value is None or spread is None:
+        return number(value)
+    return f"{number(value)} ± {number(spread, 2)}"
+
+
+def _plain(value: float | int | str) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+_CSV_HEADER = ["label", "method", "lambda", "nfe", "cost", "cost_se", "realism_metric", "realism"]
+_CSV_HEADER += ["realism_low", "realism_high", "on_front"]
+
+
+def write_metrics(metrics: Metrics, path: Path) -> None:
+    """Write metrics.json, whole or not at all; the same metrics give the same bytes."""
+    write_json(path, metrics.model_dump(mode="json", by_alias=True))
+
+
+def read_metrics(path: Path) -> Metrics:
+    """Read metrics.json.
+
+    Raises `UserError` if the file is missing, is not JSON, or has a missing, unknown or ill-typed key.
+    """
+    remedy = "make it again with `rdmd evaluate`"
+    try:
+        metrics = Metrics.model_validate_json(path.read_bytes())
+    except OSError:
+        raise UserError(f"{path} cannot be read; {remedy}.") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise UserError(f"{path}: `{key}`: {first['msg']}; {remedy}.") from None
+    except FloatingPointError as error:
+        raise UserError(f"{path}: {error}; {remedy}.") from None
+    # In Python a metric may be left out, in the file no key may: so a file of another version is recognised.
+    for index, row in enumerate(metrics.rows):
+        for key in Row.model_fields:
+            if key not in row.model_fields_set:
+                name = "lambda" if key == "lam" else key
+                raise UserError(f"{path}: `rows.{index}.{name}`: Field required; {remedy}.")
+    return metrics
+
+
+def write_pareto(metrics: Metrics, path: Path) -> None:
+    """Write pareto.csv: a line for every row that has a cost and a realism, generators first, by falling
+    lambda.
+
+    `realism` is FID or, for points, SW2 (named in `realism_metric`); `realism_low` and `realism_high` are
+    its 95% interval; `label` is unique. An empty cell is a value that does not apply.
+    """
+    labels = row_labels(metrics.rows)
+    placed = [
+        (label, row)
+        for label, row in zip(labels, metrics.rows, strict=True)
+        if row.cost is not None and row.realism is not None
+    ]
+    placed.sort(key=lambda pair: (pair[1].lam is None, -(pair[1].lam or 0.0)))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_CSV_HEADER)
+    for label, row in placed:
+        low, high = row.realism_ci or (None, None)
+        who = [label, row.method, row.lam, row.nfe]
+        where = [row.cost, row.cost_se, realism_name(row).lower(), row.realism, low, high]
+        writer.writerow([*who, *where, str(row.on_front).lower()])
+    write_text(path, text.getvalue())
+
 
 Z95 = 1.96
 

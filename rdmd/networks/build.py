@@ -11,8 +11,8 @@ from rdmd.config import ImageNetwork, Network
 from rdmd.diffusion.preconditioning import EDMPrecond
 from rdmd.errors import UserError
 from rdmd.files import replacing
-from rdmd.networks.ddpmpp import DDPMPP
 from rdmd.networks.mlp import PointMLP
+from rdmd.networks.unet import DDPMPP
 
 
 def build_denoiser(network: Network, sample_shape: tuple[int, ...]) -> EDMPrecond:

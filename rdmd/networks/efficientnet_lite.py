@@ -139,6 +139,8 @@ def _published() -> bytes:
         raise UserError(f"the weights of EfficientNet-Lite0, {path}, cannot be read; {remedy}.") from None
     found = hashlib.sha256(content).hexdigest()
     if found != WEIGHTS_SHA256:
-        raise UserError(f"{path} is not the published EfficientNet-Lite0 (its SHA-256 is {found[:12]}..., not "
-                        f"{WEIGHTS_SHA256[:12]}...); {remedy}.")
+        raise UserError(
+            f"{path} is not the published EfficientNet-Lite0 (its SHA-256 is {found[:12]}..., not "
+            f"{WEIGHTS_SHA256[:12]}...); {remedy}."
+        )
     return content

@@ -122,8 +122,10 @@ def _read(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise UserError(f"the LPIPS weights {path} are not a file; {_REMEDY}.")
     try:
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(
-            path, map_location="cpu", weights_only=True
+        state = (
+            load_file(path)
+            if path.suffix == ".safetensors"
+            else torch.load(path, map_location="cpu", weights_only=True)
         )
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError):
         raise UserError(f"{path} is not a whole file of weights; {_REMEDY}.") from None

@@ -5,7 +5,7 @@ import itertools
 import torch
 from torch import Tensor, nn
 
-from rdmd.networks.blocks import NEAR_ZERO, xavier
+from rdmd.networks.unet import NEAR_ZERO, xavier
 
 # In radians per unit of c_noise, which spans about three units from sigma = 0.002 to 80.
 FREQUENCIES = (1.0, 2.0, 4.0, 8.0)

@@ -8,16 +8,16 @@ from typing import Any
 import torch
 
 from rdmd import config
-from rdmd.domains.pixels import to_uint8
-from rdmd.domains.shards import read_split
+from rdmd.data.shards import read_split
+from rdmd.data.transforms import to_uint8
 from rdmd.errors import UserError
 from rdmd.evaluation.evaluator import EvaluationTask, identity_row, score, target_row, translate
-from rdmd.evaluation.feature_cache import FeatureCache
-from rdmd.evaluation.image_task import ImageTask, image_task
-from rdmd.evaluation.metrics_file import write_metrics, write_pareto
+from rdmd.evaluation.features import FeatureCache
+from rdmd.evaluation.images import ImageTask, image_task
 from rdmd.evaluation.pareto import mark_front
-from rdmd.evaluation.point_task import noise_point_task, point_task
+from rdmd.evaluation.points import noise_point_task, point_task
 from rdmd.evaluation.row import Metrics, Row
+from rdmd.evaluation.table import write_metrics, write_pareto
 from rdmd.evaluation.translator import NamedTranslator
 from rdmd.pipeline.features import evaluation_device, load_features
 from rdmd.pipeline.layout import Layout

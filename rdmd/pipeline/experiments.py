@@ -25,8 +25,10 @@ def experiments(folder: Path = config.EXPERIMENTS) -> list[Experiment]:
         raise UserError(f"{folder}/ does not exist here; run this from the project's root.")
     files = sorted(folder.glob("*.yaml"))
     if not files:
-        raise UserError(f"{folder}/ holds no .yaml file; save a complete params file there, or take the folder from "
-                        "the repository again.")
+        raise UserError(
+            f"{folder}/ holds no .yaml file; save a complete params file there, or take the folder from "
+            "the repository again."
+        )
     return [Experiment(file.stem, file, _summary(file)) for file in files]
 
 
@@ -50,8 +52,10 @@ def use(name: str, force: bool, params: Path = config.PARAMS, folder: Path = con
     chosen = find(name, folder)
     config.load(chosen.path)
     if not force and params.exists() and not _kept_elsewhere(params, known):
-        raise UserError(f"{params} holds edits that are neither committed nor saved; commit it, save it as "
-                        f"{folder}/NAME.yaml, or overwrite it with `rdmd use {name} --force`.")
+        raise UserError(
+            f"{params} holds edits that are neither committed nor saved; commit it, save it as "
+            f"{folder}/NAME.yaml, or overwrite it with `rdmd use {name} --force`."
+        )
     write_text(params, chosen.path.read_text(encoding="utf-8"))
     return chosen
 
@@ -62,8 +66,9 @@ def _kept_elsewhere(params: Path, known: list[Experiment]) -> bool:
     if any(experiment.path.read_bytes() == current for experiment in known):
         return True
     try:
-        committed = subprocess.run(["git", "show", f"HEAD:./{params.name}"], cwd=params.resolve().parent,
-                                   capture_output=True, check=True)
+        committed = subprocess.run(
+            ["git", "show", f"HEAD:./{params.name}"], cwd=params.resolve().parent, capture_output=True, check=True
+        )
     except (OSError, subprocess.CalledProcessError):
         return False
     return committed.stdout == current

@@ -8,7 +8,7 @@ import torch
 from tqdm import tqdm
 
 from rdmd import config
-from rdmd.domains.shards import LoadedDomain, read_split
+from rdmd.data.shards import LoadedDomain, read_split
 from rdmd.errors import UserError
 from rdmd.evaluation.classifier import FeatureClassifier, train_classifier
 from rdmd.evaluation.classifier_folder import load_classifier, save_classifier
@@ -58,17 +58,21 @@ def _train_classifier(features: config.ClassifierFeatures, settings: config.Sett
     device = evaluation_device(settings)
     with tqdm(total=features.steps, desc="features", unit="step", disable=not sys.stderr.isatty()) as bar:
         classifier = train_classifier(
-            splits.train[0].to(device), splits.train[1], features, len(splits.classes), settings.seed,
+            splits.train[0].to(device),
+            splits.train[1],
+            features,
+            len(splits.classes),
+            settings.seed,
             lambda step, loss: bar.update(step - bar.n),
         )
-    accuracy = {
-        name: classifier.accuracy(*data) for name, data in {"train": splits.train, "test": splits.test}.items()
-    }
+    accuracy = {name: classifier.accuracy(*data) for name, data in {"train": splits.train, "test": splits.test}.items()}
     card = save_classifier(
         classifier, layout.features, splits.classes, accuracy["train"], accuracy["test"], splits.sentence
     )
-    return (f"a classifier of {len(card.classes)} classes, {card.dim} features, sha256 {card.sha256[:12]}: "
-            f"{card.test_accuracy:.1%} right on {len(splits.test[1])} test pictures")
+    return (
+        f"a classifier of {len(card.classes)} classes, {card.dim} features, sha256 {card.sha256[:12]}: "
+        f"{card.test_accuracy:.1%} right on {len(splits.test[1])} test pictures"
+    )
 
 
 def load_features(
@@ -109,7 +113,7 @@ def _load_network(
 ) -> tuple[FeatureNetwork, FeatureClassifier | None]:
     features = settings.evaluate.features
     if isinstance(features, config.InceptionFeatures):
-        from rdmd.evaluation.inception import load_inception
+        from rdmd.evaluation.features import load_inception
 
         return load_inception(features.weights, device), None
     if isinstance(features, config.EfficientNetLite0Features):
@@ -133,17 +137,25 @@ def _labelled(settings: config.Settings, layout: Layout) -> LabelledSplits:
         train, test = read_split(folder, "train"), read_split(folder, "test")
         classes = list(getattr(settings.domains.features, "classes", []))
         if not classes:
-            raise UserError("params.yaml: domains.features needs a reader with labels (digits or mnist); remove the "
-                            "section to learn features from source against target.")
+            raise UserError(
+                "params.yaml: domains.features needs a reader with labels (digits or mnist); remove the "
+                "section to learn features from source against target."
+            )
         return LabelledSplits(
-            _indexed(train, classes), _indexed(test, classes), classes,
+            _indexed(train, classes),
+            _indexed(test, classes),
+            classes,
             f"the train split of the domain `features`: {len(train.data)} pictures of classes "
             f"{', '.join(map(str, classes))}",
         )
-    both = {split: [read_split(layout.shards / name, split).data for name in ("source", "target")]
-            for split in ("train", "test")}
+    both = {
+        split: [read_split(layout.shards / name, split).data for name in ("source", "target")]
+        for split in ("train", "test")
+    }
     return LabelledSplits(
-        _stacked(both["train"]), _stacked(both["test"]), ["source", "target"],
+        _stacked(both["train"]),
+        _stacked(both["test"]),
+        ["source", "target"],
         "telling source from target on their train splits: "
         f"{len(both['train'][0])} and {len(both['train'][1])} pictures",
     )

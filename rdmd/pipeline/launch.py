@@ -15,8 +15,7 @@ from typing import IO
 
 from rdmd import config
 from rdmd.errors import Interrupted, UserError
-from rdmd.training.contract import EXIT_STOPPED, LESS_MEMORY, WATCH_STDIN
-from rdmd.training.folder import Point, Result, RunFolder
+from rdmd.training.run_folder import EXIT_STOPPED, LESS_MEMORY, WATCH_STDIN, Point, Result, RunFolder
 
 Child = subprocess.Popen[bytes]
 
@@ -49,8 +48,9 @@ def slots(launch: config.Launch) -> list[Slot]:
     gpus = 0 if launch.device == "cpu" else gpu_count()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if launch.device == "cuda" and not gpus:
-        raise UserError("launch.device is cuda, but torch finds no CUDA device here; set it to auto or cpu, or see "
-                        "`rdmd doctor`.")
+        raise UserError(
+            "launch.device is cuda, but torch finds no CUDA device here; set it to auto or cpu, or see `rdmd doctor`."
+        )
     if not gpus:
         n = max(1, cores // (launch.threads or cores)) if launch.parallel == "auto" else launch.parallel
         return [Slot("cpu", (), launch.threads or max(1, cores // n))] * n
@@ -111,8 +111,10 @@ class TrainingProcesses:
         if child.returncode == EXIT_STOPPED or self._stopping.is_set():
             raise Interrupted(_how_to_go_on(folder))
         if child.returncode == -signal.SIGKILL:
-            raise UserError(f"training in {folder.path} was killed from outside, as systems do that run out of memory; "
-                            f"{LESS_MEMORY}, and repeat the command to go on.")
+            raise UserError(
+                f"training in {folder.path} was killed from outside, as systems do that run out of memory; "
+                f"{LESS_MEMORY}, and repeat the command to go on."
+            )
         told = folder.error_file.read_text(encoding="utf-8") if folder.error_file.exists() else f"see {folder.log}."
         raise UserError(f"training in {folder.path} failed: {told}")
 
@@ -170,8 +172,17 @@ def _command(folder: RunFolder, slot: Slot, processes: int, lock_seconds: float)
         # accelerate's starts one process on a CPU, whatever it is asked for, unless there is MPI.
         several = ["--standalone", "--nproc-per-node", str(processes)]
         return [sys.executable, "-m", "torch.distributed.run", *several, *module]
-    several = ["--num_processes", str(processes), "--num_machines", "1", "--mixed_precision", "no",
-               "--dynamo_backend", "no", "--multi_gpu"]
+    several = [
+        "--num_processes",
+        str(processes),
+        "--num_machines",
+        "1",
+        "--mixed_precision",
+        "no",
+        "--dynamo_backend",
+        "no",
+        "--multi_gpu",
+    ]
     return [sys.executable, "-m", "accelerate.commands.launch", *several, *module]
 
 
@@ -181,12 +192,16 @@ def training_environment() -> dict[str, str]:
 
 
 def _environment(slot: Slot) -> dict[str, str]:
-    environment = training_environment() | os.environ | {
-        WATCH_STDIN: "1",
-        "PYTHONUNBUFFERED": "1",
-        "OMP_NUM_THREADS": str(slot.threads),
-        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
-    }
+    environment = (
+        training_environment()
+        | os.environ
+        | {
+            WATCH_STDIN: "1",
+            "PYTHONUNBUFFERED": "1",
+            "OMP_NUM_THREADS": str(slot.threads),
+            "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+        }
+    )
     if slot.gpus:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         names = visible.split(",") if visible else [str(i) for i in range(max(slot.gpus) + 1)]
@@ -205,4 +220,3 @@ def _follow(folder: RunFolder, child: Child, follow: Callable[[list[Point]], Non
             follow(new)
         if not finished:
             time.sleep(POLL_SECONDS)
-

@@ -53,11 +53,14 @@ def read_card(folder: Path) -> ModelCard:
     try:
         return ModelCard.model_validate_json(file.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{file} does not exist, so {folder} is not a model; train it with `dvc repro`, or give a "
-                        "folder such as models/generators/lambda-0.1.") from None
+        raise UserError(
+            f"{file} does not exist, so {folder} is not a model; train it with `dvc repro`, or give a "
+            "folder such as models/generators/lambda-0.1."
+        ) from None
     except (ValidationError, UnicodeDecodeError):
-        raise UserError(f"{file} is not a model card that this version reads; take the model from its registry or "
-                        "train it again.") from None
+        raise UserError(
+            f"{file} is not a model card that this version reads; take the model from its registry or train it again."
+        ) from None
 
 
 def weights_of(folder: Path, card: ModelCard) -> Path:
@@ -66,6 +69,8 @@ def weights_of(folder: Path, card: ModelCard) -> Path:
     if not weights.is_file():
         raise UserError(f"{weights} is missing; take the model from its registry or train it again.")
     if sha256_of(weights) != card.sha256:
-        raise UserError(f"{weights} is not the file that model.json beside it names (its SHA-256 differs); copy the "
-                        "model again or train it again.")
+        raise UserError(
+            f"{weights} is not the file that model.json beside it names (its SHA-256 differs); copy the "
+            "model again or train it again."
+        )
     return weights

@@ -10,10 +10,10 @@ from torch import nn
 from rdmd.distillation.generator import Generator
 from rdmd.errors import UserError
 from rdmd.networks.build import build_denoiser, load_weights
-from rdmd.pipeline.generator_folder import load_generator
+from rdmd.pipeline.model_folder import load_generator
 from rdmd.pipeline.store import asking_for
-from rdmd.training.folder import RunFolder
-from rdmd.training.spec import DistillRun
+from rdmd.training.run_config import DistillRun
+from rdmd.training.run_folder import RunFolder
 
 REGISTRY_SCHEME = "models:/"
 Fit = Literal["crop", "pad"]
@@ -33,8 +33,10 @@ def open_generator(model: str, device: torch.device) -> tuple[nn.Module, tuple[i
     if (folder / "run.json").is_file():
         return _from_run(RunFolder(folder), device)
     if not folder.exists():
-        raise UserError(f"{model} does not exist; give a model's folder such as models/generators/lambda-0.1, an entry "
-                        "of runs/, or models:/NAME@champion.")
+        raise UserError(
+            f"{model} does not exist; give a model's folder such as models/generators/lambda-0.1, an entry "
+            "of runs/, or models:/NAME@champion."
+        )
     card, generator = load_generator(folder, device)
     _check_translates(model, card.source_noise)
     return generator, card.sample_shape, card.fit
@@ -44,8 +46,10 @@ def _from_run(folder: RunFolder, device: torch.device) -> tuple[nn.Module, tuple
     try:
         run, result = folder.read_run(), folder.result()
     except ValueError:
-        raise UserError(f"{folder.path} holds a run.json or result.json that this version does not read; repeat "
-                        "`dvc repro` to make it again, or give another model.") from None
+        raise UserError(
+            f"{folder.path} holds a run.json or result.json that this version does not read; repeat "
+            "`dvc repro` to make it again, or give another model."
+        ) from None
     if not isinstance(run, DistillRun):
         raise UserError(f"{folder.path} holds a {run.kind} and not a generator; give the run of a generator.")
     _check_translates(str(folder.path), run.source_noise)
@@ -59,8 +63,10 @@ def _from_run(folder: RunFolder, device: torch.device) -> tuple[nn.Module, tuple
 
 def _check_translates(model: str, source_noise: float | None) -> None:
     if source_noise is not None:
-        raise UserError(f"{model} makes samples of noise and does not translate; give a generator of an experiment "
-                        "whose source is not noise.")
+        raise UserError(
+            f"{model} makes samples of noise and does not translate; give a generator of an experiment "
+            "whose source is not noise."
+        )
 
 
 def _download(uri: str, into: Path) -> Path:

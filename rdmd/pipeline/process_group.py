@@ -27,7 +27,10 @@ POLL_SECONDS = 0.1
 
 
 def run_in_group(
-    command: list[str], environment: dict[str, str], say: Callable[[str], None], cwd: Path | None = None,
+    command: list[str],
+    environment: dict[str, str],
+    say: Callable[[str], None],
+    cwd: Path | None = None,
     keep_open: tuple[int, ...] = (),
 ) -> int:
     """Run a command to its end in the folder `cwd`, pass every line of its output to `say`, and return its exit status.

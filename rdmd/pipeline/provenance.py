@@ -11,11 +11,11 @@ import torch
 import yaml
 
 from rdmd import config
-from rdmd.evaluation.labels import method_name
+from rdmd.evaluation.table import method_name
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.model_card import ModelCard, read_card
 from rdmd.report.types import Curve, Provenance, TrainedModel
-from rdmd.training.folder import RunFolder
+from rdmd.training.run_folder import RunFolder
 
 # The sections of params.yaml that the report shows. `evaluate` in dvc.yaml names the same ones, so that none is stale.
 SECTIONS = (
@@ -81,8 +81,13 @@ def _facts(
     yield "teacher", f"{teacher.steps} steps of {teacher.batch} samples, learning rate {teacher.lr:g}, {start}"
     lambdas = ", ".join(f"{lam:g}" for lam in distill.lambdas)
     begun = "the teacher" if distill.init == "teacher" else "scratch"
-    yield "generators", (f"λ = {lambdas}; {distill.steps} steps of {distill.batch} samples, learning rate "
-                         f"{distill.generator_lr:g}, cost {distill.cost.name}, from {begun}")
+    yield (
+        "generators",
+        (
+            f"λ = {lambdas}; {distill.steps} steps of {distill.batch} samples, learning rate "
+            f"{distill.generator_lr:g}, cost {distill.cost.name}, from {begun}"
+        ),
+    )
     given = {name: getattr(settings.baselines, name) for name in type(settings.baselines).model_fields}
     baselines = [f"{method_name(name.replace('_', '-'))} ({_inline(grid)})" for name, grid in given.items() if grid]
     yield "baselines", "; ".join(baselines) or "none"
@@ -108,8 +113,13 @@ def _plain(value: Any) -> str:
 
 def _yaml(settings: config.Settings) -> str:
     values = settings.model_dump(mode="json", by_alias=True, include=set(SECTIONS))
-    return yaml.safe_dump({name: values[name] for name in SECTIONS}, sort_keys=False, default_flow_style=None,
-                          allow_unicode=True, width=100)
+    return yaml.safe_dump(
+        {name: values[name] for name in SECTIONS},
+        sort_keys=False,
+        default_flow_style=None,
+        allow_unicode=True,
+        width=100,
+    )
 
 
 def _git(root: Path, *arguments: str) -> str | None:

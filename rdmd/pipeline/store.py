@@ -71,8 +71,10 @@ def relocate(uri: str) -> None:
                         (here, len(there) + 1, there, len(there) + 1, f"{there}/"),
                     )
     except sqlite3.Error as error:
-        raise UserError(f"the MLflow store {file} was moved here, and its paths cannot be corrected ({error}); end "
-                        "what uses it, make it writable, or move it aside.") from None
+        raise UserError(
+            f"the MLflow store {file} was moved here, and its paths cannot be corrected ({error}); end "
+            "what uses it, make it writable, or move it aside."
+        ) from None
 
 
 def unregistered(registry: Path) -> str | None:
@@ -166,8 +168,10 @@ def asking_for(uri: str) -> Iterator[None]:
         relocate(store)
         file = sqlite_file(store)
         if file is not None and not file.exists():
-            raise UserError(f"{uri}: {file} does not exist, so nothing is registered there; run `make repro` first, or "
-                            "correct MLFLOW_TRACKING_URI.")
+            raise UserError(
+                f"{uri}: {file} does not exist, so nothing is registered there; run `make repro` first, or "
+                "correct MLFLOW_TRACKING_URI."
+            )
         yield
 
 
@@ -182,9 +186,11 @@ def _mlflow_errors(uri: str) -> Iterator[None]:
         yield
     except MlflowException as error:
         first = str(error).strip().splitlines()[0][:200]
-        raise UserError(f"{uri} cannot be fetched from {mlflow.get_tracking_uri()} ({first}); list what is "
-                        "registered with `rdmd registry list`, register this checkout's generators with `make repro`, "
-                        "or correct MLFLOW_TRACKING_URI.") from error
+        raise UserError(
+            f"{uri} cannot be fetched from {mlflow.get_tracking_uri()} ({first}); list what is "
+            "registered with `rdmd registry list`, register this checkout's generators with `make repro`, "
+            "or correct MLFLOW_TRACKING_URI."
+        ) from error
 
 
 def check_registered(uri: str) -> None:

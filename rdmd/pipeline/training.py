@@ -9,13 +9,13 @@ from typing import Any, Protocol
 
 from rdmd import config
 from rdmd.errors import UserError
-from rdmd.files import replacing_folder
+from rdmd.files import replacing_folder, write_json
+from rdmd.pipeline.jobs import chains, plan_baselines, plan_generator, plan_refined, plan_teacher
 from rdmd.pipeline.launch import Slot, TrainingProcesses, slots
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.model_card import ModelCard, write_model
-from rdmd.pipeline.plan import chains, plan_generator, plan_refined, plan_teacher
-from rdmd.training.folder import Point, Result, RunFolder
-from rdmd.training.spec import DistillRun, DomainClassifierRun, NeuralOTRun, TeacherRun, TrainingRun, run_name
+from rdmd.training.run_config import DistillRun, DomainClassifierRun, NeuralOTRun, TeacherRun, TrainingRun, run_name
+from rdmd.training.run_folder import Point, Result, RunFolder
 
 # Opens whatever watches one run (a bar, a tracking run) and gives the function that takes new points of its curves.
 Watch = Callable[[RunFolder, TrainingRun], AbstractContextManager[Callable[[list[Point]], None]]]
@@ -61,8 +61,9 @@ def prepared(layout: Layout, run: TrainingRun) -> RunFolder:
         try:
             read()
         except ValueError:
-            raise UserError(f"{file} is damaged; delete {folder.path} and repeat the command to train this run "
-                            "anew.") from None
+            raise UserError(
+                f"{file} is damaged; delete {folder.path} and repeat the command to train this run anew."
+            ) from None
     return folder
 
 
@@ -204,9 +205,7 @@ def card_of(settings: config.Settings, folder: RunFolder, result: Result) -> Mod
     if isinstance(run, DomainClassifierRun):
         return ModelCard(kind="domain-classifier", source_digest=run.source.digest, **common)
     if isinstance(run, NeuralOTRun):
-        return ModelCard(
-            kind="transport-map", cost_weight=run.cost_weight, source_digest=run.source.digest, **common
-        )
+        return ModelCard(kind="transport-map", cost_weight=run.cost_weight, source_digest=run.source.digest, **common)
     return ModelCard(
         kind="generator",
         sigma_init=run.settings.sigma_init,
@@ -220,3 +219,36 @@ def card_of(settings: config.Settings, folder: RunFolder, result: Result) -> Mod
 
 def _seconds_before(run: TrainingRun) -> float:
     return run.start.seconds_before if isinstance(run, DistillRun) and run.start is not None else 0.0
+
+
+INDEX = "baselines.json"
+
+
+def train_baselines(
+    settings: config.Settings, layout: Layout, watch: Watch, processes: TrainingProcesses
+) -> list[RunFolder]:
+    """Train (or reuse) what the configured baselines need, as many runs at once as there are slots, and publish it."""
+    return train_baselines_on(LocalTraining(SlotPool(settings.launch), layout, watch, processes), settings, layout)
+
+
+def train_baselines_on(backend: Backend, settings: config.Settings, layout: Layout) -> list[RunFolder]:
+    """As `train_baselines`, on any backend, with as many runs at once as it has room for."""
+    runs = plan_baselines(settings, layout)
+    with ThreadPoolExecutor(max_workers=max(1, len(runs))) as executor:
+        folders = gathered([executor.submit(backend.train, run) for run in runs], backend.stop_all)
+    publish_baselines(settings, layout, folders)
+    return folders
+
+
+def publish_baselines(settings: config.Settings, layout: Layout, folders: list[RunFolder]) -> None:
+    """Replace models/baselines by one folder a finished run, and `baselines.json`, which lists them by name with their
+    fingerprints and is there even where no baseline needs training."""
+    with replacing_folder(layout.baselines) as temporary:
+        trained = {}
+        for folder in folders:
+            result = folder.result()
+            assert result is not None, f"{folder.path} is published before it is finished"
+            name = run_name(folder.read_run())
+            write_model(temporary / name, card_of(settings, folder, result), folder.weights)
+            trained[name] = folder.fingerprint
+        write_json(temporary / INDEX, {"trained": trained})

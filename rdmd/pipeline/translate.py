@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from rdmd.domains.readers.pictures import SUFFIXES, UnreadableError, decode
+from rdmd.data.readers.images import SUFFIXES, UnreadableError, decode
 from rdmd.errors import UserError
 from rdmd.files import replacing
 from rdmd.serving.model import BATCH, Model, translate_pictures, translate_points
@@ -104,8 +104,10 @@ def _translate_points(model: Model, given: Path, out: Path) -> Outcome:
     (dims,) = model.sample_shape
     points = _read_points(given, dims)
     if points is None:
-        raise UserError(f"{given} is not a .npy file of finite numbers of shape (N, {dims}), which this model of points"
-                        " takes; save one with numpy.save.")
+        raise UserError(
+            f"{given} is not a .npy file of finite numbers of shape (N, {dims}), which this model of points"
+            " takes; save one with numpy.save."
+        )
     with replacing(out) as temporary, temporary.open("wb") as file:
         np.save(file, translate_points(model, points))
     return Outcome(len(points), [])

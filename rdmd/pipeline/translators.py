@@ -1,4 +1,4 @@
-"""Every method of an experiment as a Translator: the generators of the sweep, then the baselines over their dials."""
+"""What one-step generation from noise (DMD) is compared with: the teacher's own samples of the same noise."""
 
 from collections.abc import Iterator
 from itertools import product
@@ -7,19 +7,38 @@ import torch
 
 from rdmd import config
 from rdmd.baselines.ddib import DDIB
-from rdmd.baselines.domain_classifier import build_domain_classifier
-from rdmd.baselines.egsde import EGSDE
+from rdmd.baselines.egsde import EGSDE, build_domain_classifier
 from rdmd.baselines.ilvr import ILVR
 from rdmd.baselines.neural_ot import build_transport_map
-from rdmd.baselines.sdedit import SDEdit, SDEditSDE
+from rdmd.baselines.sdedit import SDEdit, SDEditSDE, down_from
 from rdmd.diffusion.loss import Denoiser
+from rdmd.diffusion.samplers import heun, heun_evaluations
 from rdmd.errors import UserError
 from rdmd.evaluation.translator import NamedTranslator
-from rdmd.pipeline.from_noise import teacher_samples
-from rdmd.pipeline.generator_folder import load_denoiser, load_generator, load_module
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.model_card import ModelCard
-from rdmd.training.spec import neural_ot_name
+from rdmd.pipeline.model_folder import load_denoiser, load_generator, load_module
+from rdmd.training.run_config import neural_ot_name
+
+# As the previews of the teacher's training: 35 evaluations.
+STEPS = 18
+
+
+def teacher_samples(settings: config.Settings, layout: Layout, device: torch.device) -> Iterator[NamedTranslator]:
+    """The teacher's probability-flow ODE from the source's noise down to 0; nothing where the source is no noise."""
+    source = settings.domains.source
+    if not isinstance(source, config.Noise):
+        return
+    card, teacher = load_denoiser(layout.teacher, device)
+    sigmas = down_from(source.std, STEPS)
+
+    @torch.no_grad()
+    def sample(noise: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
+        return heun(teacher, noise, sigmas)
+
+    yield NamedTranslator(
+        sample, "teacher", heun_evaluations(STEPS), settings={"steps": STEPS}, train_seconds=card.train_seconds
+    )
 
 
 def translators(settings: config.Settings, layout: Layout, device: torch.device) -> Iterator[NamedTranslator]:

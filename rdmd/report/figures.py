@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rdmd.evaluation.labels import dial, method_name, realism_name, row_label, varying_dials
 from rdmd.evaluation.pareto import nondominated, plane
 from rdmd.evaluation.row import GENERATOR, IDENTITY, TARGET, Metrics, Row
-from rdmd.evaluation.table import Z95, stated
+from rdmd.evaluation.table import Z95, dial, method_name, realism_name, row_label, stated, varying_dials
 from rdmd.report.style import CYCLE, FAINT, GRID, INK, Style, new_figure, plain_axes, styles
 from rdmd.report.types import Curve
 

@@ -5,16 +5,24 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from rdmd.evaluation.labels import method_name, number, row_label
 from rdmd.evaluation.pareto import Rule, hypervolume, pick, plane
 from rdmd.evaluation.row import IDENTITY, TARGET, Metrics, Row
-from rdmd.evaluation.table import ONLY_IN_REPORT, columns, drifted, registered_note, stated
+from rdmd.evaluation.selection import How, registered
+from rdmd.evaluation.table import (
+    ONLY_IN_REPORT,
+    columns,
+    drifted,
+    method_name,
+    number,
+    registered_note,
+    row_label,
+    stated,
+)
 from rdmd.files import replacing, write_text
 from rdmd.report.figures import curves_figure, metrics_figure
 from rdmd.report.samples import extremes_figure, samples_figure
 from rdmd.report.style import png_bytes
 from rdmd.report.types import Provenance, Samples
-from rdmd.selection.front import How, registered
 
 # Training times have a table of their own.
 _TRAINING = "training s"

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from rdmd.evaluation.faithfulness import cost
-from rdmd.evaluation.labels import dial, method_name, number, row_label
 from rdmd.evaluation.row import GENERATOR, Row
+from rdmd.evaluation.table import dial, method_name, number, row_label
 from rdmd.report.style import FAINT, INK, new_figure, styles
 from rdmd.report.types import Samples
 

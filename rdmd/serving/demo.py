@@ -13,19 +13,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from rdmd.domains.readers.pictures import SUFFIXES, UnreadableError, decode
-from rdmd.domains.shards import read_split
-from rdmd.domains.transforms import fit
+from rdmd.data.readers.images import SUFFIXES, UnreadableError, decode
+from rdmd.data.shards import read_split
+from rdmd.data.transforms import fit
 from rdmd.errors import UserError
 from rdmd.evaluation import faithfulness
-from rdmd.evaluation.labels import interval, number, realism_name
-from rdmd.evaluation.metrics_file import read_metrics
 from rdmd.evaluation.row import GENERATOR, Row
+from rdmd.evaluation.table import interval, number, read_metrics, realism_name
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.model_card import read_card
 from rdmd.pipeline.model_source import open_generator
 from rdmd.serving.model import Model, translate_pictures
-from rdmd.training.spec import lambda_name
+from rdmd.training.run_config import lambda_name
 
 SAMPLES = 8
 MAX_FILE_SIZE = "64mb"
@@ -60,14 +59,18 @@ def front_on_disk(layout: Layout) -> list[FrontModel]:
     Raises UserError if there is none, or if the metrics were measured on other generators.
     """
     if not layout.metrics.exists():
-        raise UserError(f"no generator is registered and {layout.metrics} does not exist, so the demo has no model; "
-                        "run `make repro` (or `dvc repro`) first.")
+        raise UserError(
+            f"no generator is registered and {layout.metrics} does not exist, so the demo has no model; "
+            "run `make repro` (or `dvc repro`) first."
+        )
     rows = [row for row in read_metrics(layout.metrics).rows if row.method == GENERATOR and row.on_front]
     found = [FrontModel(str(layout.generators / lambda_name(row.lam or 0.0)), row) for row in rows]
     for one in found:
         if read_card(Path(one.model)).run != one.row.run:
-            raise UserError(f"{layout.metrics} was measured on another generator than {one.model} holds; repeat "
-                            "`rdmd evaluate` or `dvc repro`.")
+            raise UserError(
+                f"{layout.metrics} was measured on another generator than {one.model} holds; repeat "
+                "`rdmd evaluate` or `dvc repro`."
+            )
     if not found:
         raise UserError(f"{layout.metrics} holds no generator on the front; repeat `rdmd evaluate` or `dvc repro`.")
     return found
@@ -87,17 +90,22 @@ class Front:
                 continue
             generator, shape, how = open_generator(one.model, device)
             if len(shape) == 1:
-                raise UserError(f"{one.model} translates points, and the demo shows images; put an experiment of "
-                                "images into params.yaml with `rdmd use`.")
+                raise UserError(
+                    f"{one.model} translates points, and the demo shows images; put an experiment of "
+                    "images into params.yaml with `rdmd use`."
+                )
             first = next(iter(self._models.values()), None)
             if first is not None and (shape, how) != (first[1].sample_shape, first[1].fit):
-                raise UserError(f"{one.model} prepares images unlike {first[0].model}, so they cannot stand side by "
-                                "side; register this sweep again with `dvc repro -f register`.")
+                raise UserError(
+                    f"{one.model} prepares images unlike {first[0].model}, so they cannot stand side by "
+                    "side; register this sweep again with `dvc repro -f register`."
+                )
             self._models[one.row.lam or 0.0] = one, Model(generator, shape, how, device)
         self.lambdas = list(self._models)
         self.names = [one.model for one, _ in self._models.values()]
-        self.champion = next((i for i, (one, _) in enumerate(self._models.values()) if "champion" in one.aliases),
-                             len(self.lambdas) // 2)
+        self.champion = next(
+            (i for i, (one, _) in enumerate(self._models.values()) if "champion" in one.aliases), len(self.lambdas) // 2
+        )
         self.resolution, self._fit = shape[-1], how
 
     def prepare(self, image: np.ndarray) -> np.ndarray:
@@ -175,8 +183,16 @@ def build_page(gr: ModuleType, front: Front, samples: Sequence[np.ndarray], titl
             size = f"{front.resolution}x{front.resolution}"
             seen = gr.Image(label=f"Input at {size}", height=SHOWN_SIDE, elem_id="seen", **shown)
             chosen = gr.Image(label="Output", height=SHOWN_SIDE, elem_id="chosen", **shown)
-        slider = gr.Slider(0, max(last, 1), front.champion, step=1, label="λ, from realistic to faithful",
-                           interactive=last > 0, buttons=[], elem_id="lambda")
+        slider = gr.Slider(
+            0,
+            max(last, 1),
+            front.champion,
+            step=1,
+            label="λ, from realistic to faithful",
+            interactive=last > 0,
+            buttons=[],
+            elem_id="lambda",
+        )
         numbers = gr.Markdown(elem_id="numbers")
         grid = {"columns": SAMPLES, "height": "auto", "allow_preview": False, "show_label": False, **shown}
         gr.Markdown("### Every generator of the front")
@@ -186,8 +202,9 @@ def build_page(gr: ModuleType, front: Front, samples: Sequence[np.ndarray], titl
         outputs = [image, seen, chosen, numbers, every]
         file.change(on_file, [file, slider], outputs, **private)
         tries.select(on_sample, slider, outputs, **private)
-        slider.input(at_lambda, [image, slider], [chosen, numbers], trigger_mode="always_last",
-                     show_progress="hidden", **private)
+        slider.input(
+            at_lambda, [image, slider], [chosen, numbers], trigger_mode="always_last", show_progress="hidden", **private
+        )
         page.load(lambda position: on_image(samples[0] if samples else None, position), slider, outputs, **private)
     return page
 
@@ -203,8 +220,10 @@ def serve_demo(front: Front, layout: Layout, title: str, host: str, port: int) -
         from starlette.middleware import Middleware
         from starlette.middleware.trustedhost import TrustedHostMiddleware
     except ImportError as error:
-        raise UserError(f"`rdmd demo` needs the package {error.name}, which is missing here; install it with "
-                        "`pip install 'rdmd[demo]'`.") from None
+        raise UserError(
+            f"`rdmd demo` needs the package {error.name}, which is missing here; install it with "
+            "`pip install 'rdmd[demo]'`."
+        ) from None
     with tempfile.TemporaryDirectory(prefix="rdmd-demo-") as folder:
         # Gradio keeps uploads and outputs there.
         os.environ["GRADIO_TEMP_DIR"] = folder
@@ -218,8 +237,10 @@ def serve_demo(front: Front, layout: Layout, title: str, host: str, port: int) -
             theme=gr.themes.Default(font=system, font_mono=[gr.themes.Font("monospace")]),
             app_kwargs={"middleware": [Middleware(TrustedHostMiddleware, allowed_hosts=hosts)]},
         )  # fmt: skip
-        print(f"{len(front.lambdas)} generators: {', '.join(front.names)}\nthe demo is {address}; Ctrl-C stops it",
-              flush=True)
+        print(
+            f"{len(front.lambdas)} generators: {', '.join(front.names)}\nthe demo is {address}; Ctrl-C stops it",
+            flush=True,
+        )
         try:
             with contextlib.suppress(KeyboardInterrupt):
                 threading.Event().wait()

@@ -7,9 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rdmd.distillation.generator import Generator
-from rdmd.distillation.input_noise import own_noise
-from rdmd.domains.pixels import quantise, to_unit
+from rdmd.data.transforms import quantise, to_unit
+from rdmd.distillation.generator import Generator, own_noise
 from rdmd.errors import UserError
 from rdmd.files import replacing
 from rdmd.serving.model import Model, translate_pictures, translate_points
@@ -35,8 +34,10 @@ def export_onnx(model: Model, path: Path) -> float:
         import onnxruntime
         import onnxscript  # noqa: F401 (torch's exporter needs it)
     except ImportError as error:
-        raise UserError(f"exporting to ONNX needs the package {error.name}, which is missing here; install this "
-                        "project's extra `onnx` (`uv pip install --editable '.[onnx]'`).") from None
+        raise UserError(
+            f"exporting to ONNX needs the package {error.name}, which is missing here; install this "
+            "project's extra `onnx` (`uv pip install --editable '.[onnx]'`)."
+        ) from None
     if not isinstance(model.generator, Generator):
         raise TypeError(f"{type(model.generator).__name__} is no one-step generator")
     written = _to_onnx(model, model.generator)
@@ -48,8 +49,10 @@ def export_onnx(model: Model, path: Path) -> float:
         difference = max(difference, _difference(model, inputs[SOURCE], translation))
     tolerance = POINT_TOLERANCE if model.of_points else PIXEL_TOLERANCE
     if not difference <= tolerance:
-        raise UserError(f"the ONNX form of this model differs from torch by {difference:g}, more than {tolerance:g}; "
-                        "use another version of onnxscript or onnxruntime, or serve the model with MLflow.")
+        raise UserError(
+            f"the ONNX form of this model differs from torch by {difference:g}, more than {tolerance:g}; "
+            "use another version of onnxscript or onnxruntime, or serve the model with MLflow."
+        )
     with replacing(path) as temporary:
         temporary.write_bytes(written)
     return difference

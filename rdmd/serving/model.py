@@ -9,10 +9,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from rdmd.domains.pixels import to_uint8, to_unit
-from rdmd.domains.transforms import fit
+from rdmd.data.transforms import fit, to_uint8, to_unit
 from rdmd.errors import UserError
-from rdmd.pipeline.generator_folder import load_generator
+from rdmd.pipeline.model_folder import load_generator
 
 BATCH = 64
 POINTS_BATCH = 65_536
@@ -37,8 +36,10 @@ def open_folder(folder: Path, device: torch.device) -> Model:
     """The model of a generator's folder. Raises UserError if there is none, or if it makes samples of noise."""
     card, generator = load_generator(folder, device)
     if card.source_noise is not None:
-        raise UserError(f"{folder} makes samples of noise and does not translate; give a generator of an experiment "
-                        "whose source is not noise.")
+        raise UserError(
+            f"{folder} makes samples of noise and does not translate; give a generator of an experiment "
+            "whose source is not noise."
+        )
     return Model(generator, card.sample_shape, card.fit, device)
 
 

@@ -10,7 +10,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from rdmd.domains.readers.pictures import MIN_SIDE, UnreadableError, decode
+from rdmd.data.readers.images import MIN_SIDE, UnreadableError, decode
 from rdmd.serving.model import Model, translate_pictures, translate_points
 
 MAX_PIXELS = 4096 * 4096
@@ -72,12 +72,16 @@ def _from_array(i: int, given: object) -> np.ndarray:
     picture = _array(given)
     whole = picture is not None and picture.dtype.kind in "iu" and picture.ndim == 3 and picture.shape[2] == 3
     if picture is None or not whole or picture.size == 0 or picture.min() < 0 or picture.max() > 255:
-        raise RequestError(f"picture {i} of `inputs` is neither base64 text nor an array (H, W, 3) of whole numbers 0 "
-                           "to 255; send a list of either.")
+        raise RequestError(
+            f"picture {i} of `inputs` is neither base64 text nor an array (H, W, 3) of whole numbers 0 "
+            "to 255; send a list of either."
+        )
     height, width = picture.shape[:2]
     if min(height, width) < MIN_SIDE or height * width > MAX_PIXELS:
-        raise RequestError(f"picture {i} of `inputs` is {width}x{height}; a side needs at least {MIN_SIDE} pixels, and "
-                           f"a picture has at most {MAX_PIXELS}.")
+        raise RequestError(
+            f"picture {i} of `inputs` is {width}x{height}; a side needs at least {MIN_SIDE} pixels, and "
+            f"a picture has at most {MAX_PIXELS}."
+        )
     return picture.astype(np.uint8)
 
 

@@ -53,8 +53,10 @@ def load_checkpoint(path: Path, objective: Objective) -> Progress:
         objective.ema.averaged.load_state_dict(state["average"])
         return Progress(steps=state["steps"], seconds=state["seconds"])
     except Exception as error:
-        raise UserError(f"{path} cannot be resumed from ({type(error).__name__}); delete it and repeat the command "
-                        "to train this run anew.") from error
+        raise UserError(
+            f"{path} cannot be resumed from ({type(error).__name__}); delete it and repeat the command "
+            "to train this run anew."
+        ) from error
 
 
 def _lay_out_as_the_weights(optimizer: torch.optim.Optimizer) -> None:

@@ -1,4 +1,4 @@
-"""The objective of distillation: the generator and the fake denoiser, trained in turn."""
+"""The transport cost that a run names, with the frozen network that it needs."""
 
 from dataclasses import replace
 from itertools import repeat
@@ -7,21 +7,47 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from rdmd import config
+from rdmd.data.sampling import StepRandom
+from rdmd.data.view import FreshNoise, Source, open_domain
 from rdmd.diffusion.loss import Denoiser, denoising_error, denoising_loss, noise_like
 from rdmd.diffusion.noise import noise_law
+from rdmd.distillation.costs import Cost, FeatureCost, Huber, LowPass, l1, squared_l2
 from rdmd.distillation.generator import Generator
 from rdmd.distillation.matching import WEIGHTINGS
 from rdmd.distillation.rdmd import GeneratorLoss, generator_loss
+from rdmd.evaluation.classifier_folder import load_classifier
 from rdmd.networks.build import build_denoiser, load_weights
-from rdmd.training.costs import build_cost
-from rdmd.training.data import FreshNoise, Source, open_domain
-from rdmd.training.ema import EMA
-from rdmd.training.execution import execution_of
-from rdmd.training.noised import Noised
-from rdmd.training.objective import adam, at_largest, set_lr
-from rdmd.training.random import StepRandom
-from rdmd.training.schedule import lr_factor
-from rdmd.training.spec import DistillRun, Weights
+from rdmd.networks.lpips import load_lpips
+from rdmd.training.compute import execution_of
+from rdmd.training.objective import EMA, Noised, adam, at_largest, lr_factor, set_lr
+from rdmd.training.run_config import DistillRun, Weights
+
+
+def build_cost(
+    settings: config.TransportCost, weights: Weights | None, sample_shape: tuple[int, ...], device: torch.device
+) -> Cost:
+    """c(x, y) for batches (B, *sample_shape) on `device`; `weights` are the network's, None for costs without one.
+
+    Raises UserError if the weights are missing or do not fit.
+    """
+    match settings:
+        case config.SquaredL2():
+            return squared_l2
+        case config.L1():
+            return l1
+        case config.Huber():
+            return Huber(settings.delta)
+        case config.LowPass():
+            return LowPass(settings.sigma, sample_shape[-1], device)
+        case config.FeatureCost():
+            assert weights is not None, "the run was planned without its cost's weights"
+            classifier, _ = load_classifier(weights.path.parent)
+            return FeatureCost(classifier.to(device).net.embed)
+        case config.LPIPS():
+            assert weights is not None, "the run was planned without its cost's weights"
+            return load_lpips(weights.path).to(device)
+
 
 PREVIEW = 32
 

@@ -4,14 +4,13 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from rdmd.baselines.domain_classifier import build_domain_classifier, domain_loss
+from rdmd.baselines.egsde import build_domain_classifier, domain_loss
+from rdmd.data.sampling import StepRandom
+from rdmd.data.view import open_domain
 from rdmd.diffusion.loss import noise_like
 from rdmd.diffusion.noise import noise_law
-from rdmd.training.data import open_domain
-from rdmd.training.ema import EMA
-from rdmd.training.objective import adam, at_largest
-from rdmd.training.random import StepRandom
-from rdmd.training.spec import DomainClassifierRun
+from rdmd.training.objective import EMA, adam, at_largest
+from rdmd.training.run_config import DomainClassifierRun
 
 PREVIEW = 32
 AMONG = 256

@@ -1,21 +1,98 @@
-"""The training loop: steps, curves, sample grids, checkpoints, a clean stop."""
+"""Small pictures of a run in progress: batches side by side, one PNG."""
 
 import math
+import os
+import signal
+import sys
+import threading
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
+import numpy as np
 import torch
 from accelerate import Accelerator
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from rdmd import config
+from rdmd.data.sampling import StepRandom, derived_seed, seed_global
+from rdmd.data.transforms import to_uint8
 from rdmd.errors import UserError
+from rdmd.files import replacing
 from rdmd.training.checkpoint import Progress, load_checkpoint, save_checkpoint
-from rdmd.training.folder import Point, RunFolder, curve_line
 from rdmd.training.objective import Objective
-from rdmd.training.preview import save_preview
-from rdmd.training.random import StepRandom, derived_seed, seed_global
-from rdmd.training.stop import StopRequest
+from rdmd.training.run_folder import WATCH_STDIN, Point, RunFolder, curve_line
+
+TILE = 64
+COLUMNS = 8
+CANVAS = 384
+DOTS = ("#b0b0b0", "#1f4e9c")
+
+
+def save_preview(batches: tuple[Tensor, ...], path: Path) -> None:
+    """Write batches of images (B, 3, H, W) in [-1, 1] as rows of tiles, one batch below another per row of eight,
+    or of points (B, 2) as dots, later batches over earlier ones."""
+    picture = _tiles(batches) if batches[0].ndim == 4 else _dots(batches)
+    with replacing(path) as temporary:
+        picture.save(temporary, format="PNG")
+
+
+def _tiles(batches: tuple[Tensor, ...]) -> Image.Image:
+    size = max(1, TILE // batches[0].shape[-1])
+    n = len(batches[0])
+    rows = []
+    for start in range(0, n, COLUMNS):
+        for batch in batches:
+            chosen = to_uint8(batch[start : start + COLUMNS]).cpu()
+            blank = torch.zeros(COLUMNS - len(chosen), *chosen.shape[1:], dtype=torch.uint8)
+            rows.append(torch.cat([*torch.cat([chosen, blank])], dim=2))
+    grid = torch.cat(rows, dim=1).permute(1, 2, 0).numpy()
+    return Image.fromarray(np.repeat(np.repeat(grid, size, axis=0), size, axis=1))
+
+
+def _dots(batches: tuple[Tensor, ...]) -> Image.Image:
+    reach = max(1.0, math.ceil(max(batch.abs().max().item() for batch in batches)))
+    picture = Image.new("RGB", (CANVAS, CANVAS), "white")
+    draw = ImageDraw.Draw(picture)
+    for batch, colour in zip(batches, DOTS, strict=False):
+        for x, y in ((batch.cpu().double() / reach + 1) * CANVAS / 2).tolist():
+            draw.ellipse((x - 2, CANVAS - y - 2, x + 2, CANVAS - y + 2), fill=colour)
+    return picture
+
+
+# With several processes all must stop at the same step, so they ask each other, but not at every step.
+AGREE_EVERY = 10
+
+
+class StopRequest:
+    """True once SIGINT or SIGTERM came, or the launcher died."""
+
+    def __init__(self) -> None:
+        self._asked = threading.Event()
+
+    def listen(self) -> "StopRequest":
+        """Take over the signals, and watch standard input where the launcher asked for it."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: self._asked.set())
+        if os.environ.get(WATCH_STDIN):
+            threading.Thread(target=self._until_closed, daemon=True).start()
+        return self
+
+    def _until_closed(self) -> None:
+        while os.read(sys.stdin.fileno(), 1):
+            pass
+        self._asked.set()
+
+    def requested(self, accelerator: Accelerator, t: int) -> bool:
+        """Whether to stop after step t: the same answer on every process."""
+        if accelerator.num_processes == 1:
+            return self._asked.is_set()
+        if t % AGREE_EVERY:
+            return False
+        asked = torch.tensor([float(self._asked.is_set())], device=accelerator.device)
+        return bool(accelerator.reduce(asked, reduction="sum").item() > 0)
+
 
 # Logged by objectives that draw noise levels, for the message about a non-finite value; not kept in the curves.
 WORST_SIGMA = "worst_sigma"
@@ -39,8 +116,10 @@ class LoggedSteps:
             worst = ""
             if WORST_SIGMA in names:
                 worst = f" (largest error at sigma {table[bad, names.index(WORST_SIGMA)].item():.3g})"
-            raise UserError(f"step {self.first + bad}: {name} is not finite{worst}; lower the learning rates in "
-                            "params.yaml, or set launch.precision to float32.")
+            raise UserError(
+                f"step {self.first + bad}: {name} is not finite{worst}; lower the learning rates in "
+                "params.yaml, or set launch.precision to float32."
+            )
         means = dict(zip(names, table.mean(dim=0).tolist(), strict=True))
         means.pop(WORST_SIGMA, None)
         return means

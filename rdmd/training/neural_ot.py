@@ -5,13 +5,11 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from rdmd.baselines.neural_ot import build_potential, build_transport_map, map_loss, potential_loss
-from rdmd.distillation.transport import squared_l2
-from rdmd.training.data import open_domain
-from rdmd.training.ema import EMA
-from rdmd.training.objective import adam, set_lr
-from rdmd.training.random import StepRandom
-from rdmd.training.schedule import DECAYS
-from rdmd.training.spec import NeuralOTRun
+from rdmd.data.sampling import StepRandom
+from rdmd.data.view import open_domain
+from rdmd.distillation.costs import squared_l2
+from rdmd.training.objective import DECAYS, EMA, adam, set_lr
+from rdmd.training.run_config import NeuralOTRun
 
 PREVIEW = 32
 

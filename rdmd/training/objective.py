@@ -1,13 +1,85 @@
-"""What the loop asks of a training objective."""
+"""Exponential moving average of weights."""
 
-from collections.abc import Mapping
+import copy
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import repeat
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from rdmd.training.ema import EMA
-from rdmd.training.random import StepRandom
+from rdmd.data.sampling import StepRandom
+
+
+class EMA:
+    """Keeps `averaged`, a copy of a module whose weights follow it: w <- d w + (1 - d) w_now.
+
+    The decay d ramps up as min(decay, (1 + t) / (10 + t)) over updates t, so that the start is forgotten.
+    """
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.averaged = copy.deepcopy(module).eval().requires_grad_(False)
+        self.decay = decay
+        self._followed = list(module.parameters())
+        self._weights = list(self.averaged.parameters())
+
+    @torch.no_grad()
+    def update(self, t: int) -> None:
+        """Move the average after optimiser step `t`, counted from 0."""
+        decay = min(self.decay, (1 + t) / (10 + t))
+        torch._foreach_lerp_(self._weights, self._followed, 1 - decay)
+
+
+# share of the steps taken, 0 to 1 -> factor of the learning rate, 1 to 0
+Decay = Callable[[float], float]
+
+
+def constant(taken: float) -> float:
+    """1 throughout."""
+    return 1.0
+
+
+def linear(taken: float) -> float:
+    """1 - taken."""
+    return 1.0 - taken
+
+
+def cosine(taken: float) -> float:
+    """(1 + cos(pi taken)) / 2 (Loshchilov and Hutter 2017, eq. 5, without restarts)."""
+    return (1.0 + math.cos(math.pi * taken)) / 2.0
+
+
+DECAYS: dict[str, Decay] = {"constant": constant, "linear": linear, "cosine": cosine}
+
+
+def lr_factor(t: int, steps: int, warmup: int, decay: str) -> float:
+    """The factor of the learning rate at optimiser step t of `steps`, both counted from 0: it rises linearly over the
+    first `warmup` steps, and over the whole run follows the decay of that name."""
+    return min(1.0, (t + 1) / max(1, warmup)) * DECAYS[decay](t / steps)
+
+
+@dataclass(frozen=True)
+class Noised:
+    """Samples x (B, ...), a noise level sigma (B,) for each, and standard normal noise eps (B, ...); z (B, ...) is the
+    noise that a generator reads x with, if it does."""
+
+    x: Tensor
+    sigma: Tensor
+    eps: Tensor
+    z: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def parts(self, n: int) -> list["Noised"]:
+        """The batch in at most n parts of equal size, but for the last."""
+        if n == 1:
+            return [self]
+        x = self.x.chunk(n)
+        z = repeat(None, len(x)) if self.z is None else self.z.chunk(n)
+        return [Noised(*part) for part in zip(x, self.sigma.chunk(n), self.eps.chunk(n), z, strict=True)]
 
 
 class Objective(Protocol):

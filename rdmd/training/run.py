@@ -14,19 +14,17 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 
+from rdmd.data.sampling import derived_seed
 from rdmd.errors import UserError, reporting, sentence
 from rdmd.files import sha256_of, write_text
 from rdmd.networks.build import save_weights
-from rdmd.training.contract import EXIT_STOPPED, LESS_MEMORY
 from rdmd.training.distill import DistillObjective
 from rdmd.training.domain_classifier import DomainClassifierObjective
-from rdmd.training.folder import Result, RunFolder
-from rdmd.training.loop import train
+from rdmd.training.loop import StopRequest, train
 from rdmd.training.neural_ot import NeuralOTObjective
 from rdmd.training.objective import Objective
-from rdmd.training.random import derived_seed
-from rdmd.training.spec import DistillRun, DomainClassifierRun, NeuralOTRun, TeacherRun, TrainingRun
-from rdmd.training.stop import StopRequest
+from rdmd.training.run_config import DistillRun, DomainClassifierRun, NeuralOTRun, TeacherRun, TrainingRun
+from rdmd.training.run_folder import EXIT_STOPPED, LESS_MEMORY, Result, RunFolder
 from rdmd.training.teacher import TeacherObjective
 
 # How torch says it, on a GPU and on a CPU.
@@ -39,8 +37,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument("--threads", type=int, default=None, help="CPU threads (default: torch's own choice)")
-    parser.add_argument("--lock-seconds", type=float, default=0.0, help="how long to wait for another process that "
-                        "trains this run")
+    parser.add_argument(
+        "--lock-seconds", type=float, default=0.0, help="how long to wait for another process that trains this run"
+    )
     given = parser.parse_args(arguments)
     stop = StopRequest().listen()
     if given.threads:

@@ -4,18 +4,15 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from rdmd.data.sampling import StepRandom
+from rdmd.data.view import open_domain
 from rdmd.diffusion.loss import denoising_loss, noise_like
 from rdmd.diffusion.noise import noise_law
 from rdmd.diffusion.samplers import heun, karras_sigmas
 from rdmd.networks.build import build_denoiser, load_weights
-from rdmd.training.data import open_domain
-from rdmd.training.ema import EMA
-from rdmd.training.execution import execution_of
-from rdmd.training.noised import Noised
-from rdmd.training.objective import adam, at_largest, set_lr
-from rdmd.training.random import StepRandom
-from rdmd.training.schedule import lr_factor
-from rdmd.training.spec import TeacherRun
+from rdmd.training.compute import execution_of
+from rdmd.training.objective import EMA, Noised, adam, at_largest, lr_factor, set_lr
+from rdmd.training.run_config import TeacherRun
 
 PREVIEW = 32
 PREVIEW_STEPS = 18

@@ -20,9 +20,9 @@ import yaml
 from PIL import Image
 
 from flows.server import STARTING, free_port, prefect_server
-from rdmd.evaluation.metrics_file import read_metrics
+from rdmd.evaluation.table import read_metrics
 from rdmd.files import sha256_of
-from rdmd.training.folder import RunFolder
+from rdmd.training.run_folder import RunFolder
 from tests.conftest import ROOT, params, tiny_digits
 
 pytestmark = pytest.mark.timeout(1500)
@@ -37,7 +37,12 @@ class Clone:
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            command, cwd=self.path, env=self.environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            command,
+            cwd=self.path,
+            env=self.environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             check=False,
         )
 
@@ -54,7 +59,9 @@ class Clone:
 def copy_work_tree(to: Path) -> None:
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT, capture_output=True, check=True,
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
     )
     for name in filter(None, listed.stdout.decode().split("\0")):
         if (ROOT / name).exists():
@@ -137,8 +144,12 @@ def test_translate_gives_the_same_by_registry_by_folder_and_by_run(clone: Clone,
 def test_the_served_champion_answers_over_http_as_translate_does(clone: Clone, tmp_path: Path):
     port = free_port()
     server = subprocess.Popen(
-        ["rdmd", "serve", "--port", str(port)], cwd=clone.path, env=clone.environment, stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL, start_new_session=True,
+        ["rdmd", "serve", "--port", str(port)],
+        cwd=clone.path,
+        env=clone.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )
     try:
         url = f"http://127.0.0.1:{port}"
@@ -165,8 +176,12 @@ def test_kill_9_in_the_middle_of_a_distillation_loses_nothing(clone: Clone):
     # A cadence makes the stage run again and changes nothing that is learned.
     clone.change("distill", checkpoint_every=4)
     process = subprocess.Popen(
-        ["dvc", "repro", "distill"], cwd=clone.path, env=clone.environment, stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL, start_new_session=True,
+        ["dvc", "repro", "distill"],
+        cwd=clone.path,
+        env=clone.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )
     wait_for(lambda: any(progress(clone)), 240, "no distillation got as far as a checkpoint")
     tree = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]

@@ -14,24 +14,23 @@ from accelerate import Accelerator
 from rdmd import config
 from rdmd.baselines.ddib import DDIB
 from rdmd.baselines.neural_ot import potential_loss
-from rdmd.domains.preprocess import preprocess
+from rdmd.data.preprocess import preprocess
+from rdmd.data.sampling import StepRandom
 from rdmd.errors import UserError
 from rdmd.evaluation.evaluator import evaluate_translator
 from rdmd.evaluation.translator import NamedTranslator
 from rdmd.files import sha256_of
-from rdmd.pipeline.baselines import train_baselines
 from rdmd.pipeline.evaluation import evaluation_task
-from rdmd.pipeline.generator_folder import load_denoiser
+from rdmd.pipeline.jobs import plan_baselines, plan_teacher
 from rdmd.pipeline.launch import Slot, TrainingProcesses
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.model_card import read_card, weights_of
-from rdmd.pipeline.plan import plan_baselines, plan_teacher
-from rdmd.pipeline.training import train_teacher
+from rdmd.pipeline.model_folder import load_denoiser
+from rdmd.pipeline.training import train_baselines, train_teacher
 from rdmd.pipeline.translators import baselines
-from rdmd.training.folder import RunFolder
 from rdmd.training.neural_ot import NeuralOTObjective
-from rdmd.training.random import StepRandom
-from rdmd.training.spec import NeuralOTRun, TrainingRun, fingerprint, run_name
+from rdmd.training.run_config import NeuralOTRun, TrainingRun, fingerprint, run_name
+from rdmd.training.run_folder import RunFolder
 from tests.conftest import ROOT, params, tiny_digits, tiny_points, trained_baselines
 from tests.integration.test_runs import start, wait_for_step
 
@@ -132,7 +131,8 @@ def test_every_dial_is_a_row_with_its_evaluations(trained: Trained):
         "sdedit-sde": [({"sigma": 1.0, "steps": 3}, 3)],
         "egsde": [
             ({"sigma": sigma, "repel": repel, "attract": 1.0, "factor": 2, "steps": 3}, 3)
-            for sigma in (0.5, 2.0) for repel in (0.0, 10.0)
+            for sigma in (0.5, 2.0)
+            for repel in (0.0, 10.0)
         ],
         "ddib": [({"steps": 2}, 5), ({"steps": 3}, 9)],
     }

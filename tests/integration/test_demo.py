@@ -19,18 +19,18 @@ import pytest
 import torch
 from PIL import Image
 
-from flows.registered_front import registered_front
-from flows.registered_sweep import crown, register_sweep
+from flows.registry.promote import crown, register_sweep
+from flows.registry.versions import registered_front
 from flows.server import answers, free_port
-from flows.tracking import open_record
+from flows.tracking.runs import open_record
 from rdmd import commands, config
 from rdmd.cli import main
-from rdmd.domains.manifest import read_manifest
-from rdmd.domains.preprocess import preprocess
+from rdmd.data.manifest import read_manifest
+from rdmd.data.preprocess import preprocess
 from rdmd.errors import UserError
-from rdmd.evaluation.metrics_file import write_metrics
 from rdmd.evaluation.pareto import mark_front
 from rdmd.evaluation.row import FeaturesRecord, Metrics, Row
+from rdmd.evaluation.table import write_metrics
 from rdmd.files import sha256_of
 from rdmd.networks.build import build_denoiser, save_weights
 from rdmd.pipeline.layout import Layout
@@ -38,7 +38,7 @@ from rdmd.pipeline.model_card import ModelCard, write_model
 from rdmd.pipeline.translate import translate_path
 from rdmd.serving.demo import SAMPLES, Front, enlarged, front_on_disk, sample_images
 from rdmd.serving.model import open_folder
-from rdmd.training.spec import lambda_name
+from rdmd.training.run_config import lambda_name
 from tests.chromium import browser
 from tests.conftest import ROOT, params, tiny_digits, tiny_points
 
@@ -64,12 +64,29 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         rows = []
         for lam, (cost, fid) in SWEEP.items():
             make_generator(settings, layout, lam)
-            rows.append(Row(method="rdmd", lam=lam, run=f"run-{lam:g}", nfe=1, cost=cost, cost_se=0.001, fid=fid,
-                            fid_ci=(fid - 1, fid + 1)))
-        write_metrics(Metrics(
-            experiment="digits", seed=0, features=FeaturesRecord(name="classifier", sha256="c" * 64, dim=16),
-            n_source=64, n_reference=70, rows=mark_front(rows),
-        ), layout.metrics)
+            rows.append(
+                Row(
+                    method="rdmd",
+                    lam=lam,
+                    run=f"run-{lam:g}",
+                    nfe=1,
+                    cost=cost,
+                    cost_se=0.001,
+                    fid=fid,
+                    fid_ci=(fid - 1, fid + 1),
+                )
+            )
+        write_metrics(
+            Metrics(
+                experiment="digits",
+                seed=0,
+                features=FeaturesRecord(name="classifier", sha256="c" * 64, dim=16),
+                n_source=64,
+                n_reference=70,
+                rows=mark_front(rows),
+            ),
+            layout.metrics,
+        )
         yield root
         mlflow.set_tracking_uri(None)
 
@@ -84,8 +101,17 @@ def make_generator(settings: config.Settings, layout: Layout, lam: float) -> Non
     weights = Path(f"{lam:g}.safetensors")
     save_weights(denoiser, weights)
     card = ModelCard(
-        kind="generator", experiment="digits", network=settings.network, sample_shape=settings.sample_shape, fit="crop",
-        sigma_init=1.0, lam=lam, run=f"run-{lam:g}", train_seconds=1.0, trained_on="CPU", sha256=sha256_of(weights),
+        kind="generator",
+        experiment="digits",
+        network=settings.network,
+        sample_shape=settings.sample_shape,
+        fit="crop",
+        sigma_init=1.0,
+        lam=lam,
+        run=f"run-{lam:g}",
+        train_seconds=1.0,
+        trained_on="CPU",
+        sha256=sha256_of(weights),
         source_digest=read_manifest(layout.shards / "source").digest,
         target_digest=read_manifest(layout.shards / "target").digest,
     )
@@ -216,10 +242,17 @@ def test_no_model_is_one_sentence(tmp_path: Path):
 def test_generators_of_another_training_than_the_metrics_are_refused(project: Path, tmp_path: Path):
     layout = Layout(tmp_path)
     row = Row(method="rdmd", lam=0.1, run="another", nfe=1, cost=0.1, fid=2.0, on_front=True)
-    write_metrics(Metrics(
-        experiment="digits", seed=0, features=FeaturesRecord(name="classifier", sha256="c" * 64, dim=16),
-        n_source=64, n_reference=70, rows=[row],
-    ), layout.metrics)
+    write_metrics(
+        Metrics(
+            experiment="digits",
+            seed=0,
+            features=FeaturesRecord(name="classifier", sha256="c" * 64, dim=16),
+            n_source=64,
+            n_reference=70,
+            rows=[row],
+        ),
+        layout.metrics,
+    )
     layout.generators.parent.mkdir()
     layout.generators.symlink_to(project / "models" / "generators")
     with pytest.raises(UserError, match=r"another generator than .*; repeat `rdmd evaluate`"):

@@ -11,22 +11,21 @@ import yaml
 from PIL import Image
 
 from rdmd import config
-from rdmd.domains.preprocess import preprocess
-from rdmd.domains.shards import read_split
-from rdmd.domains.validation import validate
+from rdmd.data.expectations import validate
+from rdmd.data.preprocess import preprocess
+from rdmd.data.sampling import StepRandom
+from rdmd.data.shards import read_split
+from rdmd.data.view import FreshNoise
 from rdmd.errors import UserError
-from rdmd.evaluation.metrics_file import read_metrics
 from rdmd.evaluation.row import Metrics
-from rdmd.evaluation.table import format_table
+from rdmd.evaluation.table import format_table, read_metrics
 from rdmd.pipeline.evaluation import evaluate
 from rdmd.pipeline.features import train_features
 from rdmd.pipeline.launch import TrainingProcesses
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.model_source import open_generator
 from rdmd.pipeline.training import train_sweep, train_teacher
-from rdmd.training.data import FreshNoise
-from rdmd.training.folder import RunFolder
-from rdmd.training.random import StepRandom
+from rdmd.training.run_folder import RunFolder
 from tests.conftest import ROOT, params, tiny_digits, tiny_points
 
 CPU = torch.device("cpu")
@@ -123,9 +122,7 @@ def test_every_step_sees_noise_of_its_own():
 
 
 def test_the_run_says_that_its_source_is_fresh_noise(pictures: Layout):
-    sources = {
-        getattr(RunFolder(folder).read_run(), "source_noise", "a teacher") for folder in pictures.runs.iterdir()
-    }
+    sources = {getattr(RunFolder(folder).read_run(), "source_noise", "a teacher") for folder in pictures.runs.iterdir()}
     assert sources == {"a teacher", 80.0}
     curves = [set(RunFolder(folder).curves()[-1].values) for folder in pictures.runs.iterdir()]
     assert {"discrepancy", "fake_loss"} in curves  # and no cost

@@ -54,11 +54,21 @@ def test_every_stage_leaves_what_the_experiment_would(run: tuple[DryRun, Path], 
     found, root = run
     stages_run = [line.split()[0] for line in said]
     assert stages_run == [
-        "materials", "preprocess", "validate", "features", "teacher", "distill", "baselines", "evaluate"
+        "materials",
+        "preprocess",
+        "validate",
+        "features",
+        "teacher",
+        "distill",
+        "baselines",
+        "evaluate",
     ]
     # The layout that the experiment's domains name.
     assert {path.relative_to(root / "data/raw").as_posix() for path in (root / "data/raw").glob("*/*/*")} == {
-        "source/train/cat", "source/test/cat", "target/train/wild", "target/test/wild"
+        "source/train/cat",
+        "source/test/cat",
+        "target/train/wild",
+        "target/test/wild",
     }
     assert {path.name for path in (root / "models/generators").iterdir()} == {"lambda-0.01", "lambda-0.2"}
     for report in ("index.html", "pareto.png", "samples.png", "metrics.json", "validation.json"):
@@ -73,8 +83,14 @@ def test_every_stage_leaves_what_the_experiment_would(run: tuple[DryRun, Path], 
 def test_the_estimate_says_what_it_is(run: tuple[DryRun, Path]):
     text = run[0].estimate
     for words in (
-        "ESTIMATE for afhq_cat2wild, an extrapolation", "s/step at batch 4", "and 2 fake steps", "and 5 fake steps",
-        "times 20000 steps", "times 100000 steps of 5 generators", "GiB at batch 4", "assumed and not measured",
+        "ESTIMATE for afhq_cat2wild, an extrapolation",
+        "s/step at batch 4",
+        "and 2 fake steps",
+        "and 5 fake steps",
+        "times 20000 steps",
+        "times 100000 steps of 5 generators",
+        "GiB at batch 4",
+        "assumed and not measured",
         "It assumes that time goes with FLOP",
     ):
         assert words in text, words
@@ -137,8 +153,9 @@ def test_flop_and_activations_of_a_network_that_can_be_worked_out():
 
 def test_activations_are_what_autograd_keeps():
     """Counted on shapes, against the same step really taken."""
-    network = config.ImageNetwork(kind="ddpmpp", model_channels=8, channel_mult=[1, 2], num_blocks=1,
-                                  attn_resolutions=[4])
+    network = config.ImageNetwork(
+        kind="ddpmpp", model_channels=8, channel_mult=[1, 2], num_blocks=1, attn_resolutions=[4]
+    )
     denoiser = build_denoiser(network, (3, 8, 8))
     own = {weight.data_ptr() for weight in denoiser.parameters()}
 

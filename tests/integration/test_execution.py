@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from rdmd import config
+from rdmd.data.sampling import StepRandom
 from rdmd.pipeline.launch import Slot, TrainingProcesses
-from rdmd.training.folder import RunFolder
-from rdmd.training.noised import Noised
-from rdmd.training.random import StepRandom
+from rdmd.training.objective import Noised
+from rdmd.training.run_folder import RunFolder
 from rdmd.training.teacher import TeacherObjective
 from tests.objectives import CPU, Materials, Objective, apart, gradients, take_step
 

@@ -14,7 +14,7 @@ from prefect.client.orchestration import get_client
 from prefect.testing.utilities import prefect_test_harness
 
 from rdmd import config
-from rdmd.domains.preprocess import preprocess
+from rdmd.data.preprocess import preprocess
 from rdmd.pipeline.layout import Layout
 from tests.conftest import ROOT, params, tiny_points, trained_baselines
 
@@ -28,11 +28,11 @@ def harness() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def ran(harness: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[config.Settings, Layout]]:
     """Everything run once, in a folder that is the current one while this module's tests run."""
-    from flows.baselines import baselines
-    from flows.distill import distill
-    from flows.evaluate import evaluate
-    from flows.register import register
-    from flows.teacher import teacher
+    from flows.stages.baselines import baselines
+    from flows.stages.distill import distill
+    from flows.stages.evaluate import evaluate
+    from flows.stages.register import register
+    from flows.stages.teacher import teacher
 
     folder = tmp_path_factory.mktemp("flows")
     (folder / "params.yaml").write_text(params("swissroll", tiny_points_with_baselines), encoding="utf-8")
@@ -73,9 +73,16 @@ def test_the_sweep_is_one_run_with_children(ran: tuple[config.Settings, Layout])
     trained = {"teacher", "lambda-0.05", "lambda-0.5", "source-teacher", "domain-classifier", "neural-ot-0.5"}
     assert trained <= set(children)
     assert set(children) - trained == {
-        "identity", "target", "sdedit sigma 1.0 steps 4", "ddib steps 2", "ddib steps 3",
-        *(f"egsde sigma {sigma} repel {repel} attract 1.0 factor 2 steps 3"
-          for sigma in (0.5, 2.0) for repel in (0.0, 10.0)),
+        "identity",
+        "target",
+        "sdedit sigma 1.0 steps 4",
+        "ddib steps 2",
+        "ddib steps 3",
+        *(
+            f"egsde sigma {sigma} repel {repel} attract 1.0 factor 2 steps 3"
+            for sigma in (0.5, 2.0)
+            for repel in (0.0, 10.0)
+        ),
     }
     assert all(run.data.tags["mlflow.parentRunId"] == parent.info.run_id for run in children.values())
     assert all(run.info.status == "FINISHED" for run in runs.values())
@@ -90,7 +97,7 @@ def test_curves_and_grids_are_recorded_as_they_were_logged(ran: tuple[config.Set
     child = next(run for run in runs_of(settings) if run.info.run_name == "lambda-0.05")
     history = client.get_metric_history(child.info.run_id, "train/cost")
     folder = layout.runs / child.data.tags["rdmd.run"]
-    from rdmd.training.folder import RunFolder
+    from rdmd.training.run_folder import RunFolder
 
     logged = {point.step: point.values["cost"] for point in RunFolder(folder).curves()}
     assert {m.step: m.value for m in history} == pytest.approx(logged)
@@ -110,8 +117,8 @@ def test_each_lambda_was_a_task_and_each_flow_completed(ran: tuple[config.Settin
 
 
 def test_the_front_is_registered_with_its_aliases(ran: tuple[config.Settings, Layout]):
-    from rdmd.evaluation.metrics_file import read_metrics
-    from rdmd.selection import front as selection
+    from rdmd.evaluation import selection
+    from rdmd.evaluation.table import read_metrics
 
     _, layout = ran
     client = MlflowClient()
@@ -129,22 +136,20 @@ def test_the_front_is_registered_with_its_aliases(ran: tuple[config.Settings, La
 def test_the_registered_model_gives_what_its_files_give(ran: tuple[config.Settings, Layout]):
     import torch
 
-    from rdmd.pipeline.generator_folder import load_generator
-    from rdmd.training.spec import lambda_name
+    from rdmd.pipeline.model_folder import load_generator
+    from rdmd.training.run_config import lambda_name
 
     _, layout = ran
     champion = MlflowClient().get_model_version_by_alias("rdmd-swissroll", "champion")
     served = mlflow.pyfunc.load_model("models:/rdmd-swissroll@champion")
     points = np.random.default_rng(0).normal(size=(5, 2)).astype(np.float32)
-    _, generator = load_generator(
-        layout.generators / lambda_name(float(champion.tags["lambda"])), torch.device("cpu")
-    )
+    _, generator = load_generator(layout.generators / lambda_name(float(champion.tags["lambda"])), torch.device("cpu"))
     np.testing.assert_allclose(served.predict(points), generator(torch.from_numpy(points)).numpy(), atol=1e-6)
 
 
 def test_running_the_stages_again_doubles_nothing(ran: tuple[config.Settings, Layout]):
-    from flows.distill import distill
-    from flows.register import register
+    from flows.stages.distill import distill
+    from flows.stages.register import register
 
     settings, layout = ran
     before = (len(runs_of(settings)), len(MlflowClient().search_model_versions("name = 'rdmd-swissroll'")))
@@ -160,7 +165,7 @@ def test_the_registry_is_rebuilt_from_files_alone(
     ran: tuple[config.Settings, Layout], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """As when DVC skipped every earlier stage on another machine: no runs, an empty store."""
-    from flows.register import register
+    from flows.stages.register import register
 
     settings, layout = ran
     for name in ("models", "reports"):
@@ -178,6 +183,8 @@ def test_the_registry_is_rebuilt_from_files_alone(
 
 
 def test_flows_that_train_in_processes_of_their_own_start_without_torch():
-    script = "import flows.baselines, flows.distill, flows.teacher, sys; print('torch' in sys.modules)"
+    script = (
+        "import flows.stages.baselines, flows.stages.distill, flows.stages.teacher, sys; print('torch' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -22,9 +22,9 @@ import torch
 from mlflow import MlflowClient
 from PIL import Image
 
-from flows import registry
+from flows.registry.versions import Candidate, ensure_model, register, set_aliases
 from flows.server import free_port
-from flows.tracking import open_record
+from flows.tracking.runs import open_record
 from rdmd import config
 from rdmd.evaluation.row import FeaturesRecord, Metrics, Row
 from rdmd.files import sha256_of
@@ -74,14 +74,18 @@ class Handed:
     record: object
     environment: dict[str, str]
 
-    def candidate(self, name: str) -> registry.Candidate:
+    def candidate(self, name: str) -> Candidate:
         card = ModelCard.model_validate_json((self.folder / name / "model.json").read_text(encoding="utf-8"))
         row = Row(method="rdmd", lam=0.1, fid=12.5, fid_ci=(11.0, 14.0), cost=0.25, nfe=1, run="abc", on_front=True)
         metrics = Metrics(
-            experiment="tiny", seed=7, features=FeaturesRecord(name="classifier", sha256="c" * 64, dim=64),
-            n_source=128, n_reference=256, rows=[row],
+            experiment="tiny",
+            seed=7,
+            features=FeaturesRecord(name="classifier", sha256="c" * 64, dim=64),
+            n_source=128,
+            n_reference=256,
+            rows=[row],
         )
-        return registry.Candidate(self.folder / name, card, row, metrics)
+        return Candidate(self.folder / name, card, row, metrics)
 
 
 def make_generator(folder: Path, name: str) -> None:
@@ -95,8 +99,18 @@ def make_generator(folder: Path, name: str) -> None:
     weights = folder / f"{name}.safetensors"
     save_weights(denoiser, weights)
     card = ModelCard(
-        kind="generator", experiment="tiny", network=network, sample_shape=shape, fit="pad", sigma_init=1.0, lam=0.1,
-        run="abc", train_seconds=1.0, trained_on="cpu", sha256=sha256_of(weights), source_digest="a" * 64,
+        kind="generator",
+        experiment="tiny",
+        network=network,
+        sample_shape=shape,
+        fit="pad",
+        sigma_init=1.0,
+        lam=0.1,
+        run="abc",
+        train_seconds=1.0,
+        trained_on="cpu",
+        sha256=sha256_of(weights),
+        source_digest="a" * 64,
         target_digest="b" * 64,
     )
     write_model(folder / name, card, weights)
@@ -120,9 +134,9 @@ def handed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Handed]:
         made = Handed(folder, open_record("tiny"), environment)
         for name in NETWORKS:
             make_generator(folder, name)
-            registry.ensure_model(made.record, f"rdmd-{name}", "A test.")
-            version = registry.register(made.record, f"rdmd-{name}", made.candidate(name))
-            registry.set_aliases(made.record, f"rdmd-{name}", {"champion": version})
+            ensure_model(made.record, f"rdmd-{name}", "A test.")
+            version = register(made.record, f"rdmd-{name}", made.candidate(name))
+            set_aliases(made.record, f"rdmd-{name}", {"champion": version})
         yield made
         mlflow.set_tracking_uri(None)
 
@@ -134,7 +148,11 @@ def served(handed: Handed) -> Iterator[str]:
     command = ["mlflow", "models", "serve", "-m", "models:/rdmd-pictures@champion", "--env-manager", "local", "--port"]
     with (handed.folder / "server.txt").open("wb") as log:
         server = subprocess.Popen(
-            [*command, str(port)], cwd=handed.folder, env=handed.environment, stdout=log, stderr=log,
+            [*command, str(port)],
+            cwd=handed.folder,
+            env=handed.environment,
+            stdout=log,
+            stderr=log,
             start_new_session=True,
         )
     try:
@@ -169,7 +187,11 @@ def test_it_loads_without_the_repository_and_gives_the_same_numbers(handed: Hand
     np.save(tmp_path / "in.npy", points)
     arguments = ["models:/rdmd-points@champion", str(tmp_path / "in.npy"), str(tmp_path / "out.npy")]
     said = subprocess.run(
-        [sys.executable, "-c", LOAD, *arguments], cwd=tmp_path, env=handed.environment, capture_output=True, text=True,
+        [sys.executable, "-c", LOAD, *arguments],
+        cwd=tmp_path,
+        env=handed.environment,
+        capture_output=True,
+        text=True,
         check=False,
     )
     assert said.returncode == 0, said.stderr
@@ -199,7 +221,7 @@ def test_a_model_is_code_weights_and_a_page_about_it(handed: Handed, tmp_path: P
 
 def test_registering_again_adds_nothing(handed: Handed):
     before = len(MlflowClient().search_model_versions())
-    again = registry.register(handed.record, "rdmd-points", handed.candidate("points"))
+    again = register(handed.record, "rdmd-points", handed.candidate("points"))
     assert len(MlflowClient().search_model_versions()) == before
     assert int(again.version) == 1
 
@@ -228,16 +250,23 @@ def test_arrays_over_http_come_back_as_arrays(served: str, handed: Handed):
     np.testing.assert_allclose(np.asarray(body["predictions"]), expected, atol=1)
 
 
-@pytest.mark.parametrize(("body", "words"), [
-    ('{"inputs": ["no picture"]}', "picture 0 of `inputs` is not base64; send the bytes of a PNG file in base64."),
-    ('{"inputs": ["aGVsbG8="]}',
-     "picture 0 of `inputs` cannot be used (not a picture in a known format); send another one."),
-    ('{"inputs": [[[0.5]]]}',
-     "picture 0 of `inputs` is neither base64 text nor an array (H, W, 3) of whole numbers 0 to 255; send a list of "
-     "either."),
-    ('{"inputs": "aGVsbG8="}', "`inputs` is not a list; send a list of samples."),
-    ('{"inputs": []}', "`inputs` holds 0 samples; send 1 to 256 in one request."),
-])
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ('{"inputs": ["no picture"]}', "picture 0 of `inputs` is not base64; send the bytes of a PNG file in base64."),
+        (
+            '{"inputs": ["aGVsbG8="]}',
+            "picture 0 of `inputs` cannot be used (not a picture in a known format); send another one.",
+        ),
+        (
+            '{"inputs": [[[0.5]]]}',
+            "picture 0 of `inputs` is neither base64 text nor an array (H, W, 3) of whole numbers 0 to 255; "
+            "send a list of either.",
+        ),
+        ('{"inputs": "aGVsbG8="}', "`inputs` is not a list; send a list of samples."),
+        ('{"inputs": []}', "`inputs` holds 0 samples; send 1 to 256 in one request."),
+    ],
+)
 def test_a_wrong_request_gets_400_and_one_sentence(served: str, body: str, words: str):
     status, answered = post(served, body.encode())
     assert status == 400

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from rdmd import config
+from rdmd.data.sampling import StepRandom
 from rdmd.distillation.generator import Generator
 from rdmd.networks.build import build_denoiser
 from rdmd.serving.model import Model
-from rdmd.training.random import StepRandom
-from rdmd.training.spec import Start
+from rdmd.training.run_config import Start
 from tests.objectives import CPU, Materials, apart, gradients, take_step
 
 # Of float32 sums in another order, over ten layers.
@@ -48,11 +48,17 @@ def test_a_proximal_run_starts_where_it_is_pulled_to_noise_included(tmp_path: Pa
     assert take_step(materials.distill(begun, input_noise=0.5, batch=8))["moved"].item() == 0.0
 
 
-@pytest.mark.parametrize(("network", "shape"), [
-    (config.ImageNetwork(kind="ddpmpp", model_channels=8, channel_mult=[1], num_blocks=1, attn_resolutions=[]),
-     (3, 8, 8)),
-    (config.PointNetwork(kind="mlp", width=16, depth=2), (2,)),
-], ids=["pictures", "points"])
+@pytest.mark.parametrize(
+    ("network", "shape"),
+    [
+        (
+            config.ImageNetwork(kind="ddpmpp", model_channels=8, channel_mult=[1], num_blocks=1, attn_resolutions=[]),
+            (3, 8, 8),
+        ),
+        (config.PointNetwork(kind="mlp", width=16, depth=2), (2,)),
+    ],
+    ids=["pictures", "points"],
+)
 def test_an_exported_generator_takes_its_noise_as_an_input(
     network: config.Network, shape: tuple[int, ...], tmp_path: Path
 ):

@@ -22,14 +22,14 @@ from prefect.settings import get_current_settings
 from prefect.testing.utilities import prefect_test_harness
 
 from rdmd import config
-from rdmd.domains.preprocess import preprocess
+from rdmd.data.preprocess import preprocess
 from rdmd.errors import UserError
 from rdmd.evaluation.row import Row
 from rdmd.files import sha256_of
 from rdmd.pipeline.launch import TrainingProcesses
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.training import train_sweep, train_teacher
-from rdmd.training.folder import RunFolder
+from rdmd.training.run_folder import RunFolder
 from tests.conftest import ROOT, params, tiny_points
 
 pytest.importorskip("prefect_ray", reason="the extra `ray` is not installed")
@@ -188,7 +188,7 @@ def wait_for(condition: Callable[[], object], otherwise: str) -> None:
 
 
 def test_a_training_on_a_node_is_that_of_this_machine_in_the_same_folder(here: Project, there: Project):
-    from flows.distill import distill
+    from flows.stages.distill import distill
 
     lambdas = there.settings.distill.model_copy(update={"lambdas": [0.05]})
     (fingerprint,) = distill(there.settings.model_copy(update={"distill": lambdas}), there.layout)
@@ -210,8 +210,8 @@ def test_a_training_on_a_node_is_that_of_this_machine_in_the_same_folder(here: P
 def test_what_is_missing_is_told_at_once(there: Project, tmp_path_factory: pytest.TempPathFactory):
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
-    from flows.distill import distill
     from flows.server import free_port
+    from flows.stages.distill import distill
 
     runner = there.settings.launch.runner
     said = pytest.raises(UserError, match="Prefect, but they cannot reach any server")
@@ -235,7 +235,7 @@ def test_what_is_missing_is_told_at_once(there: Project, tmp_path_factory: pytes
 
 
 def test_a_failure_on_a_node_is_the_runs_own_sentence(there: Project):
-    from flows.distill import distill
+    from flows.stages.distill import distill
 
     diverging = there.settings.distill.model_copy(update={"generator_lr": 1e30, "lambdas": [0.05]})
     with pytest.raises(UserError, match=r"^training in runs/\w+ failed: step .* is not finite"):
@@ -244,7 +244,7 @@ def test_a_failure_on_a_node_is_the_runs_own_sentence(there: Project):
 
 @pytest.mark.slow
 def test_the_evaluation_on_two_nodes_equals_that_of_one_machine(here: Project, there: Project):
-    from flows.evaluate import evaluate
+    from flows.stages.evaluate import evaluate
 
     def measured(rows: list[Row]) -> list[Row]:
         """Rows without what a clock says."""
@@ -273,7 +273,9 @@ def test_the_end_of_the_driver_leaves_checkpoints(
         return [folder for folder in map(RunFolder, there.layout.runs.glob("[!.]*")) if folder.curves()]
 
     environment = os.environ | {"PREFECT_API_URL": get_current_settings().api.url}
-    with subprocess.Popen([sys.executable, "-m", "flows.distill"], env=environment, stderr=subprocess.PIPE) as flow:
+    with subprocess.Popen(
+        [sys.executable, "-m", "flows.stages.distill"], env=environment, stderr=subprocess.PIPE
+    ) as flow:
         # Two nodes of one CPU: the third run waits for its turn, and is to end as well.
         wait_for(lambda: flow.poll() is not None or len(begun()) == 2, "two runs do not begin")
         flow.send_signal(how)
@@ -293,7 +295,7 @@ def test_the_end_of_the_driver_leaves_checkpoints(
 @pytest.mark.slow
 @pytest.mark.parametrize("trainings", [True, False], ids=["with its trainings", "with a training that lives on"])
 def test_a_sweep_survives_the_loss_of_a_node(trainings: bool, here: Project, there: Project, nodes: Nodes):
-    from flows.distill import distill
+    from flows.stages.distill import distill
 
     seen: dict[str, object] = {}
 

@@ -14,20 +14,18 @@ import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from flows.recorded_evaluation import record_evaluation
-from flows.recorded_training import tracked
-from flows.registered_sweep import register_sweep
-from flows.system_metrics import system_metrics
-from flows.tracking import Record, open_record, sweep_run
-from flows.watch import digests
+from flows.registry.promote import register_sweep
+from flows.tracking.evaluation import record_evaluation
+from flows.tracking.runs import Record, open_record, sweep_run, system_metrics
+from flows.tracking.training import digests, tracked
 from rdmd import config
-from rdmd.domains.manifest import read_manifest
-from rdmd.domains.preprocess import preprocess
-from rdmd.evaluation.metrics_file import read_metrics, write_metrics
+from rdmd.data.manifest import read_manifest
+from rdmd.data.preprocess import preprocess
 from rdmd.evaluation.row import FeaturesRecord, Metrics, Row
+from rdmd.evaluation.table import read_metrics, write_metrics
+from rdmd.pipeline.jobs import plan_generator
 from rdmd.pipeline.launch import TrainingProcesses
 from rdmd.pipeline.layout import Layout
-from rdmd.pipeline.plan import plan_generator
 from rdmd.pipeline.training import SlotPool, Watch, publish_generators, train_one, train_teacher
 from tests.conftest import ROOT, params, tiny_points
 
@@ -63,8 +61,12 @@ class Sweep:
             Row(method="sdedit", nfe=7, cost=0.5, sw2=0.125, settings={"sigma": 0.6, "steps": 4}),
         ]  # fmt: skip
         metrics = Metrics(
-            experiment="swissroll", seed=self.settings.seed, features=FeaturesRecord(name="none", sha256=None, dim=2),
-            n_source=300, n_reference=300, rows=rows,
+            experiment="swissroll",
+            seed=self.settings.seed,
+            features=FeaturesRecord(name="none", sha256=None, dim=2),
+            n_source=300,
+            n_reference=300,
+            rows=rows,
         )
         write_metrics(metrics, self.layout.metrics)
         for name in REPORTS:
@@ -103,8 +105,9 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sweep]:
 
 
 def test_runs_name_their_data_with_digest_schema_and_use(sweep: Sweep):
-    teacher, generator, sdedit = (sweep.children()[name] for name in
-                                  ("teacher", "lambda-0.05", "sdedit sigma 0.6 steps 4"))
+    teacher, generator, sdedit = (
+        sweep.children()[name] for name in ("teacher", "lambda-0.05", "sdedit sigma 0.6 steps 4")
+    )
     assert used(teacher) == {"target-train": "training"}
     assert used(generator) == {"source-train": "training", "target-train": "training", "test": "evaluation"}
     assert used(sdedit) == {"test": "evaluation"}
@@ -197,9 +200,10 @@ def test_recording_again_adds_nothing_and_new_numbers_replace(sweep: Sweep):
 
 def test_another_sweep_shows_the_runs_that_it_reuses(sweep: Sweep):
     other = dataclasses.replace(
-        sweep, settings=sweep.settings.model_copy(update={
-            "evaluate": sweep.settings.evaluate.model_copy(update={"n_source": 200})
-        })
+        sweep,
+        settings=sweep.settings.model_copy(
+            update={"evaluate": sweep.settings.evaluate.model_copy(update={"n_source": 200})}
+        ),
     )
     assert other.parent.info.run_id != sweep.parent.info.run_id
     other.score(0.5)
@@ -228,7 +232,8 @@ def test_the_model_has_its_metrics_with_their_data(sweep: Sweep):
     assert (metrics["cost"].dataset_name, metrics["cost"].dataset_digest) == ("test", version.tags["data_digest"])
     assert model.params["lambda"] == "0.05"
     found = client.search_logged_models(
-        [sweep.record.experiment_id], "metrics.sw2 < 0.6",
+        [sweep.record.experiment_id],
+        "metrics.sw2 < 0.6",
         datasets=[{"dataset_name": "test", "dataset_digest": version.tags["data_digest"]}],
     )
     assert [one.model_id for one in found] == [model.model_id]

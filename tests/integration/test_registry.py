@@ -16,19 +16,19 @@ import torch
 import yaml
 from mlflow import MlflowClient
 
-from flows.register import register_front, said_loudly
+from flows.stages.register import register_front, said_loudly
 from rdmd import config
 from rdmd.cli import main
-from rdmd.domains.manifest import read_manifest
-from rdmd.domains.preprocess import preprocess
-from rdmd.evaluation.metrics_file import write_metrics
+from rdmd.data.manifest import read_manifest
+from rdmd.data.preprocess import preprocess
 from rdmd.evaluation.row import FeaturesRecord, Metrics, Row
+from rdmd.evaluation.table import write_metrics
 from rdmd.files import sha256_of, write_json
 from rdmd.networks.build import build_denoiser, save_weights
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.model_card import ModelCard, write_model
 from rdmd.pipeline.store import unregistered, weights_of
-from rdmd.training.spec import lambda_name
+from rdmd.training.run_config import lambda_name
 from tests.conftest import ROOT, params, tiny_points
 
 NAME = "rdmd-swissroll"
@@ -53,8 +53,19 @@ class Project:
         for lam, (cost, sw2) in sweep.items():
             run = f"{generation}-{lam:g}"
             self._save(lam, run, seed=hash((generation, lam)) % 2**31)
-            rows.append(Row(method="rdmd", lam=lam, run=run, nfe=1, cost=cost, cost_se=0.001, sw2=sw2,
-                            sw2_ci=(sw2 - 0.01, sw2 + 0.01), seconds_per_image=0.001))
+            rows.append(
+                Row(
+                    method="rdmd",
+                    lam=lam,
+                    run=run,
+                    nfe=1,
+                    cost=cost,
+                    cost_se=0.001,
+                    sw2=sw2,
+                    sw2_ci=(sw2 - 0.01, sw2 + 0.01),
+                    seconds_per_image=0.001,
+                )
+            )
         write_metrics(
             Metrics(
                 experiment="swissroll",
@@ -76,9 +87,19 @@ class Project:
         weights = Path("weights.safetensors")
         save_weights(denoiser, weights)
         card = ModelCard(
-            kind="generator", experiment="swissroll", network=self.settings.network, sample_shape=(2,), fit="crop",
-            sigma_init=1.0, lam=lam, run=run, train_seconds=1.0, trained_on="CPU", sha256=sha256_of(weights),
-            source_digest=self._digest("source"), target_digest=self._digest("target"),
+            kind="generator",
+            experiment="swissroll",
+            network=self.settings.network,
+            sample_shape=(2,),
+            fit="crop",
+            sigma_init=1.0,
+            lam=lam,
+            run=run,
+            train_seconds=1.0,
+            trained_on="CPU",
+            sha256=sha256_of(weights),
+            source_digest=self._digest("source"),
+            target_digest=self._digest("target"),
         )
         write_model(self.layout.generators / lambda_name(lam), card, weights)
 
@@ -157,8 +178,12 @@ def everything() -> object:
     client = MlflowClient()
     model = client.get_registered_model(NAME)
     versions = client.search_model_versions(f"name = '{NAME}'")
-    return (model.aliases, model.tags, model.last_updated_timestamp,
-            [(one.version, one.tags, one.description, one.last_updated_timestamp) for one in versions])
+    return (
+        model.aliases,
+        model.tags,
+        model.last_updated_timestamp,
+        [(one.version, one.tags, one.description, one.last_updated_timestamp) for one in versions],
+    )
 
 
 def champion() -> str:
@@ -184,10 +209,25 @@ def test_the_rule_decides_and_says_why_and_twice_is_once(project: Project, rdmd:
     assert "It is the first champion." in text
 
     lines = rdmd("registry list").splitlines()
-    assert lines[1].split() == ["version", "aliases", "lambda", "SW2", "[95%]", "cost", "±", "2", "se", "s/sample",
-                                "measured", "on"]
-    assert [line.split()[:2] for line in lines[2:5]] == [["1", "most-faithful"], ["2", "champion"],
-                                                         ["3", "most-realistic"]]
+    assert lines[1].split() == [
+        "version",
+        "aliases",
+        "lambda",
+        "SW2",
+        "[95%]",
+        "cost",
+        "±",
+        "2",
+        "se",
+        "s/sample",
+        "measured",
+        "on",
+    ]
+    assert [line.split()[:2] for line in lines[2:5]] == [
+        ["1", "most-faithful"],
+        ["2", "champion"],
+        ["3", "most-realistic"],
+    ]
     assert lines[-1].startswith("A: features none, 300 sources")
 
     # Other rules on the same sweep move the alias, and the new champion knows of the old one.
@@ -359,8 +399,15 @@ def test_an_empty_store_is_told_and_filled(tmp_path: Path, rdmd: Said):
     environment |= {"PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 
     def make_repro() -> str:
-        done = subprocess.run([sys.executable, "-m", "flows.server", "dvc", "repro"], cwd=tmp_path, text=True,
-                              env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+        done = subprocess.run(
+            [sys.executable, "-m", "flows.server", "dvc", "repro"],
+            cwd=tmp_path,
+            text=True,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
         assert done.returncode == 0, done.stdout
         return done.stdout
 
@@ -387,8 +434,15 @@ def test_make_clean_asks_before_it_removes_promotions(tmp_path: Path):
         (tmp_path / folder).mkdir(parents=True)
 
     def clean(*arguments: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(["make", "clean", *arguments], cwd=tmp_path, stdin=subprocess.DEVNULL, text=True,
-                              capture_output=True, check=False, timeout=60)
+        return subprocess.run(
+            ["make", "clean", *arguments],
+            cwd=tmp_path,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            capture_output=True,
+            check=False,
+            timeout=60,
+        )
 
     refused = clean()
     assert refused.returncode == 2

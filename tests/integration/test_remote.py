@@ -11,7 +11,7 @@ from tests.conftest import ROOT
 
 TRANSFER = """
 import sys
-from flows.remote import PULL, PUSH, transfer
+from flows.dvc_project import PULL, PUSH, transfer
 from rdmd.errors import reporting
 with reporting(debug=False):
     transfer({"pull": PULL, "push": PUSH}[sys.argv[1]], print, 1)
@@ -32,8 +32,9 @@ def test_a_remote_that_cannot_be_used_is_told_in_a_sentence(tmp_path: Path, url:
     environment = {key: value for key, value in os.environ.items() if key not in dropped} | {"PYTHONPATH": str(ROOT)}
 
     def run(*command: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([sys.executable, *command], cwd=tmp_path, env=environment, text=True, capture_output=True,
-                              check=False)
+        return subprocess.run(
+            [sys.executable, *command], cwd=tmp_path, env=environment, text=True, capture_output=True, check=False
+        )
 
     (tmp_path / "notes.txt").write_text("These are notes.")
     (tmp_path / "data.txt").write_text("Something to push.")

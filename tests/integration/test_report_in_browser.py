@@ -34,8 +34,10 @@ def test_the_page_never_scrolls_sideways_and_asks_for_nothing(pages: list[str], 
             tab.open(page, width)
             assert tab.get("document.documentElement.scrollWidth") <= width
             # Tables and images that are wider scroll in a box of their own.
-            assert tab.get("[...document.querySelectorAll('.scroll')].every((box) => "
-                           f"box.getBoundingClientRect().right <= {width})")
+            assert tab.get(
+                "[...document.querySelectorAll('.scroll')].every((box) => "
+                f"box.getBoundingClientRect().right <= {width})"
+            )
         assert {url for url in tab.asked if not url.startswith("data:")} == set(pages)
         assert tab.complaints == []
 
@@ -54,5 +56,6 @@ def test_it_prints_without_cutting_a_table(pages: list[str], tmp_path: Path):
         tab.call("Emulation.setEmulatedMedia", media="print")
         # A4 without its margins, in CSS pixels.
         tab.call("Emulation.setDeviceMetricsOverride", width=703, height=1000, deviceScaleFactor=1, mobile=False)
-        assert tab.get("[...document.querySelectorAll('table, img')].every((each) => "
-                       "each.getBoundingClientRect().right <= 703)")
+        assert tab.get(
+            "[...document.querySelectorAll('table, img')].every((each) => each.getBoundingClientRect().right <= 703)"
+        )

@@ -69,9 +69,12 @@ class Served:
 
     def begun(self) -> list[Path]:
         """Distillations with a checkpoint that are not finished."""
-        return [file.parent for file in self.path.glob("runs/*/checkpoint.pt")
-                if not (file.parent / "result.json").exists()
-                and '"distill"' in (file.parent / "run.json").read_text(encoding="utf-8")]
+        return [
+            file.parent
+            for file in self.path.glob("runs/*/checkpoint.pt")
+            if not (file.parent / "result.json").exists()
+            and '"distill"' in (file.parent / "run.json").read_text(encoding="utf-8")
+        ]
 
 
 def until(condition: Callable[[], object], seconds: float, otherwise: str) -> None:
@@ -126,7 +129,7 @@ def deployed(client: SyncPrefectClient) -> bool:
 # Runs the flow for every form given and tells what came of it: the run's name and state, and its tasks' states.
 DRIVER = """
 import json, sys
-from flows.changes import Changes
+from flows.form import Changes
 from flows.reproduce import reproduce
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
@@ -168,8 +171,15 @@ def runs(light: Path) -> list[Ran]:
     forms = [{}, {}, {"seed": 1, "lambdas": [0.1, 0.4]}, {"experiment": "digits_dmd", "lambdas": [0.5]}]
     dropped = {"MLFLOW_TRACKING_URI", "PREFECT_API_URL", "PREFECT_HOME", "DVC_ROOT", "DVC_STAGE"}
     environment = {key: value for key, value in os.environ.items() if key not in dropped} | {"PYTHONPATH": str(light)}
-    said = subprocess.run([sys.executable, "-c", DRIVER, json.dumps(forms)], cwd=light, env=environment, text=True,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    said = subprocess.run(
+        [sys.executable, "-c", DRIVER, json.dumps(forms)],
+        cwd=light,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+    )
     told = [json.loads(line.removeprefix("RUN ")) for line in said.stdout.splitlines() if line.startswith("RUN ")]
     assert len(told) == len(forms), said.stdout[-3000:]
     return [Ran(**one) for one in told]
@@ -224,8 +234,9 @@ def test_a_flow_run_whose_process_and_worker_are_gone_crashes():
         watch_heartbeats(timedelta(seconds=10))
         with get_client(sync_client=True) as client:
             assert len(client.read_automations_by_name(WATCHDOG)) == 1
-            process = subprocess.Popen([sys.executable, "-c", LONELY], env=environment, text=True,
-                                       stdout=subprocess.PIPE)
+            process = subprocess.Popen(
+                [sys.executable, "-c", LONELY], env=environment, text=True, stdout=subprocess.PIPE
+            )
             assert process.stdout is not None
             run = UUID(process.stdout.readline().strip())
             time.sleep(5)  # the heartbeat is on its way
@@ -273,8 +284,11 @@ def steps(folder: Path) -> int:
 
 
 def flow_process(path: Path) -> psutil.Process:
-    (group,) = [one for one in psutil.process_iter(["cmdline", "cwd"])
-                if "rdmd.pipeline.process_group" in (one.info["cmdline"] or []) and one.info["cwd"] == str(path)]
+    (group,) = [
+        one
+        for one in psutil.process_iter(["cmdline", "cwd"])
+        if "rdmd.pipeline.process_group" in (one.info["cmdline"] or []) and one.info["cwd"] == str(path)
+    ]
     return group.parent()
 
 
@@ -284,8 +298,11 @@ def git(path: Path, *command: str) -> str:
 
 def experiment(path: Path, run: str) -> str:
     """The commit of the DVC experiment that was kept of a run."""
-    (commit,) = [line.split()[0] for line in git(path, "for-each-ref", "--format=%(objectname) %(refname)",
-                                                 "refs/exps").splitlines() if line.endswith(f"/swissroll-{run}")]
+    (commit,) = [
+        line.split()[0]
+        for line in git(path, "for-each-ref", "--format=%(objectname) %(refname)", "refs/exps").splitlines()
+        if line.endswith(f"/swissroll-{run}")
+    ]
     return commit
 
 

@@ -13,19 +13,18 @@ import torch
 from safetensors.torch import load_file
 
 from rdmd import config
+from rdmd.data.preprocess import preprocess
 from rdmd.distillation.generator import Generator
-from rdmd.domains.preprocess import preprocess
 from rdmd.errors import Interrupted
 from rdmd.files import sha256_of
 from rdmd.networks.build import build_denoiser, load_weights
+from rdmd.pipeline.jobs import plan_generator
 from rdmd.pipeline.launch import Slot, TrainingProcesses
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.model_card import read_card
-from rdmd.pipeline.plan import plan_generator
 from rdmd.pipeline.training import train_sweep, train_teacher
-from rdmd.training.contract import EXIT_STOPPED, WATCH_STDIN
-from rdmd.training.folder import RunFolder
-from rdmd.training.spec import DistillRun, run_name
+from rdmd.training.run_config import DistillRun, run_name
+from rdmd.training.run_folder import EXIT_STOPPED, WATCH_STDIN, RunFolder
 
 ONE_THREAD = Slot("cpu", (), 1)
 
@@ -66,7 +65,10 @@ def lengthen(settings: config.Settings, steps: int) -> config.Settings:
 def start(folder: RunFolder, **environment: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, "-m", "rdmd.training.run", str(folder.path), "--device", "cpu", "--threads", "1"],
-        stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=os.environ | environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env=os.environ | environment,
     )
 
 
@@ -96,8 +98,11 @@ def test_a_continued_sweep_goes_down_in_lambda(prepared: tuple[config.Settings, 
     change = {"lambdas": [0.05, 0.5, 0.1], "sweep": config.Continuation(mode="continuation", steps=7)}
     settings = settings.model_copy(update={"distill": settings.distill.model_copy(update=change)})
     train_sweep(settings, layout, _Watch(), TrainingProcesses())
-    runs = {folder.read_run().lam: folder for folder in map(RunFolder, layout.runs.iterdir())
-            if isinstance(folder.read_run(), DistillRun)}
+    runs = {
+        folder.read_run().lam: folder
+        for folder in map(RunFolder, layout.runs.iterdir())
+        if isinstance(folder.read_run(), DistillRun)
+    }
     assert {lam: folder.result().steps for lam, folder in runs.items()} == {0.5: 40, 0.1: 7, 0.05: 7}
     assert runs[0.5].read_run().start is None
     for lam, above in ((0.1, 0.5), (0.05, 0.1)):

@@ -16,8 +16,8 @@ from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
 from prefect.exceptions import ObjectNotFound
 from prefect.testing.utilities import prefect_test_harness
 
+from flows.device_pool import limits_of, reserved
 from flows.server import free_stale_slots, slots_in_use
-from flows.slots import limits_of, reserved
 from rdmd.pipeline.launch import Slot
 from tests.conftest import ROOT
 
@@ -29,7 +29,7 @@ START_SECONDS = 150.0
 HOLD = """
 import sys, time
 from flows.server import wait_for_api
-from flows.slots import reserved
+from flows.device_pool import reserved
 from rdmd.pipeline.launch import Slot
 wait_for_api()
 with reserved(Slot("cuda", (0,), 1)):

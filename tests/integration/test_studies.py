@@ -9,7 +9,7 @@ import yaml
 
 from rdmd import config
 from rdmd.evaluation.row import Row
-from rdmd.training.folder import RunFolder
+from rdmd.training.run_folder import RunFolder
 from studies.__main__ import main
 from studies.grids import Comparison, variant_settings
 from tests.conftest import ROOT, params, tiny_digits, tiny_points

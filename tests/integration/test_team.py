@@ -26,8 +26,18 @@ from tests.conftest import ROOT, params, tiny_points
 # Three clones, two servers and two runs of the pipeline take minutes.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
-PIPELINE = ("rdmd", "flows", "mlflow", "experiments", "dvc.yaml", "prefect.yaml", "prefect.toml", ".dvc/config",
-            ".dvcignore", ".gitignore")
+PIPELINE = (
+    "rdmd",
+    "flows",
+    "mlflow",
+    "experiments",
+    "dvc.yaml",
+    "prefect.yaml",
+    "prefect.toml",
+    ".dvc/config",
+    ".dvcignore",
+    ".gitignore",
+)
 LAMBDAS = [0.1, 0.4]
 SEED = 1
 MODEL = "rdmd-swissroll"
@@ -41,8 +51,15 @@ class Clone:
     environment: dict[str, str]
 
     def run(self, *command: str, status: int = 0) -> str:
-        said = subprocess.run(command, cwd=self.path, env=self.environment, text=True, stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT, check=False)
+        said = subprocess.run(
+            command,
+            cwd=self.path,
+            env=self.environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
         assert said.returncode == status, said.stdout[-3000:]
         return said.stdout
 
@@ -129,8 +146,14 @@ def made(team: Team) -> Made:
     with get_client(sync_client=True) as client, (team.root / "worker.log").open("wb") as log:
         machine.run("prefect", "work-pool", "create", "rdmd", "--type", "process")
         machine.run("prefect", "--no-prompt", "deploy", "--all")
-        worker = subprocess.Popen(["prefect", "worker", "start", "--pool", "rdmd"], cwd=machine.path, stdout=log,
-                                  stderr=log, env=machine.environment, start_new_session=True)
+        worker = subprocess.Popen(
+            ["prefect", "worker", "start", "--pool", "rdmd"],
+            cwd=machine.path,
+            stdout=log,
+            stderr=log,
+            env=machine.environment,
+            start_new_session=True,
+        )
         try:
             said = run_by_the_team(client)
         finally:

@@ -10,11 +10,11 @@ import pytest
 
 from rdmd import config
 from rdmd.config import Digits, Domains, Points, Preprocess, Settings, Validation
-from rdmd.domains.manifest import Manifest, digest_of, write_manifest
-from rdmd.domains.preprocess import preprocess
-from rdmd.domains.shards import Entry, write_shards
-from rdmd.domains.splits import content_digest
-from rdmd.domains.validation import ValidationReport, validate
+from rdmd.data.expectations import ValidationReport, validate
+from rdmd.data.manifest import Manifest, digest_of, write_manifest
+from rdmd.data.preprocess import preprocess
+from rdmd.data.shards import Entry, write_shards
+from rdmd.data.splits import content_digest
 from rdmd.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -120,9 +120,7 @@ def in_train_and_test(domains: dict[str, Entries]) -> None:
 
 
 def same_scan_in_another_hue(domains: dict[str, Entries]) -> None:
-    domains["source"][11] = replace(
-        domains["source"][11], name="two/leak.png", scan=domains["source"][0].scan
-    )
+    domains["source"][11] = replace(domains["source"][11], name="two/leak.png", scan=domains["source"][0].scan)
 
 
 def in_both_domains(domains: dict[str, Entries]) -> None:
@@ -197,9 +195,7 @@ def test_the_feature_domain_may_hold_the_same_scans_but_not_across_the_split(tmp
     sound["features"] = [*sound["source"], *sound["target"]]
     assert run(tmp_path / "a", settings, sound).success
     sound["features"][11] = replace(sound["features"][11], split="train")
-    with pytest.raises(
-        UserError, match=r"source domain shares no sample.*two/11\.png .* \(features train-\d+\)"
-    ):
+    with pytest.raises(UserError, match=r"source domain shares no sample.*two/11\.png .* \(features train-\d+\)"):
         run(tmp_path / "b", settings, sound)
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from rdmd.files import sha256_of
 from rdmd.networks.lpips import LPIPS, alexnet_lpips
-from rdmd.training.spec import Weights
+from rdmd.training.run_config import Weights
 
 SIDE = 8
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from rdmd.baselines.ddib import DDIB
-from rdmd.baselines.levels import SIGMA_MAX
+from rdmd.baselines.sdedit import SIGMA_MAX
 from rdmd.diffusion.loss import Denoiser
 from rdmd.evaluation.transport import affine_monge_map
 

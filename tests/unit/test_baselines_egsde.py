@@ -9,14 +9,11 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cosine_similarity
 
 from rdmd import config
-from rdmd.baselines.domain_classifier import DomainClassifier, build_domain_classifier, domain_loss
-from rdmd.baselines.egsde import EGSDE, attracting, repelling
-from rdmd.baselines.levels import down_from
-from rdmd.baselines.low_pass import low_pass
-from rdmd.baselines.sdedit import SDEditSDE
-from rdmd.diffusion.loss import noise_like
+from rdmd.baselines.egsde import EGSDE, DomainClassifier, attracting, build_domain_classifier, domain_loss, repelling
+from rdmd.baselines.ilvr import low_pass
+from rdmd.baselines.sdedit import SDEditSDE, down_from
+from rdmd.diffusion.loss import like, noise_like
 from rdmd.diffusion.samplers import ancestral_step
-from rdmd.diffusion.shapes import like
 
 M, S, SIGMA_0 = 0.7, 0.4, 1.3
 POINTS = config.PointNetwork(kind="mlp", width=16, depth=2)

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from rdmd.baselines.ilvr import ILVR
-from rdmd.baselines.levels import SIGMA_MAX, down_from
-from rdmd.baselines.low_pass import low_pass
+from rdmd.baselines.ilvr import ILVR, low_pass
+from rdmd.baselines.sdedit import SIGMA_MAX, down_from
 
 M, S = 0.3, 0.5
 

@@ -7,7 +7,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from rdmd import config
 from rdmd.baselines.neural_ot import build_potential, build_transport_map, map_loss, potential_loss
-from rdmd.distillation.transport import squared_l2
+from rdmd.distillation.costs import squared_l2
 from rdmd.evaluation.transport import affine_monge_map, l2_uvp
 
 POINTS = config.PointNetwork(kind="mlp", width=32, depth=2)

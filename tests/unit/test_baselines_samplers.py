@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rdmd.baselines.levels import down_from
-from rdmd.baselines.sdedit import SDEdit, SDEditSDE
+from rdmd.baselines.sdedit import SDEdit, SDEditSDE, down_from
 from rdmd.diffusion.samplers import ancestral, ancestral_step
 
 M, S = 0.7, 0.4  # the target N(M, S^2)

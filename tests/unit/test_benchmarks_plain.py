@@ -9,8 +9,9 @@ from rdmd.networks.build import build_denoiser
 
 def test_the_plain_network_gives_the_same_numbers():
     torch.manual_seed(0)
-    network = config.ImageNetwork(kind="ddpmpp", model_channels=8, channel_mult=[1, 2], num_blocks=1,
-                                  attn_resolutions=[4])
+    network = config.ImageNetwork(
+        kind="ddpmpp", model_channels=8, channel_mult=[1, 2], num_blocks=1, attn_resolutions=[4]
+    )
     ours = build_denoiser(network, (3, 8, 8))
     for weight in ours.parameters():
         if weight.ndim > 1:

@@ -20,7 +20,7 @@ from rdmd.config import ImageNetwork
 from rdmd.diffusion.preconditioning import EDMPrecond
 from rdmd.errors import UserError
 from rdmd.networks.build import build_denoiser, load_weights
-from rdmd.networks.convert_edm import convert
+from rdmd.networks.edm_import import convert
 
 NETWORK = ImageNetwork(
     kind="ddpmpp", model_channels=8, channel_mult=[1, 2], num_blocks=1, attn_resolutions=[4], augment_dim=9

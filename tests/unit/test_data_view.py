@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from rdmd.domains.manifest import Manifest, digest_of, read_manifest, write_manifest
-from rdmd.domains.shards import Entry, read_split, stored_array, write_shards
+from rdmd.data.manifest import Manifest, digest_of, read_manifest, write_manifest
+from rdmd.data.sampling import StepRandom
+from rdmd.data.shards import Entry, read_split, stored_array, write_shards
+from rdmd.data.view import open_domain
 from rdmd.errors import UserError
-from rdmd.training.data import open_domain
-from rdmd.training.random import StepRandom
 
 CPU = torch.device("cpu")
 SIDE = 8
@@ -79,8 +79,11 @@ def test_a_batch_is_a_function_of_seed_rank_step_and_name(domain: Path):
     # Convolutions round differently in another layout.
     assert batch.is_contiguous()
     assert torch.equal(open_domain(domain, "train", CPU).batch(16, at(10**9), "source"), batch)
-    for other in (view.batch(16, at(10**9 + 1), "source"), view.batch(16, at(10**9, rank=1), "source"),
-                  view.batch(16, at(10**9), "source 1")):
+    for other in (
+        view.batch(16, at(10**9 + 1), "source"),
+        view.batch(16, at(10**9, rank=1), "source"),
+        view.batch(16, at(10**9), "source 1"),
+    ):
         assert not torch.equal(other, batch)
 
 

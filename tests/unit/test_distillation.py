@@ -9,9 +9,9 @@ from torch import Tensor
 
 from rdmd.diffusion.loss import noise_like
 from rdmd.diffusion.noise import lognormal
+from rdmd.distillation.costs import squared_l2
 from rdmd.distillation.matching import WEIGHTINGS, matching_surrogate, normalised
 from rdmd.distillation.rdmd import generator_loss
-from rdmd.distillation.transport import squared_l2
 
 S = 0.5  # the target's standard deviation
 D = 4  # dimensions
@@ -56,7 +56,14 @@ def expected_gradient(
     generated = a * x
     sigma = SIGMAS[torch.randint(len(SIGMAS), (n,), generator=rng)]
     loss = generator_loss(
-        anchor * x, generated, denoiser_of(a_value), denoiser_of(S), sigma, noise_like(x, rng), lam, squared_l2,
+        anchor * x,
+        generated,
+        denoiser_of(a_value),
+        denoiser_of(S),
+        sigma,
+        noise_like(x, rng),
+        lam,
+        squared_l2,
         WEIGHTINGS[weighting],
     )
     (gradient,) = torch.autograd.grad(loss.total.sum(), a)

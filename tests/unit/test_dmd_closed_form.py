@@ -4,15 +4,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from rdmd.data.sampling import StepRandom
+from rdmd.data.view import FreshNoise
 from rdmd.diffusion.loss import noise_like
 from rdmd.diffusion.noise import lognormal
+from rdmd.distillation.costs import squared_l2
 from rdmd.distillation.matching import WEIGHTINGS
 from rdmd.distillation.rdmd import generator_loss
-from rdmd.distillation.transport import squared_l2
 from rdmd.evaluation.pareto import mark_front, pick
 from rdmd.evaluation.row import Row
-from rdmd.training.data import FreshNoise
-from rdmd.training.random import StepRandom
 
 MEAN, S, D, STD = 0.7, 0.5, 4, 80.0
 
@@ -61,11 +61,13 @@ def test_a_linear_generator_from_noise_lands_on_the_target(weighting: str):
 
 
 def test_the_front_of_generators_without_a_cost_is_the_best_realism():
-    rows = mark_front([
-        Row(method="teacher", fid=3.0),
-        Row(method="rdmd", lam=0.0, fid=9.0, run="a"),
-        Row(method="rdmd", lam=0.0, fid=7.0, run="b"),
-    ])
+    rows = mark_front(
+        [
+            Row(method="teacher", fid=3.0),
+            Row(method="rdmd", lam=0.0, fid=9.0, run="a"),
+            Row(method="rdmd", lam=0.0, fid=7.0, run="b"),
+        ]
+    )
     assert [row.on_front for row in rows] == [False, False, True]
     assert {pick(rows, rule).run for rule in ("knee", "most-faithful", "most-realistic")} == {"b"}
 

@@ -8,11 +8,13 @@ import pytest
 from tests.conftest import ROOT
 
 PAGES = sorted((ROOT / "docs").glob("*.md"))
-NAMES = sorted({
-    (page.name, name)
-    for page in PAGES
-    for name in re.findall(r"`(rdmd(?:\.\w+)+)`", page.read_text(encoding="utf-8"))
-})
+NAMES = sorted(
+    {
+        (page.name, name)
+        for page in PAGES
+        for name in re.findall(r"`(rdmd(?:\.\w+)+)`", page.read_text(encoding="utf-8"))
+    }
+)
 
 
 @pytest.mark.parametrize(("page", "name"), NAMES)

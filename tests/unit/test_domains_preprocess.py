@@ -8,9 +8,9 @@ from PIL import Image
 
 from rdmd import config
 from rdmd.config import Domains, ImageFolder, Preprocess, Settings
-from rdmd.domains.preprocess import preprocess
-from rdmd.domains.shards import read_rows, read_split
-from rdmd.domains.transforms import fit
+from rdmd.data.preprocess import preprocess
+from rdmd.data.shards import read_rows, read_split
+from rdmd.data.transforms import fit
 from rdmd.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -35,9 +35,7 @@ def two_folders(tmp_path: Path) -> Settings:
                 source=ImageFolder(reader="images", path=tmp_path / "cats"),
                 target=ImageFolder(reader="images", path=tmp_path / "dogs"),
             ),
-            "preprocess": Preprocess(
-                kind="images", resolution=16, test_fraction=0.3, max_broken_fraction=0.05
-            ),
+            "preprocess": Preprocess(kind="images", resolution=16, test_fraction=0.3, max_broken_fraction=0.05),
         }
     )
 
@@ -131,9 +129,7 @@ def test_broken_pictures_are_skipped_and_named_up_to_a_fraction(tmp_path, two_fo
     assert sum(manifest.counts.values()) == 40
     (cats / "y.jpg").write_bytes(b"")
     # 3 of 43 is above 0.05.
-    with pytest.raises(
-        UserError, match=r"3 of 43 pictures in .*cats cannot be used \(dot\.png: 1x1.*x\.jpg.*y\.jpg"
-    ):
+    with pytest.raises(UserError, match=r"3 of 43 pictures in .*cats cannot be used \(dot\.png: 1x1.*x\.jpg.*y\.jpg"):
         preprocess(two_folders, "source", tmp_path / "out")
     assert sum(read_split(tmp_path / "out", split).data.shape[0] for split in ("train", "test")) == 40
 

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from rdmd.config import Digits, ImageFolder
-from rdmd.domains.readers import archives, digits, images, mnist
-from rdmd.domains.samples import Broken, Sample
+from rdmd.data.readers import archives, digits, images, mnist
+from rdmd.data.samples import Broken, Sample
 from rdmd.errors import UserError
 
 
@@ -170,9 +170,7 @@ def test_an_archive_can_have_a_split_of_its_own(tmp_path, file):
 
 
 @pytest.mark.parametrize("file", FILES[:3])
-@pytest.mark.parametrize(
-    "name", ["../x.png", "/etc/x.png", "a/../../x.png", "..\\x.png", "C:/x.png", "../x.txt"]
-)
+@pytest.mark.parametrize("name", ["../x.png", "/etc/x.png", "a/../../x.png", "..\\x.png", "C:/x.png", "../x.txt"])
 def test_a_member_that_leads_out_of_the_archive_is_refused(tmp_path, file, name):
     path = packed(tmp_path / file, {"a.png": png(1), name: png(2)})
     with pytest.raises(UserError, match=r"x\.\S+: the member .*x\.(png|txt)' is refused .* leads out"):
@@ -322,9 +320,7 @@ def test_no_mnist_names_the_files_and_the_folder(tmp_path):
             "holds 3 scans but .*t10k-labels-idx1-ubyte.gz 5 labels",
         ),
         (
-            lambda p: put(
-                p / "t10k-images-idx3-ubyte.gz", (p / "t10k-images-idx3-ubyte.gz").read_bytes()[:-20]
-            ),
+            lambda p: put(p / "t10k-images-idx3-ubyte.gz", (p / "t10k-images-idx3-ubyte.gz").read_bytes()[:-20]),
             "t10k-images-idx3-ubyte.gz is damaged",
         ),
         (

@@ -13,9 +13,9 @@ import torch
 
 from rdmd import config
 from rdmd.config import Domains, Points, Preprocess, Settings
-from rdmd.domains.manifest import read_manifest
-from rdmd.domains.preprocess import preprocess
-from rdmd.domains.shards import read_rows, read_split
+from rdmd.data.manifest import read_manifest
+from rdmd.data.preprocess import preprocess
+from rdmd.data.shards import read_rows, read_split
 from rdmd.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -38,9 +38,7 @@ def digits() -> Settings:
 def plane(digits: Settings) -> Settings:
     law = Points(reader="points", path="p", law="gaussian", train=50, test=30)
     domains = Domains(source=law, target=law)
-    return digits.model_copy(
-        update={"domains": domains, "preprocess": Preprocess(kind="points", samples_per_shard=16)}
-    )
+    return digits.model_copy(update={"domains": domains, "preprocess": Preprocess(kind="points", samples_per_shard=16)})
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -64,7 +62,7 @@ def test_another_seed_gives_another_digest(tmp_path, digits):
 def test_what_is_read_is_what_was_made(tmp_path, digits):
     from sklearn.datasets import load_digits
 
-    from rdmd.domains.transforms import colour
+    from rdmd.data.transforms import colour
 
     manifest = preprocess(digits, "source", tmp_path / "source")
     images = load_digits().images
@@ -100,11 +98,9 @@ def test_the_manifest_accounts_for_every_sample(tmp_path, digits):
 def test_points_come_back_exactly(tmp_path, plane):
     preprocess(plane, "source", tmp_path / "source")
     loaded = read_split(tmp_path / "source", "test")
-    from rdmd.domains.readers.points import read
+    from rdmd.data.readers.points import read
 
-    drawn = [
-        item.array for item in read(plane.domains.source, "source", plane.seed).items if item.split == "test"
-    ]
+    drawn = [item.array for item in read(plane.domains.source, "source", plane.seed).items if item.split == "test"]
     assert torch.equal(loaded.data, torch.from_numpy(np.stack(drawn))) and loaded.labels is None
 
 

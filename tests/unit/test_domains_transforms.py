@@ -8,10 +8,9 @@ import pytest
 import torch
 
 from rdmd.config import Points
-from rdmd.domains.pixels import to_uint8, to_unit
-from rdmd.domains.readers import points
-from rdmd.domains.splits import content_digest, fraction, splits_of
-from rdmd.domains.transforms import colour, fit, hues
+from rdmd.data.readers import points
+from rdmd.data.splits import content_digest, fraction, splits_of
+from rdmd.data.transforms import colour, fit, hues, to_uint8, to_unit
 
 # --- splits -----------------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from dvc.lock import make_lock
 
-from flows.dvc_lock import mend
+from flows.dvc_project import mend
 
 
 @pytest.fixture

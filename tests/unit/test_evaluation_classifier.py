@@ -12,11 +12,10 @@ from torch import Tensor
 
 from rdmd.config import ClassifierFeatures
 from rdmd.errors import UserError
-from rdmd.evaluation import inception
+from rdmd.evaluation import features as inception
 from rdmd.evaluation.classifier import FeatureClassifier, train_classifier
 from rdmd.evaluation.classifier_folder import load_classifier, save_classifier
-from rdmd.evaluation.features import features_of
-from rdmd.evaluation.inception import load_inception
+from rdmd.evaluation.features import features_of, load_inception
 from rdmd.networks import efficientnet_lite
 from rdmd.networks.efficientnet_lite import EfficientNetLite0, load_efficientnet_lite0, resized
 

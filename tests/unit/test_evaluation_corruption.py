@@ -11,12 +11,11 @@ from torch import Tensor
 
 from rdmd.errors import UserError
 from rdmd.evaluation.corruption import KINDS, STRENGTHS, CorruptionCheck, check_corruptions, corrupt
-from rdmd.evaluation.metrics_file import read_metrics, write_metrics
 from rdmd.evaluation.realism import fid
 from rdmd.evaluation.row import FeaturesRecord, Metrics, Row
-from rdmd.evaluation.table import format_table
+from rdmd.evaluation.selection import require_fit_features
+from rdmd.evaluation.table import format_table, read_metrics, write_metrics
 from rdmd.networks import efficientnet_lite
-from rdmd.selection.identity import require_fit_features
 
 CPU = torch.device("cpu")
 

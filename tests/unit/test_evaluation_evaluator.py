@@ -12,9 +12,9 @@ from rdmd.errors import UserError
 from rdmd.evaluation import transport
 from rdmd.evaluation.classifier import FeatureClassifier, train_classifier
 from rdmd.evaluation.evaluator import evaluate_translator, identity_row, target_row, translate
-from rdmd.evaluation.image_task import ImageTask, image_task
+from rdmd.evaluation.images import ImageTask, image_task
 from rdmd.evaluation.pareto import mark_front
-from rdmd.evaluation.point_task import PointTask, point_task
+from rdmd.evaluation.points import PointTask, point_task
 from rdmd.evaluation.row import FeaturesRecord, Metrics, Row
 from rdmd.evaluation.sampling import sample_of, units_of
 from rdmd.evaluation.table import format_table
@@ -242,7 +242,11 @@ def test_copies_of_one_scan_measure_no_spread(pictures: ImageTask, classifier: F
 def _is_reported(rows: list[Row], kind: str) -> None:
     """The front, the table and both figures take rows with gaps."""
     metrics = Metrics(
-        experiment="x", seed=0, features=FeaturesRecord(name="none", sha256=None, dim=2), n_source=1, n_reference=1,
+        experiment="x",
+        seed=0,
+        features=FeaturesRecord(name="none", sha256=None, dim=2),
+        n_source=1,
+        n_reference=1,
         rows=mark_front(rows),
     )
     assert metrics.rows[0].on_front == (rows[0].realism is not None)

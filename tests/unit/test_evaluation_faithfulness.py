@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from rdmd.evaluation import faithfulness
-from rdmd.evaluation.colour import colour_error, colour_vector
-from rdmd.evaluation.estimate import estimate
+from rdmd.evaluation.faithfulness import colour_error, colour_vector, estimate
 
 
 def plain(level: int, side: int = 8, count: int = 3) -> Tensor:

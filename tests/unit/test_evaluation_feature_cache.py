@@ -8,8 +8,7 @@ from torch import Tensor
 
 from rdmd.config import ClassifierFeatures
 from rdmd.evaluation.classifier import FeatureClassifier, train_classifier
-from rdmd.evaluation.feature_cache import FeatureCache
-from rdmd.evaluation.features import features_of
+from rdmd.evaluation.features import FeatureCache, features_of
 
 CPU = torch.device("cpu")
 

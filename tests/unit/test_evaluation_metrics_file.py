@@ -8,10 +8,17 @@ from pathlib import Path
 import pytest
 
 from rdmd.errors import UserError
-from rdmd.evaluation.labels import dial, number, row_labels
-from rdmd.evaluation.metrics_file import read_metrics, write_metrics, write_pareto
 from rdmd.evaluation.row import FeaturesRecord, Metrics, Row
-from rdmd.evaluation.table import drifted, format_table
+from rdmd.evaluation.table import (
+    dial,
+    drifted,
+    format_table,
+    number,
+    read_metrics,
+    row_labels,
+    write_metrics,
+    write_pareto,
+)
 
 ROWS = [
     Row(
@@ -151,7 +158,11 @@ def test_a_cost_above_exact_transport_is_shown_as_drift() -> None:
     baseline = Row(method="sdedit", cost=0.243, cost_se=0.002, cost_sum=0.486, sw2=0.042, ot_cost=0.264)
     assert [drifted(row) for row in (cheap, within_error, dear, baseline)] == [False, False, True, False]
     metrics = Metrics(
-        experiment="swissroll", seed=0, features=FeaturesRecord(name="none", sha256=None, dim=2),
-        n_source=10, n_reference=10, rows=[cheap, dear],
+        experiment="swissroll",
+        seed=0,
+        features=FeaturesRecord(name="none", sha256=None, dim=2),
+        n_source=10,
+        n_reference=10,
+        rows=[cheap, dear],
     )
     assert "! RDMD, λ = 0.005: costs more than exact transport" in format_table(metrics)

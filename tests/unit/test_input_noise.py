@@ -8,11 +8,10 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
 
 from rdmd.diffusion.loss import noise_like
-from rdmd.distillation.generator import Generator
-from rdmd.distillation.input_noise import own_noise
+from rdmd.distillation.costs import squared_l2
+from rdmd.distillation.generator import Generator, own_noise
 from rdmd.distillation.matching import WEIGHTINGS
 from rdmd.distillation.rdmd import generator_loss
-from rdmd.distillation.transport import squared_l2
 
 S, LAM, NOISE, D = 0.5, 0.1, 0.7, 4
 SIGMAS = torch.tensor([0.2, 0.5, 1.0, 2.0])

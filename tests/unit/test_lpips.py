@@ -96,7 +96,8 @@ def test_wrong_lpips_weights_get_one_sentence(tmp_path: Path):
         "is not a state dict": lambda: torch.save([1], file),
         "holds no LPIPS on AlexNet or VGG16": lambda: torch.save({"a": torch.zeros(1)}, file),
         "at the tensor `lin3.model.1.weight`": lambda: torch.save(
-            {name: value for name, value in whole.items() if name != "lin3.model.1.weight"}, file),
+            {name: value for name, value in whole.items() if name != "lin3.model.1.weight"}, file
+        ),
         "at the tensor `net.slice1.0.bias`": lambda: torch.save(whole | {"net.slice1.0.bias": torch.zeros(3)}, file),
         "at the tensor `net.slice6.0.bias`": lambda: torch.save(whole | {"net.slice6.0.bias": torch.zeros(3)}, file),
     }

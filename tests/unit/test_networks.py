@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from rdmd.config import ImageNetwork, Network, PointNetwork
 from rdmd.diffusion.preconditioning import EDMPrecond
 from rdmd.errors import UserError
-from rdmd.networks.blocks import group_norm, sinusoidal
 from rdmd.networks.build import build_denoiser, load_weights, save_weights
+from rdmd.networks.unet import group_norm, sinusoidal
 
 FIXTURES = Path(__file__).parent / "fixtures"
 SMALL = ImageNetwork(kind="ddpmpp", model_channels=8, channel_mult=[1, 2], num_blocks=1, attn_resolutions=[4])
@@ -145,9 +145,7 @@ class TestDenoisers:
         x = torch.randn(2, *shape)
         torch.testing.assert_close(denoiser(x, 0.5), x / 2, rtol=0, atol=1e-3)
 
-    def test_sees_the_noise_level_and_each_sample_alone(
-        self, network: Network, shape: tuple[int, ...]
-    ) -> None:
+    def test_sees_the_noise_level_and_each_sample_alone(self, network: Network, shape: tuple[int, ...]) -> None:
         denoiser = randomised(build_denoiser(network, shape), seed=2)
         x = torch.randn(1, *shape)
         c_noise = torch.tensor([-1.0, 0.0, 1.0])

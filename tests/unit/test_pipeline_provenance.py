@@ -12,7 +12,7 @@ from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.model_card import ModelCard, write_model
 from rdmd.pipeline.provenance import SECTIONS, provenance_of
 from rdmd.report import Curve
-from rdmd.training.folder import Point, RunFolder, curve_line
+from rdmd.training.run_folder import Point, RunFolder, curve_line
 from tests.conftest import ROOT, params, tiny_digits
 
 
@@ -29,24 +29,43 @@ def layout(tmp_path: Path, settings: config.Settings) -> Layout:
         weights = tmp_path / "weights"
         weights.write_bytes(b"w")
         card = ModelCard(
-            kind="teacher" if lam is None else "generator", experiment="digits", network=settings.network,
-            sample_shape=settings.sample_shape, fit="crop", lam=lam, run=f"run-of-{folder.name}", train_seconds=12.5,
-            trained_on="CPU", sha256=sha256_of(weights), target_digest="b" * 64,
+            kind="teacher" if lam is None else "generator",
+            experiment="digits",
+            network=settings.network,
+            sample_shape=settings.sample_shape,
+            fit="crop",
+            lam=lam,
+            run=f"run-of-{folder.name}",
+            train_seconds=12.5,
+            trained_on="CPU",
+            sha256=sha256_of(weights),
+            target_digest="b" * 64,
         )
         write_model(folder, card, weights)
     run = RunFolder(made.runs / "run-of-teacher")
     run.path.mkdir(parents=True)
     run.curves_file.write_text("".join(curve_line(Point(step, {"loss": 1 / step})) for step in (10, 20)))
     run.weights.write_bytes(b"w")
-    write_json(run.result_file, {"steps": 20, "sha256": sha256_of(run.weights), "train_seconds": 12.5, "device": "CPU",
-                                 "peak_memory_mib": 700.0, "parameters": 5})
+    write_json(
+        run.result_file,
+        {
+            "steps": 20,
+            "sha256": sha256_of(run.weights),
+            "train_seconds": 12.5,
+            "device": "CPU",
+            "peak_memory_mib": 700.0,
+            "parameters": 5,
+        },
+    )
     return made
 
 
 def test_what_a_run_left_is_taken_and_what_is_gone_is_named(settings: config.Settings, layout: Layout):
     provenance = provenance_of(settings, layout)
     assert [(one.name, one.steps, one.seconds) for one in provenance.models] == [
-        ("teacher", 20, 12.5), ("a", None, 12.5), ("lambda-0.5", None, 12.5)
+        ("teacher", 20, 12.5),
+        ("a", None, 12.5),
+        ("lambda-0.5", None, 12.5),
     ]
     curves = [one.curve for one in provenance.models]
     assert curves == [Curve([10, 20], {"loss": [0.1, 0.05]}), None, None]

@@ -1,15 +1,12 @@
 """The rules of the registry on rows made by hand."""
 
-
 import pytest
 
 from rdmd import config
 from rdmd.errors import UserError
 from rdmd.evaluation.pareto import mark_front
 from rdmd.evaluation.row import FeaturesRecord, Metrics, Row
-from rdmd.selection.front import Box, box, front, registered
-from rdmd.selection.identity import differences, evaluation_of
-from rdmd.selection.rules import choose, describe
+from rdmd.evaluation.selection import Box, box, choose, describe, differences, evaluation_of, front, registered
 
 
 def row(lam: float, cost: float, fid: float, cost_se: float | None = None, spread: float | None = None) -> Row:
@@ -95,11 +92,16 @@ def test_points_are_bound_by_sw2():
     [
         ({"constraints": {"fid": 20}}, "register.constraints.fid <= 20: the nearest, lambda 0.02, has fid 28"),
         ({"champion": {"rule": "cheapest-under", "fid": 14}}, "register.champion.fid <= 14: the nearest, lambda 0.02"),
-        ({"champion": {"rule": "most-realistic-under", "cost": 0.01}},
-         "register.champion.cost <= 0.01: the nearest, lambda 0.5, has cost 0.05"),
+        (
+            {"champion": {"rule": "most-realistic-under", "cost": 0.01}},
+            "register.champion.cost <= 0.01: the nearest, lambda 0.5, has cost 0.05",
+        ),
         # 0.10 / 0.08 = 1.25 and 40 / 32 = 1.25 at lambda 0.1; elsewhere one bound is missed by more.
-        ({"constraints": {"fid": 32, "cost": 0.081}},
-         "register.constraints.fid <= 32 together with register.constraints.cost: the nearest, lambda 0.1, has fid 40"),
+        (
+            {"constraints": {"fid": 32, "cost": 0.081}},
+            "register.constraints.fid <= 32 together with register.constraints.cost: the nearest, lambda 0.1, "
+            "has fid 40",
+        ),
     ],
 )
 def test_unmet_bounds_are_said_with_their_key_and_the_nearest(given: dict, said: str):
@@ -127,8 +129,12 @@ def test_the_rules_read_as_a_line():
 
 def test_evaluations_are_told_apart_by_what_numbers_depend_on():
     metrics = Metrics(
-        experiment="digits", seed=0, features=FeaturesRecord(name="classifier", sha256="c" * 64, dim=64),
-        n_source=128, n_reference=256, rows=[],
+        experiment="digits",
+        seed=0,
+        features=FeaturesRecord(name="classifier", sha256="c" * 64, dim=64),
+        n_source=128,
+        n_reference=256,
+        rows=[],
     )
     today = evaluation_of(metrics, "a" * 64, "b" * 64)
     assert differences(today, evaluation_of(metrics, "a" * 64, "b" * 64)) == []
@@ -143,7 +149,11 @@ def test_evaluations_are_told_apart_by_what_numbers_depend_on():
 
 def test_registered_are_the_generators_of_the_front_alone():
     sweep = [row(0.1, 1.0, 40.0, 0.01, 2.0), row(0.2, 1.1, 41.0, 0.01, 2.0), row(0.3, 2.0, 50.0, 0.01, 2.0)]
-    rows = [*sweep, Row(method="sdedit", cost=0.1, fid=1.0), sweep[0].model_copy(update={"fid": None, "fid_ci": None}),
-            sweep[0].model_copy(update={"cost": None})]
+    rows = [
+        *sweep,
+        Row(method="sdedit", cost=0.1, fid=1.0),
+        sweep[0].model_copy(update={"fid": None, "fid_ci": None}),
+        sweep[0].model_copy(update={"cost": None}),
+    ]
     assert registered(rows, "intervals") == [True, True, False, False, False, False]
     assert registered(rows, "points") == [True, False, False, False, False, False]

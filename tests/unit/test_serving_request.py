@@ -115,9 +115,13 @@ def test_a_picture_that_would_unpack_to_gigabytes_is_refused_unread():
         answer(PICTURES, [bomb])
 
 
-@pytest.mark.parametrize(("model", "one", "most"), [
-    (PICTURES, "", request.MAX_PICTURES), (POINTS, [0, 0], request.MAX_POINTS),
-])
+@pytest.mark.parametrize(
+    ("model", "one", "most"),
+    [
+        (PICTURES, "", request.MAX_PICTURES),
+        (POINTS, [0, 0], request.MAX_POINTS),
+    ],
+)
 def test_a_request_has_a_limit(model: Model, one: object, most: int):
     with pytest.raises(RequestError, match=f"send 1 to {most} in one request"):
         answer(model, [one] * (most + 1))

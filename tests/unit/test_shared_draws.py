@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rdmd import config
-from rdmd.training.random import StepRandom
+from rdmd.data.sampling import StepRandom
 from tests.objectives import CPU, Materials, apart, gradients, take_step
 
 # Sums in another order differ by a few roundings of float32 (6e-8) in each of about ten layers.

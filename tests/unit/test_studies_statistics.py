@@ -15,9 +15,7 @@ from tests.conftest import params, tiny_points
 
 
 def rows(*given: tuple[int, Row], **added: float) -> list[dict]:
-    return [
-        {**row.model_dump(mode="json", by_alias=True), "seed": seed, "drift": None, **added} for seed, row in given
-    ]
+    return [{**row.model_dump(mode="json", by_alias=True), "seed": seed, "drift": None, **added} for seed, row in given]
 
 
 def generator(lam: float, cost: float, fid: float) -> Row:

@@ -12,15 +12,14 @@ import torch
 from torch import nn
 
 from rdmd import config
+from rdmd.data.sampling import StepRandom, derived_seed
 from rdmd.errors import UserError
 from rdmd.files import sha256_of
-from rdmd.pipeline.plan import read_training_code
-from rdmd.training.ema import EMA
-from rdmd.training.folder import Point, Result, RunFolder, curve_line
+from rdmd.pipeline.jobs import read_training_code
 from rdmd.training.loop import LoggedSteps
-from rdmd.training.random import StepRandom, derived_seed
-from rdmd.training.schedule import DECAYS
-from rdmd.training.spec import DistillRun, Shards, Start, Weights, fingerprint, lambda_name, training_code_digest
+from rdmd.training.objective import DECAYS, EMA
+from rdmd.training.run_config import DistillRun, Shards, Start, Weights, fingerprint, lambda_name, training_code_digest
+from rdmd.training.run_folder import Point, Result, RunFolder, curve_line
 
 CPU = torch.device("cpu")
 
@@ -94,9 +93,7 @@ def test_whatever_does_not_leaves_it(changed: dict):
 
 
 def test_lambda_names():
-    assert [lambda_name(lam) for lam in (0.0, 0.1, 1.0, 1e-5)] == [
-        "lambda-0", "lambda-0.1", "lambda-1", "lambda-1e-05"
-    ]
+    assert [lambda_name(lam) for lam in (0.0, 0.1, 1.0, 1e-5)] == ["lambda-0", "lambda-0.1", "lambda-1", "lambda-1e-05"]
 
 
 def test_ema_follows_the_recurrence():
@@ -171,9 +168,14 @@ def test_a_run_waits_for_a_process_that_ends(tmp_path: Path):
             assert other.wait(0) == -signal.SIGKILL
 
 
-@pytest.mark.parametrize(("name", "quarter", "half", "end"), [
-    ("constant", 1.0, 1.0, 1.0), ("linear", 0.75, 0.5, 0.0), ("cosine", (1 + 2**-0.5) / 2, 0.5, 0.0),
-])
+@pytest.mark.parametrize(
+    ("name", "quarter", "half", "end"),
+    [
+        ("constant", 1.0, 1.0, 1.0),
+        ("linear", 0.75, 0.5, 0.0),
+        ("cosine", (1 + 2**-0.5) / 2, 0.5, 0.0),
+    ],
+)
 def test_learning_rates_decay_as_named(name: str, quarter: float, half: float, end: float):
     decay = DECAYS[name]
     assert decay(0.0) == 1.0

@@ -12,11 +12,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from rdmd import config
 from rdmd.config.reading import parse
+from rdmd.data.sampling import StepRandom, seed_global
 from rdmd.diffusion.noise import noise_law
 from rdmd.errors import UserError
 from rdmd.training.checkpoint import Progress, load_checkpoint, save_checkpoint
-from rdmd.training.execution import Execution
-from rdmd.training.random import StepRandom, seed_global
+from rdmd.training.compute import Execution
 from tests.conftest import params, tiny_points
 from tests.objectives import CPU, Materials, Objective, apart, gradients, take_step
 
@@ -75,6 +75,7 @@ def test_waiting_would_be_seen():
 
 def test_noise_levels_are_on_the_device_once():
     """A copy at every draw would make the host wait, which on a CPU shows in nothing but the tensor's identity."""
+
     class OnDevice(TorchDispatchMode):
         def __init__(self) -> None:
             super().__init__()
@@ -111,8 +112,10 @@ def test_a_batch_in_parts_gives_the_update_of_the_whole(digits: Materials, parts
 
 def test_a_last_part_that_is_smaller_counts_for_less(points: Materials):
     run = {"execution": config.Execution(accumulate=3)}
-    for whole, cut in [(points.teacher(batch=10), points.teacher(run, batch=10)),
-                       (points.distill(batch=10), points.distill(run, batch=10))]:
+    for whole, cut in [
+        (points.teacher(batch=10), points.teacher(run, batch=10)),
+        (points.distill(batch=10), points.distill(run, batch=10)),
+    ]:
         take_step(whole), take_step(cut)
         for name, expected in gradients(whole).items():
             assert apart(gradients(cut)[name], expected) < ROUNDING
@@ -129,7 +132,7 @@ def test_a_cpu_compiles_only_where_it_is_asked_to(digits: Materials, monkeypatch
         return digits.teacher({"execution": config.Execution(compile=setting)}).execution.compile_mode
 
     assert (mode("auto"), mode("off"), mode("on")) == (None, None, "default")
-    monkeypatch.setattr("rdmd.training.execution.shutil.which", lambda name: None)
+    monkeypatch.setattr("rdmd.training.compute.shutil.which", lambda name: None)
     assert mode("auto") is None
     with pytest.raises(UserError, match=r"launch\.compile is on, .* a C and C\+\+ compiler.*set launch"):
         mode("on")

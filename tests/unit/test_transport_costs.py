@@ -9,20 +9,18 @@ from lpips_weights import SIDE, largest_lpips, picture, saved_lpips, with_positi
 from torch import nn
 
 from rdmd import config
-from rdmd.config.transport import TransportCost
-from rdmd.distillation.feature_cost import FeatureCost
-from rdmd.distillation.low_pass import LowPass, blur_matrix
-from rdmd.distillation.transport import Cost, Huber, l1, squared_l2
+from rdmd.config.training import TransportCost
+from rdmd.distillation.costs import Cost, FeatureCost, Huber, LowPass, blur_matrix, l1, squared_l2
 from rdmd.errors import UserError
 from rdmd.evaluation.classifier import FeatureClassifier
 from rdmd.evaluation.classifier_folder import save_classifier
 from rdmd.files import sha256_of
 from rdmd.networks.classifier import ClassifierNet
 from rdmd.networks.lpips import LPIPS
-from rdmd.pipeline.cost_weights import cost_weights
+from rdmd.pipeline.jobs import cost_weights
 from rdmd.pipeline.layout import Layout
-from rdmd.training.costs import build_cost
-from rdmd.training.spec import DistillRun, Shards, Weights, fingerprint
+from rdmd.training.distill import build_cost
+from rdmd.training.run_config import DistillRun, Shards, Weights, fingerprint
 
 CPU = torch.device("cpu")
 DIGITS = Path(__file__).parents[2] / "experiments" / "digits.yaml"
@@ -311,9 +309,18 @@ def test_the_weights_of_a_cost_are_found_and_hashed(tmp_path: Path):
 
 def distill_run(**given: object) -> DistillRun:
     shards = Shards(path=Path("a"), digest="a")
-    base = {"experiment": "digits", "seed": 0, "sample_shape": (3, 8, 8), "network": config.load(DIGITS).network,
-            "target": shards, "source": shards, "teacher": Weights(path=Path("a"), sha256="a"), "lam": 0.1,
-            "precision": "float32", "processes": 1}
+    base = {
+        "experiment": "digits",
+        "seed": 0,
+        "sample_shape": (3, 8, 8),
+        "network": config.load(DIGITS).network,
+        "target": shards,
+        "source": shards,
+        "teacher": Weights(path=Path("a"), sha256="a"),
+        "lam": 0.1,
+        "precision": "float32",
+        "processes": 1,
+    }
     return DistillRun(**base | given)
 
 

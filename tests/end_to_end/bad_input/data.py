@@ -14,7 +14,7 @@ from PIL import Image
 from bad_input.project import PICTURES, noise, save_picture
 from bad_input.row import Row, both, cut_short, edited, removed, written
 from rdmd import config
-from rdmd.domains.preprocess import preprocess
+from rdmd.data.preprocess import preprocess
 
 SOURCE = Path("data/raw/source")
 PATH = "reader: images\n    path: data/raw/source"
@@ -50,20 +50,27 @@ def emptied() -> None:
 
 
 FOLDERS = [
-    Row("no source", removed(str(SOURCE)), PREPROCESS, "data/raw/source does not exist",
-        "change domains.source.path"),
-    Row("a file for a folder", written(str(SOURCE), "?"), PREPROCESS, "data/raw/source is a file",
-        "give a folder"),
-    Row("a source without pictures", without_pictures, PREPROCESS, "data/raw/source holds no pictures",
-        "put some there"),
+    Row("no source", removed(str(SOURCE)), PREPROCESS, "data/raw/source does not exist", "change domains.source.path"),
+    Row("a file for a folder", written(str(SOURCE), "?"), PREPROCESS, "data/raw/source is a file", "give a folder"),
+    Row(
+        "a source without pictures", without_pictures, PREPROCESS, "data/raw/source holds no pictures", "put some there"
+    ),
     Row("an empty source", emptied, PREPROCESS, "data/raw/source holds no pictures", "put some there"),
-    Row("no such split", edited(PATH, f"{PATH}\n    train: a\n    test: b"), PREPROCESS,
-        "`a`, which domains.source.train", "correct the key or the folder"),
+    Row(
+        "no such split",
+        edited(PATH, f"{PATH}\n    train: a\n    test: b"),
+        PREPROCESS,
+        "`a`, which domains.source.train",
+        "correct the key or the folder",
+    ),
     Row("a picture of 1x1", only_one_pixel, PREPROCESS, "dot.png: 1x1 pixels", "mend or remove them"),
-    Row("unreadable pictures",
-        both(cut_short(str(SOURCE / "03.png")), written(str(SOURCE / "04.png"), "no picture")), PREPROCESS,
+    Row(
+        "unreadable pictures",
+        both(cut_short(str(SOURCE / "03.png")), written(str(SOURCE / "04.png"), "no picture")),
+        PREPROCESS,
         f"2 of {PICTURES} pictures in data/raw/source cannot be used (03.png",
-        "raise preprocess.max_broken_fraction"),
+        "raise preprocess.max_broken_fraction",
+    ),
 ]
 
 # --- archives -----------------------------------------------------------------------------------------------
@@ -106,18 +113,44 @@ def torn(path: Path) -> None:
 
 
 ARCHIVES = [
-    Row("no archive", archived("x.zip", lambda path: None), PREPROCESS, "x.zip does not exist",
-        "put a zip or tar of pictures there"),
-    Row("a zip that is none", archived("x.zip", lambda path: written(str(path), "no zip")()), PREPROCESS,
-        "x.zip is not a whole zip or tar", "pack it again"),
-    Row("a folder for an archive", edited(PATH, "reader: archive\n    path: data/raw/source"), PREPROCESS,
-        "data/raw/source is a folder", "set domains.source.reader to `images`"),
-    Row("a zip that leads out", archived("x.zip", leading_out), PREPROCESS,
-        "x.zip: the member '../dot.png' is refused", "repack it"),
-    Row("a zip that swells", archived("x.zip", swelling), PREPROCESS, "x.zip: the member 'big.png' is refused",
-        "keep each file under"),
-    Row("a tar with a link", archived("x.tar", linking), PREPROCESS, "x.tar: the member 'link.png' is refused",
-        "repack"),
+    Row(
+        "no archive",
+        archived("x.zip", lambda path: None),
+        PREPROCESS,
+        "x.zip does not exist",
+        "put a zip or tar of pictures there",
+    ),
+    Row(
+        "a zip that is none",
+        archived("x.zip", lambda path: written(str(path), "no zip")()),
+        PREPROCESS,
+        "x.zip is not a whole zip or tar",
+        "pack it again",
+    ),
+    Row(
+        "a folder for an archive",
+        edited(PATH, "reader: archive\n    path: data/raw/source"),
+        PREPROCESS,
+        "data/raw/source is a folder",
+        "set domains.source.reader to `images`",
+    ),
+    Row(
+        "a zip that leads out",
+        archived("x.zip", leading_out),
+        PREPROCESS,
+        "x.zip: the member '../dot.png' is refused",
+        "repack it",
+    ),
+    Row(
+        "a zip that swells",
+        archived("x.zip", swelling),
+        PREPROCESS,
+        "x.zip: the member 'big.png' is refused",
+        "keep each file under",
+    ),
+    Row(
+        "a tar with a link", archived("x.tar", linking), PREPROCESS, "x.tar: the member 'link.png' is refused", "repack"
+    ),
     Row("a tar cut short", archived("x.tgz", torn), PREPROCESS, "x.tgz is", "pack it again"),
 ]
 
@@ -145,17 +178,36 @@ def mnist(*steps: Callable[[], object]) -> Callable[[], None]:
 
 
 IDX = [
-    Row("MNIST without files", mnist(removed(str(IMAGES)), removed(str(LABELS))), PREPROCESS,
-        "data/raw/mnist holds none", "change domains.source.path"),
-    Row("MNIST without labels", mnist(removed(str(LABELS))), PREPROCESS, "train-labels-idx1-ubyte",
-        "put it in"),
+    Row(
+        "MNIST without files",
+        mnist(removed(str(IMAGES)), removed(str(LABELS))),
+        PREPROCESS,
+        "data/raw/mnist holds none",
+        "change domains.source.path",
+    ),
+    Row("MNIST without labels", mnist(removed(str(LABELS))), PREPROCESS, "train-labels-idx1-ubyte", "put it in"),
     Row("MNIST cut short", mnist(cut_short(str(IMAGES))), PREPROCESS, f"{IMAGES} is damaged", "fetch it again"),
-    Row("MNIST of another kind", mnist(written(str(IMAGES), idx(2049, np.full(6, 2)))), PREPROCESS, f"{IMAGES}",
-        "fetch it again"),
-    Row("MNIST without the class", mnist(written(str(LABELS), idx(2049, np.full(6, 7)))), PREPROCESS,
-        "holds nothing of the classes", "change domains.source.classes"),
-    Row("equal copies", mnist(edited("classes: [2]", "classes: [2]\n    train_copies: 3")), PREPROCESS,
-        "domains.source asks for several copies", "set domains.source.colour to `hue`"),
+    Row(
+        "MNIST of another kind",
+        mnist(written(str(IMAGES), idx(2049, np.full(6, 2)))),
+        PREPROCESS,
+        f"{IMAGES}",
+        "fetch it again",
+    ),
+    Row(
+        "MNIST without the class",
+        mnist(written(str(LABELS), idx(2049, np.full(6, 7)))),
+        PREPROCESS,
+        "holds nothing of the classes",
+        "change domains.source.classes",
+    ),
+    Row(
+        "equal copies",
+        mnist(edited("classes: [2]", "classes: [2]\n    train_copies: 3")),
+        PREPROCESS,
+        "domains.source asks for several copies",
+        "set domains.source.colour to `hue`",
+    ),
 ]
 
 # --- shards -------------------------------------------------------------------------------------------------
@@ -185,21 +237,36 @@ def one_picture() -> None:
 
 
 STORED = [
-    Row("no manifest", removed(str(SHARDS / "manifest.json")), "rdmd train-teacher", f"{SHARDS}/manifest.json",
-        AGAIN),
+    Row("no manifest", removed(str(SHARDS / "manifest.json")), "rdmd train-teacher", f"{SHARDS}/manifest.json", AGAIN),
     Row("no shards at all", removed("data/shards"), "rdmd train-teacher", f"{SHARDS}/manifest.json", AGAIN),
-    Row("a manifest cut short", cut_short(str(SHARDS / "manifest.json")), "rdmd distill",
-        f"{SHARDS}/manifest.json", AGAIN),
+    Row(
+        "a manifest cut short",
+        cut_short(str(SHARDS / "manifest.json")),
+        "rdmd distill",
+        f"{SHARDS}/manifest.json",
+        AGAIN,
+    ),
     Row("a manifest of another version", another_format, "rdmd validate", f"{SHARDS}/manifest.json", AGAIN),
-    Row("a shard cut short", cut_short(str(SHARDS / "train-000001.tar")), "rdmd features", "train-000001.tar",
-        AGAIN),
-    Row("a shard cut short before training", cut_short(str(SHARDS / "train-000001.tar")),
-        "rdmd train-teacher", "train-000001.tar", AGAIN, RUN),
+    Row("a shard cut short", cut_short(str(SHARDS / "train-000001.tar")), "rdmd features", "train-000001.tar", AGAIN),
+    Row(
+        "a shard cut short before training",
+        cut_short(str(SHARDS / "train-000001.tar")),
+        "rdmd train-teacher",
+        "train-000001.tar",
+        AGAIN,
+        RUN,
+    ),
     Row("a shard missing", removed(str(SHARDS / "test-000000.tar")), "rdmd validate", "test-000000.tar", AGAIN),
-    Row("samples.csv altered", cut_short(str(SHARDS / "samples.csv")), "rdmd features",
-        "samples.csv was changed", AGAIN),
-    Row("no test samples", one_picture, "rdmd features", "data/shards/source has no test samples",
-        "add samples to the domain"),
+    Row(
+        "samples.csv altered", cut_short(str(SHARDS / "samples.csv")), "rdmd features", "samples.csv was changed", AGAIN
+    ),
+    Row(
+        "no test samples",
+        one_picture,
+        "rdmd features",
+        "data/shards/source has no test samples",
+        "add samples to the domain",
+    ),
 ]
 
 # --- what Great Expectations finds --------------------------------------------------------------------------
@@ -231,14 +298,24 @@ def alike_once_cropped() -> None:
 
 VALIDATED = [
     Row("a picture of one colour", one_colour, "rdmd validate", "flat.png", "mend or remove them", REPORT),
-    Row("a picture in both domains", shared, "rdmd validate", "shared.png", "remove it from one of the two",
-        REPORT),
+    Row("a picture in both domains", shared, "rdmd validate", "shared.png", "remove it from one of the two", REPORT),
     Row("a picture twice", alike_once_cropped, "rdmd validate", "a.png", "remove", REPORT),
-    Row("too few samples", edited("min_test: 2", "min_test: 20"), "rdmd validate", "at least 20 test samples",
-        "lower validation.min_test", REPORT),
-    Row("no test samples to validate", both(edited("min_train: 5", "min_train: 1"), one_picture), "rdmd validate",
+    Row(
+        "too few samples",
+        edited("min_test: 2", "min_test: 20"),
+        "rdmd validate",
+        "at least 20 test samples",
+        "lower validation.min_test",
+        REPORT,
+    ),
+    Row(
+        "no test samples to validate",
+        both(edited("min_train: 5", "min_train: 1"), one_picture),
+        "rdmd validate",
         "at least 2 test samples, but it has 0",
-        "add samples to data/raw/source, and preprocess source again", REPORT),
+        "add samples to data/raw/source, and preprocess source again",
+        REPORT,
+    ),
 ]
 
 ROWS = [*FOLDERS, *ARCHIVES, *IDX, *STORED, *VALIDATED]

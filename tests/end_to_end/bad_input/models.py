@@ -13,9 +13,9 @@ from bad_input.project import POINTS_MODEL, noise
 from bad_input.row import Row, both, cut_short, edited, nothing, removed, written
 from rdmd import config
 from rdmd.networks.build import build_denoiser, save_weights
+from rdmd.pipeline.jobs import plan_generator, plan_teacher
 from rdmd.pipeline.layout import Layout
-from rdmd.pipeline.plan import plan_generator, plan_teacher
-from rdmd.training.folder import RunFolder
+from rdmd.training.run_folder import RunFolder
 
 MODEL = "models/generators/lambda-0.1"
 TRANSLATE = f"rdmd translate {MODEL}"

@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 
 from rdmd import config
-from rdmd.domains.manifest import read_manifest
-from rdmd.domains.preprocess import preprocess
+from rdmd.data.manifest import read_manifest
+from rdmd.data.preprocess import preprocess
 from rdmd.files import sha256_of
 from rdmd.networks.build import build_denoiser, save_weights
 from rdmd.pipeline.features import train_features

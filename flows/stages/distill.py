@@ -1,0 +1,22 @@
+"""The sweep's flow: `python -m flows.stages.distill`. One task for every generator."""
+
+from prefect import flow
+
+from flows.backends import backend
+from flows.stages.stage import run_stage
+from rdmd import config
+from rdmd.pipeline.layout import Layout
+from rdmd.pipeline.training import check_sweep, train_sweep_on
+
+
+@flow(name="distill", validate_parameters=False)
+def distill(settings: config.Settings, layout: Layout) -> list[str]:
+    """RDMD for every lambda of the sweep; publishes models/generators and gives the runs' fingerprints."""
+    # Before anything is recorded.
+    check_sweep(settings, layout)
+    with backend(settings, layout) as where:
+        return [folder.fingerprint for folder in train_sweep_on(where, settings, layout)]
+
+
+if __name__ == "__main__":
+    run_stage(distill, __doc__ or "")

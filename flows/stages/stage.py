@@ -1,0 +1,61 @@
+"""How `python -m flows.<stage>` begins and ends: settings in, one sentence and an exit status out."""
+
+import argparse
+import os
+import time
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from prefect import Flow
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import FlowRun
+from prefect.exceptions import PrefectHTTPStatusError
+from prefect.flow_engine import run_flow
+from prefect.states import Pending
+
+from flows.environment import DEBUG
+from flows.server import API, free_stale_slots, wait_for_api
+from flows.tracking.runs import open_record
+from rdmd import config
+from rdmd.errors import reporting
+from rdmd.pipeline.layout import Layout
+
+# Names the task of `reproduce` that this stage's flow is to be shown below.
+PARENT_TASK = "RDMD_PARENT_TASK_RUN"
+# A server writes tasks down a little later than they begin.
+PARENT_SECONDS = 10.0
+
+StageFlow = Flow[[config.Settings, Layout], Any]
+
+
+def run_stage(flow: StageFlow, description: str) -> None:
+    """Read params.yaml in the current folder and run one flow on it, as a stage of `dvc.yaml` does."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument(DEBUG, action="store_true", help="show tracebacks and every log line")
+    with reporting(parser.parse_args().debug):
+        settings = config.load()
+        if not os.environ.get(API):
+            # The flow starts a server of its own.
+            free_stale_slots()
+        wait_for_api()
+        # A store that cannot be used is told before hours of work rather than after them.
+        open_record(settings.experiment)
+        parent = os.environ.get(PARENT_TASK)
+        run = _run_below(UUID(parent), flow) if parent else None
+        if run is None:
+            flow(settings, Layout(Path()))
+        else:
+            run_flow(flow, flow_run=run, parameters={"settings": settings, "layout": Layout(Path())})
+
+
+def _run_below(task: UUID, flow: StageFlow) -> FlowRun | None:
+    """A flow run that the UI shows below a task of another flow; None where the server does not know that task."""
+    deadline = time.monotonic() + PARENT_SECONDS
+    with get_client(sync_client=True) as client:
+        while time.monotonic() < deadline:
+            try:
+                return client.create_flow_run(flow, parent_task_run_id=task, state=Pending())
+            except PrefectHTTPStatusError:
+                time.sleep(0.5)
+    return None

@@ -1,0 +1,261 @@
+"""A domain on disk: WebDataset shards, written byte-identically and read back verified.
+
+A folder holds `train-000000.tar`, ..., `test-000000.tar`, ... with an entry `<key>.npy` (uint8 (H, W, 3), or
+float32 (2,)) and, where samples are labelled, `<key>.cls` for each sample; `samples.csv` names them;
+`manifest.json` has the hashes.
+"""
+
+import csv
+import hashlib
+import io
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import webdataset as wds
+from webdataset.tariterators import group_by_keys, tar_file_expander
+
+from rdmd import files
+from rdmd.data.manifest import SAMPLES, Manifest, Shard, read_manifest, remedy
+from rdmd.data.samples import SPLITS, Split
+from rdmd.errors import UserError
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """One sample, ready to be stored."""
+
+    name: str
+    split: Split
+    array: np.ndarray
+    scan: str
+    """Digest of the decoded content before resizing and colouring: the same for all copies of one scan."""
+    label: int | None = None
+    hue: float | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of samples.csv; empty cells are empty strings."""
+
+    key: str
+    split: Split
+    name: str
+    sha256: str
+    scan: str
+    label: str
+    hue: str
+
+
+@dataclass(frozen=True)
+class Written:
+    """What `write_shards` wrote."""
+
+    shards: tuple[Shard, ...]
+    counts: dict[Split, int]
+    label_counts: dict[Split, dict[str, int]]
+    samples_sha256: str
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedDomain:
+    """One split in memory, in stored order."""
+
+    data: torch.Tensor
+    """uint8 (N, 3, H, W), or float32 (N, 2); of noise, float32 (N, 3, H, W)."""
+    table: Callable[[], list[Row]]
+    """Reads the samples' lines of samples.csv."""
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        """The samples' lines of samples.csv."""
+        return self.table()
+
+    @cached_property
+    def labels(self) -> torch.Tensor | None:
+        """int64 (N,), or None where no sample is labelled."""
+        labels = [row.label for row in self.rows]
+        return None if "" in labels else torch.tensor([int(label) for label in labels])
+
+    @property
+    def scans(self) -> tuple[str, ...]:
+        """Digest of the content behind each sample; copies of one scan share it, so it is the unit of independent
+        data."""
+        return tuple(row.scan for row in self.rows)
+
+
+# --- writing ------------------------------------------------------------------------------------------------
+
+
+def write_shards(folder: Path, entries: Iterable[Entry], samples_per_shard: int) -> Written:
+    """Write `entries` into an empty folder, in their order, and name them in samples.csv.
+
+    The same entries give the same bytes. The caller sees to it that a failure leaves no half-written folder.
+    """
+    counts: Counter[Split] = Counter()
+    labels: dict[Split, Counter[int]] = {split: Counter() for split in SPLITS}
+    with ExitStack() as stack:
+        table = stack.enter_context((folder / SAMPLES).open("w", encoding="utf-8", newline=""))
+        lines = csv.writer(table, lineterminator="\n")
+        lines.writerow(Row.__dataclass_fields__)
+        writers: dict[Split, wds.ShardWriter] = {}
+        for entry in entries:
+            if entry.split not in writers:
+                writers[entry.split] = stack.enter_context(_writer(folder, entry.split, samples_per_shard))
+            key = f"{entry.split}-{counts[entry.split]:08d}"
+            record: dict[str, Any] = {"__key__": key, "npy": _npy_bytes(entry.array)}
+            if entry.label is not None:
+                record["cls"] = str(entry.label).encode()
+                labels[entry.split][entry.label] += 1
+            writers[entry.split].write(record)
+            counts[entry.split] += 1
+            sha256 = hashlib.sha256(np.ascontiguousarray(entry.array)).hexdigest()
+            lines.writerow(
+                [
+                    key,
+                    entry.split,
+                    entry.name,
+                    sha256,
+                    entry.scan,
+                    "" if entry.label is None else entry.label,
+                    "" if entry.hue is None else repr(entry.hue),
+                ]
+            )
+    return Written(
+        shards=tuple(shard for split in SPLITS for shard in _shards(folder, split, counts[split], samples_per_shard)),
+        counts={split: counts[split] for split in SPLITS},
+        label_counts={split: {str(label): labels[split][label] for label in sorted(labels[split])} for split in SPLITS},
+        samples_sha256=files.sha256_of(folder / SAMPLES),
+    )
+
+
+def _npy_bytes(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, np.ascontiguousarray(array), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _writer(folder: Path, split: Split, samples_per_shard: int) -> wds.ShardWriter:
+    # ShardWriter fills the pattern with `%`, so one in the folder's name must be doubled. An absolute path
+    # has no scheme that gopen could mistake for a URL. Fixed time and owner make the bytes repeatable.
+    pattern = f"{folder.resolve()}/".replace("%", "%%") + f"{split}-%06d.tar"
+    return wds.ShardWriter(
+        pattern,
+        maxcount=samples_per_shard,
+        maxsize=float("inf"),
+        verbose=0,
+        encoder=False,
+        mtime=0,
+        user="",
+        group="",
+        mode=0o644,
+    )
+
+
+def _shards(folder: Path, split: Split, count: int, samples_per_shard: int) -> Iterator[Shard]:
+    for index, first in enumerate(range(0, count, samples_per_shard)):
+        path = folder / f"{split}-{index:06d}.tar"
+        yield Shard(
+            file=path.name,
+            split=split,
+            samples=min(samples_per_shard, count - first),
+            bytes=path.stat().st_size,
+            sha256=files.sha256_of(path),
+        )
+
+
+# --- reading ------------------------------------------------------------------------------------------------
+
+
+def stored_array(folder: Path, split: Split) -> np.ndarray:
+    """All samples of a split in stored order as one memory-mapped array: uint8 (N, H, W, 3), or float32 (N, 2).
+
+    The first call writes the array beside the shards, named by their digest, and checks every shard's bytes against
+    the manifest; later calls check their sizes. Raises `UserError`, naming the file, if a shard is missing, altered or
+    truncated, or if the split is empty.
+    """
+    manifest = read_manifest(folder)
+    count = manifest.counts.get(split, 0)
+    if count == 0:
+        raise empty_split(folder, split)
+    for shard in manifest.of(split):
+        _check_size(folder, shard)
+    path = folder / f"{split}-{manifest.digest[:16]}.npy"
+    if not path.exists():
+        with files.replacing(path) as temporary:
+            array = np.lib.format.open_memmap(temporary, "w+", manifest.dtype, (count, *manifest.sample_shape))
+            # One header for all: reading it from each entry, as numpy does, takes as long as unpacking the entry.
+            header = _npy_bytes(array[0])[: -array[0].nbytes]
+            for row, (_, entry) in zip(array, stored_samples(folder, manifest, split), strict=True):
+                if not entry["npy"].startswith(header) or len(entry["npy"]) != len(header) + row.nbytes:
+                    raise UserError(f"{folder} holds something else than its manifest says; {remedy(folder)}.")
+                row.reshape(-1)[:] = np.frombuffer(entry["npy"], row.dtype, offset=len(header))
+            array.flush()
+    # Copy on write: torch warns of arrays that cannot be written.
+    return np.load(path, mmap_mode="c")
+
+
+def read_split(folder: Path, split: Split) -> LoadedDomain:
+    """One split of a domain, whole and in memory, in stored order. Raises `UserError` as `stored_array`."""
+    manifest = read_manifest(folder)
+    data = torch.from_numpy(stored_array(folder, split))
+    return LoadedDomain(
+        data=data.clone() if data.ndim == 2 else data.permute(0, 3, 1, 2).contiguous(),
+        table=lambda: [row for row in read_rows(folder, manifest) if row.split == split],
+    )
+
+
+def empty_split(folder: Path, split: Split) -> UserError:
+    """That a domain holds nothing of a split."""
+    return UserError(f"{folder} has no {split} samples; add samples to the domain and preprocess again.")
+
+
+def read_rows(folder: Path, manifest: Manifest) -> list[Row]:
+    """The lines of samples.csv, train first. Raises `UserError` if it is missing or altered."""
+    path = folder / SAMPLES
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; {remedy(folder)}.") from None
+    if hashlib.sha256(content).hexdigest() != manifest.samples_sha256:
+        raise UserError(f"{path} was changed after it was made; {remedy(folder)}.")
+    lines = csv.reader(io.StringIO(content.decode(), newline=""))
+    next(lines)
+    return sorted((Row(*line) for line in lines), key=lambda row: SPLITS.index(row.split))
+
+
+def stored_samples(folder: Path, manifest: Manifest, split: Split) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """Each sample's key and its entries as bytes (`npy`, and `cls` if labelled), in stored order.
+
+    Raises `UserError` at the first shard that is missing or differs from the manifest.
+    """
+    pipeline = wds.DataPipeline(lambda: _verified(folder, manifest, split), tar_file_expander, group_by_keys)
+    for sample in pipeline:
+        yield sample["__key__"], sample
+
+
+def _verified(folder: Path, manifest: Manifest, split: Split) -> Iterator[dict[str, Any]]:
+    # The open file that was hashed is the one that is read, and its path never passes through WebDataset's
+    # URL handling.
+    for shard in manifest.of(split):
+        path = _check_size(folder, shard)
+        with path.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != shard.sha256:
+                raise UserError(f"{path} was changed or cut short after it was made; {remedy(folder)}.")
+            file.seek(0)
+            yield {"url": shard.file, "stream": file}
+
+
+def _check_size(folder: Path, shard: Shard) -> Path:
+    path = folder / shard.file
+    if not path.is_file():
+        raise UserError(f"{path} is missing; {remedy(folder)}.")
+    if path.stat().st_size != shard.bytes:
+        raise UserError(f"{path} was changed or cut short after it was made; {remedy(folder)}.")
+    return path

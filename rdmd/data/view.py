@@ -1,0 +1,64 @@
+"""What training draws batches from: the split of a domain, or fresh noise."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from rdmd.data.samples import Split
+from rdmd.data.sampling import StepRandom, drawn, seen_by_networks
+from rdmd.data.shards import stored_array
+
+# Of the memory that is free on a GPU before the networks are made: the rest is theirs, and the other domain's.
+RESIDENT_SHARE = 0.25
+
+
+class Source(Protocol):
+    """Gives batches in the range that networks see."""
+
+    def batch(self, n: int, random: StepRandom, name: str) -> Tensor:
+        """n samples, float32, on the device: a function of (seed, rank, step, name)."""
+
+
+@dataclass(frozen=True)
+class FreshNoise:
+    """N(0, std^2 I), drawn anew for every batch: the source of DMD, of which no two steps see the same sample."""
+
+    sample_shape: tuple[int, ...]
+    std: float
+
+    def batch(self, n: int, random: StepRandom, name: str) -> Tensor:
+        """n draws of `sample_shape`."""
+        rng = random.stream(name)
+        return self.std * torch.randn(n, *self.sample_shape, generator=rng, device=rng.device)
+
+
+@dataclass(frozen=True)
+class DomainView:
+    """All samples of one split: uint8 (N, H, W, 3) images or float32 (N, 2) points, on the GPU or memory-mapped."""
+
+    stored: Tensor
+    device: torch.device
+
+    def __len__(self) -> int:
+        return len(self.stored)
+
+    def batch(self, n: int, random: StepRandom, name: str) -> Tensor:
+        """n samples with replacement: images as float32 (n, 3, H, W) in [-1, 1], points as they are."""
+        index = drawn(len(self.stored), n, random, name)
+        samples = self.stored[index.to(self.stored.device, non_blocking=True)].to(self.device, non_blocking=True)
+        return seen_by_networks(samples.permute(0, 3, 1, 2).contiguous() if samples.ndim == 4 else samples)
+
+
+def open_domain(shards: Path, split: Split, device: torch.device) -> DomainView:
+    """A split of a domain for training on `device`.
+
+    It is memory-mapped, so the system's file cache decides how much of it is in memory. A GPU takes it whole where it
+    fits into a quarter of the free memory. Raises UserError for missing or damaged shards.
+    """
+    stored = torch.from_numpy(stored_array(shards, split))
+    if device.type == "cuda" and stored.nbytes <= RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]:
+        stored = stored.to(device)
+    return DomainView(stored, device)
