@@ -12,6 +12,7 @@ from flows.form import Changed
 from flows.tracking.runs import open_record, sweep_run
 from flows.tracking.training import digests
 from rdmd import config
+from rdmd.evaluation.selection import registered
 from rdmd.evaluation.table import format_table, read_metrics, row_labels
 from rdmd.pipeline.layout import Layout
 
@@ -38,9 +39,10 @@ def results(settings: config.Settings) -> None:
         return
     metrics = read_metrics(layout.metrics)
     described = f"{settings.experiment}: {metrics.n_source} sources, {metrics.n_reference} references"
+    flags = registered(metrics.rows, settings.register_.front)
     create_table_artifact(
-        [{"method": label, "FID": row.fid, "SW2": row.sw2, "cost": row.cost, "NFE": row.nfe, "front": row.on_front}
-         for label, row in zip(row_labels(metrics.rows), metrics.rows, strict=True)],
+        [{"method": label, "FID": row.fid, "SW2": row.sw2, "cost": row.cost, "NFE": row.nfe, "registered": flag}
+         for label, row, flag in zip(row_labels(metrics.rows), metrics.rows, flags, strict=True)],
         key="result-table", description=described,
     )  # fmt: skip
     pictures = "\n\n".join(_picture(layout.reports / name) for name in ("pareto.png", "samples.png"))

@@ -15,6 +15,7 @@ from flows.tracking.training import digests
 from rdmd import config
 from rdmd.evaluation.evaluator import EvaluationTask
 from rdmd.evaluation.row import Metrics
+from rdmd.evaluation.selection import registered
 from rdmd.evaluation.table import format_table, row_labels
 from rdmd.pipeline.evaluation import Evaluated, evaluation_task, write_evaluation
 from rdmd.pipeline.layout import Layout
@@ -27,11 +28,11 @@ def report(settings: config.Settings, layout: Layout, judged_on: EvaluationTask,
     metrics = write_evaluation(settings, layout, judged_on, evaluated)
     record = open_record(settings.experiment)
     record_evaluation(record, sweep_run(record, settings, digests(layout)), metrics, layout)
-    labels = row_labels(metrics.rows)
+    labels, flags = row_labels(metrics.rows), registered(metrics.rows, settings.register_.front)
     create_table_artifact(
         [
-            {"method": label, "FID": row.fid, "SW2": row.sw2, "cost": row.cost, "NFE": row.nfe, "front": row.on_front}
-            for label, row in zip(labels, metrics.rows, strict=True)
+            {"method": label, "FID": row.fid, "SW2": row.sw2, "cost": row.cost, "NFE": row.nfe, "registered": flag}
+            for label, row, flag in zip(labels, metrics.rows, flags, strict=True)
         ],
         key="metrics",
         description=f"{settings.experiment}: {metrics.n_source} sources, {metrics.n_reference} references",
