@@ -17,7 +17,7 @@ _COLUMNS = {
     "resolution": "side in pixels",
     "channels": "parameters in millions",
     "lambdas": "lambdas in turn",
-    "samples": "training pictures",
+    "samples": "training images",
 }
 
 
