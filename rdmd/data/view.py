@@ -1,5 +1,6 @@
 """What training draws batches from: the split of a domain, or fresh noise."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -50,6 +51,10 @@ class DomainView:
         index = drawn(len(self.stored), n, random, name)
         samples = self.stored[index.to(self.stored.device, non_blocking=True)].to(self.device, non_blocking=True)
         return seen_by_networks(samples.permute(0, 3, 1, 2).contiguous() if samples.ndim == 4 else samples)
+
+
+# The folder of a domain, a split of it, and a device -> what training draws batches from, such as `open_domain`.
+OpenDomain = Callable[[Path, Split, torch.device], Source]
 
 
 def open_domain(shards: Path, split: Split, device: torch.device) -> DomainView:
