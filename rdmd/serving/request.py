@@ -1,11 +1,12 @@
 """A request to a served model: what a client may send, checked, and the answer in the same form.
 
-Images come as base64 text of an image file, or as arrays (H, W, 3) of whole numbers 0 to 255; points come as pairs of
-numbers. Sizes are limited, so that one client cannot fill the server's memory.
+Images are base64 texts of image files, data URLs of these (`data:image/png;base64,...`), or arrays (H, W, 3) of whole
+numbers 0 to 255; points are lists of d numbers. The limits below keep one request from filling the server's memory.
 """
 
 import base64
 import io
+import re
 
 import numpy as np
 from PIL import Image
@@ -13,9 +14,12 @@ from PIL import Image
 from rdmd.data.readers.images import MIN_SIDE, UnreadableError, decode
 from rdmd.serving.model import Model, translate_images, translate_points
 
-MAX_PIXELS = 4096 * 4096
+# Of one image: phones take up to 50 megapixels, which are 150 MB while they are decoded, one image after another.
+MAX_PIXELS = 50_000_000
+# Of one request.
 MAX_IMAGES = 256
 MAX_POINTS = 1_000_000
+_DATA_URL = re.compile(r"\Adata:[^,]*;base64,", re.IGNORECASE)
 
 
 class RequestError(Exception):
@@ -58,7 +62,7 @@ def as_points(values: object, dims: int) -> np.ndarray | None:
 def _from_text(i: int, text: str) -> np.ndarray:
     try:
         # Some encoders break their text into lines.
-        data = base64.b64decode("".join(text.split()), validate=True)
+        data = base64.b64decode(_DATA_URL.sub("", "".join(text.split()), count=1), validate=True)
     except ValueError:
         raise RequestError(f"image {i} of `inputs` is not base64; send the bytes of a PNG file in base64.") from None
     try:

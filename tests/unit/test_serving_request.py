@@ -56,6 +56,12 @@ def test_base64_may_be_broken_into_lines():
     assert answer(IMAGES, [lines]) == answer(IMAGES, [text(image)])
 
 
+def test_data_urls_are_read_as_their_base64():
+    image = noise(3, 20, 20)
+    url = f"data:image/png;name=cat.png;base64,{text(image)}"
+    assert answer(IMAGES, [url, "DATA:;base64," + text(image)]) == answer(IMAGES, [text(image)] * 2)
+
+
 def test_more_images_than_a_batch():
     images = [noise(i) for i in range(BATCH + 3)]
     np.testing.assert_array_equal(translate_images(IMAGES, images), images)
@@ -70,6 +76,7 @@ def test_points_come_back_as_float32():
 WRONG_IMAGES = {
     "nothing": ([], "holds 0 samples"),
     "no base64": (["{}"], "image 0 of `inputs` is not base64"),
+    "a data URL without base64": (["data:image/svg+xml,<svg/>"], "image 0 of `inputs` is not base64"),
     "no image": ([text(noise(0)), "aGVsbG8="], "image 1 of `inputs` cannot be used (not an image"),
     "cut short": ([text(noise(0, 40, 40))[:400]], "image 0 of `inputs` cannot be used"),
     "too small": ([text(noise(0, 4, 9))], "9x4 pixels"),
@@ -107,11 +114,11 @@ def test_what_are_no_points_is_refused(wrong: list):
 
 
 def test_a_image_that_would_unpack_to_gigabytes_is_refused_unread():
-    # 5000x5000 pixels in a few kilobytes; its data end after the header, so reading it would fail otherwise.
+    # 8000x8000 pixels in a few kilobytes; its data end after the header, so reading it would fail otherwise.
     file = io.BytesIO()
-    Image.new("1", (5000, 5000)).save(file, format="PNG")
+    Image.new("1", (8000, 8000)).save(file, format="PNG")
     bomb = base64.b64encode(file.getvalue()[:100]).decode("ascii")
-    with pytest.raises(RequestError, match=f"5000x5000 is more than {request.MAX_PIXELS} pixels"):
+    with pytest.raises(RequestError, match=f"8000x8000 is more than {request.MAX_PIXELS} pixels"):
         answer(IMAGES, [bomb])
 
 
