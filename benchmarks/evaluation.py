@@ -6,6 +6,7 @@ images are random: they take the same time as real ones.
 """
 
 import argparse
+import io
 import json
 import subprocess
 import sys
@@ -21,11 +22,10 @@ from torch import Tensor
 from benchmarks.machine import default_device
 from benchmarks.peak import peak_mib, resident_peak_mib
 from benchmarks.record import record, say
-from rdmd.dry_run.materials import random_inception
 from rdmd.errors import reporting
 from rdmd.evaluation import realism, transport
 from rdmd.evaluation.classifier import FeatureClassifier
-from rdmd.evaluation.features import FeatureCache, FeatureNetwork, features_of
+from rdmd.evaluation.features import FeatureCache, FeatureNetwork, InceptionV3, features_of
 from rdmd.networks.classifier import ClassifierNet
 
 ROOT = Path(__file__).parents[1]
@@ -129,7 +129,22 @@ def _classifier(device: torch.device) -> FeatureNetwork:
 
 
 def _inception(device: torch.device) -> FeatureNetwork:
-    return random_inception(device, seed=0)
+    """InceptionV3 as evaluation runs it, with random weights: they cost what others cost."""
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    class Untrained(FeatureExtractorInceptionV3):
+        """Keeps the weights that it was made with."""
+
+        def load_state_dict(self, *_: object, **__: object) -> None:
+            """torch-fidelity insists on loading something."""
+
+    nothing = io.BytesIO()
+    torch.save({}, nothing)
+    nothing.seek(0)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = Untrained("inception", ["2048"], feature_extractor_weights_path=nothing)
+    return InceptionV3(network.to(device), "random weights")
 
 
 def _images(count: int) -> Tensor:

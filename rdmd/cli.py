@@ -176,10 +176,15 @@ def parser() -> argparse.ArgumentParser:
         "dry-run",
         commands.dry_run,
         "run every stage of an experiment for a few steps, and estimate the whole",
-        "Generated pictures and random weights, in a folder of its own; params.yaml, runs/ and models/ stay as "
-        "they are. Ends with hours and memory, extrapolated from the measured steps.",
+        "A small part of the data, in a temporary folder; params.yaml, runs/ and models/ stay as they are. Ends "
+        "with hours and memory, from measured steps.",
     )
-    dry.add_argument("name", help="a name that `rdmd experiments` lists")
+    dry.add_argument(
+        "name",
+        nargs="?",
+        default="params.yaml",
+        help="a params file, or a name that `rdmd experiments` lists (default: params.yaml)",
+    )
     dry.add_argument("--keep", metavar="DIR", type=Path, help="leave everything in this empty or new folder")
     add("doctor", commands.doctor, "say what this machine has, and what would fail")
     return top

@@ -308,22 +308,22 @@ def dry_run(given: Namespace) -> None:
     import tempfile
     from pathlib import Path
 
-    from rdmd.dry_run.stages import dry_run as run
+    from rdmd.pipeline.dry_run import describe
+    from rdmd.pipeline.dry_run import dry_run as run
 
-    settings = config.load(files.find(given.name).path)
+    named = Path(given.name)
+    settings = config.load(named if named.suffix in (".yaml", ".yml") else files.find(given.name).path)
     if given.keep is not None and given.keep.exists() and (not given.keep.is_dir() or any(given.keep.iterdir())):
         raise UserError(f"--keep {given.keep} is not an empty folder; name a new or an empty one.")
     print(
-        f"DRY RUN of {given.name}: generated pictures, random weights, a few steps. Its metrics and models mean "
-        "nothing; only that every stage runs, its times and its memory do.",
+        f"DRY RUN of {given.name}: a few steps on a small part of the data. Its metrics and models mean nothing.",
         flush=True,
     )
     with contextlib.ExitStack() as stack:
         root = given.keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rdmd-dry-run-")))
         root.mkdir(parents=True, exist_ok=True)
         found = run(settings, root, lambda line: print(line, flush=True), _bars)
-        print(f"every stage ran: {len(found.metrics.rows)} rows, report and figures")
-        print(found.estimate)
+        print(f"every stage ran\n{describe(found)}")
         if given.keep:
             print(f"all of it is in {given.keep}")
 

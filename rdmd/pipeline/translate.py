@@ -12,7 +12,7 @@ from tqdm import tqdm
 from rdmd.data.readers.images import SUFFIXES, UnreadableError, decode
 from rdmd.errors import UserError
 from rdmd.files import replacing
-from rdmd.serving.model import BATCH, Model, translate_pictures, translate_points
+from rdmd.serving.model import BATCH, Model, translate_images, translate_points
 from rdmd.serving.request import as_points
 
 
@@ -52,7 +52,7 @@ def _translate_file(model: Model, given: Path, out: Path) -> Outcome:
     picture = _read(given)
     if isinstance(picture, str):
         raise UserError(f"{given} is not a picture that can be read ({picture}); give a jpg, png, webp or bmp file.")
-    _save(translate_pictures(model, [picture])[0], target)
+    _save(translate_images(model, [picture])[0], target)
     return Outcome(1, [])
 
 
@@ -77,7 +77,7 @@ def _translate_folder(model: Model, given: Path, out: Path) -> Outcome:
             broken += [(str(name), reason) for name, reason in pictures.items() if isinstance(reason, str)]
             good = {name: picture for name, picture in pictures.items() if not isinstance(picture, str)}
             if good:
-                for name, result in zip(good, translate_pictures(model, list(good.values())), strict=True):
+                for name, result in zip(good, translate_images(model, list(good.values())), strict=True):
                     _save(result, out / targets[name])
             bar.update(len(chosen))
     return Outcome(len(names) - len(broken), broken)

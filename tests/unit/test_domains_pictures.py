@@ -135,7 +135,7 @@ def test_an_animation_gives_its_first_frame():
 @pytest.mark.parametrize(
     ("file", "reason"),
     [
-        (io.BytesIO(b""), "not a picture in a known format"),
+        (io.BytesIO(b""), "not an image in a known format"),
         (io.BytesIO(saved(NOISE, "PNG").getvalue()[:900]), "truncated"),
         (io.BytesIO(saved(NOISE, "JPEG").getvalue()[:900]), "truncated"),
         (saved(Image.new("RGB", (7, 200)), "PNG"), "7x200 pixels; a side needs at least 8"),

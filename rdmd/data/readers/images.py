@@ -92,7 +92,7 @@ def decode(file: BinaryIO, max_pixels: int | None = None) -> np.ndarray:
             raise
         except UnidentifiedImageError:
             # Its own text holds a memory address, and the manifest must be the same on every run.
-            raise UnreadableError("not a picture in a known format") from None
+            raise UnreadableError("not an image in a known format") from None
         except Image.DecompressionBombError:
             raise UnreadableError(f"more than {Image.MAX_IMAGE_PIXELS} pixels") from None
         except Exception as error:
