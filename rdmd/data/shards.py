@@ -214,9 +214,8 @@ def read_rows(folder: Path, manifest: Manifest) -> list[Row]:
         raise UserError(f"{path} is missing; {remedy(folder)}.") from None
     if hashlib.sha256(content).hexdigest() != manifest.samples_sha256:
         raise UserError(f"{path} was changed after it was made; {remedy(folder)}.")
-    lines = csv.reader(io.StringIO(content.decode(), newline=""))
-    next(lines)
-    return sorted((Row(*line) for line in lines), key=lambda row: SPLITS.index(row.split))
+    lines: Iterable[dict[str, Any]] = csv.DictReader(io.StringIO(content.decode(), newline=""))
+    return sorted((Row(**line) for line in lines), key=lambda row: SPLITS.index(row.split))
 
 
 def stored_samples(folder: Path, manifest: Manifest, split: Split) -> Iterator[tuple[str, dict[str, bytes]]]:
