@@ -28,10 +28,11 @@ def imports(module: str, lazy: bool = True) -> frozenset[str]:
     """The modules that `module` imports, ours and others. `lazy=False` leaves out imports inside functions."""
     file = file_of(module)
     assert file is not None, f"{module} does not exist"
-    return frozenset(_imports(ast.parse((ROOT / file).read_text(encoding="utf-8")), lazy))
+    return frozenset(imports_of(ast.parse((ROOT / file).read_text(encoding="utf-8")), lazy))
 
 
-def _imports(node: ast.AST, lazy: bool) -> Iterator[str]:
+def imports_of(node: ast.AST, lazy: bool = True) -> Iterator[str]:
+    """As `imports`, of a part of a module."""
     if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
         return
     if isinstance(node, ast.FunctionDef | ast.Lambda) and not lazy:
@@ -44,4 +45,4 @@ def _imports(node: ast.AST, lazy: bool) -> Iterator[str]:
             name = f"{node.module}.{alias.name}"
             yield name if file_of(name) else str(node.module)
     for child in ast.iter_child_nodes(node):
-        yield from _imports(child, lazy)
+        yield from imports_of(child, lazy)
