@@ -5,7 +5,7 @@ sentence that names the key, what was given and what is allowed. Inside the proj
 """
 
 from rdmd.config.baselines import DDIB, EGSDE, ILVR, Baselines, DomainClassifier, NeuralOT, SDEdit, SDEditSDE
-from rdmd.config.domains import Digits, Domain, Domains, ImageFolder, Noise, Points, Preprocess, Validation
+from rdmd.config.domains import Digits, Domain, DomainName, Domains, ImageFolder, Noise, Points, Preprocess, Validation
 from rdmd.config.evaluation import (
     Champion,
     CheapestUnder,
@@ -67,6 +67,7 @@ __all__ = [
     "Distill",
     "Domain",
     "DomainClassifier",
+    "DomainName",
     "Domains",
     "EfficientNetLite0Features",
     "Evaluate",

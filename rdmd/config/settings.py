@@ -206,3 +206,9 @@ class Settings(Section):
         """(3, H, W) for images, (2,) for points."""
         side = self.preprocess.resolution
         return (2,) if self.preprocess.kind == "points" else (3, side, side)
+
+    @property
+    def stored_shape(self) -> tuple[int, ...]:
+        """A sample as the shards hold it: (H, W, 3) for images, (2,) for points."""
+        channels, *sides = self.sample_shape
+        return (*sides, channels)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rdmd.data.manifest import read_manifest
-from rdmd.data.samples import SPLITS
+from rdmd.data.samples import SPLITS, Split
 from rdmd.data.shards import read_rows, stored_samples
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def with_crossings(tables: Mapping[str, "pd.DataFrame"]) -> dict[str, "pd.DataFr
     """
     places = {split: _places(tables, split) for split in SPLITS}
     everywhere = {name: _merged(_places({name: table}, split) for split in SPLITS) for name, table in tables.items()}
-    other_split = {"train": "test", "test": "train"}
+    other_split: dict[str, Split] = {"train": "test", "test": "train"}
     other_domain = {"source": "target", "target": "source"}
     return {
         name: table.assign(

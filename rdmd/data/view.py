@@ -1,4 +1,4 @@
-"""What training draws batches from: the split of a domain, or fresh noise."""
+"""The sources of training batches: the split of a domain, or fresh noise."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from rdmd.data.samples import Split
 from rdmd.data.sampling import StepRandom, drawn, seen_by_networks
 from rdmd.data.shards import stored_array
 
-# Of the memory that is free on a GPU before the networks are made: the rest is theirs, and the other domain's.
+# Share of the free GPU memory that one domain may take: the networks and the other domain need the rest.
 RESIDENT_SHARE = 0.25
 
 
@@ -25,7 +25,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class FreshNoise:
-    """N(0, std^2 I), drawn anew for every batch: the source of DMD, of which no two steps see the same sample."""
+    """N(0, std^2 I), drawn anew for every batch: the source of DMD."""
 
     sample_shape: tuple[int, ...]
     std: float
@@ -60,8 +60,8 @@ OpenDomain = Callable[[Path, Split, torch.device], Source]
 def open_domain(shards: Path, split: Split, device: torch.device) -> DomainView:
     """A split of a domain for training on `device`.
 
-    It is memory-mapped, so the system's file cache decides how much of it is in memory. A GPU takes it whole where it
-    fits into a quarter of the free memory. Raises UserError for missing or damaged shards.
+    It is memory-mapped, so the system's file cache decides how much of it is in memory. A GPU holds it whole if it fits
+    into a quarter of the free memory. Raises UserError for missing or damaged shards.
     """
     stored = torch.from_numpy(stored_array(shards, split))
     if device.type == "cuda" and stored.nbytes <= RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]:
