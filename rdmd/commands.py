@@ -160,13 +160,8 @@ def summary(given: Namespace) -> None:
 
 def registry(given: Namespace) -> None:
     """List, explain, promote or roll back what is registered."""
-    try:
-        from flows.registry.commands import COMMANDS
-    except ImportError as error:
-        raise UserError(
-            f"`rdmd registry` needs the package {error.name}, which is missing here; build the environment "
-            "with `make venv`."
-        ) from None
+    from flows.registry.commands import COMMANDS
+
     COMMANDS[given.action](given)
 
 

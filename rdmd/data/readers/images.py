@@ -87,7 +87,7 @@ def decode(file: BinaryIO, max_pixels: int | None = None) -> np.ndarray:
         try:
             with Image.open(file, formats=FORMATS) as image:
                 _check_size(image, max_pixels or Image.MAX_IMAGE_PIXELS)
-                return _to_rgb(image)
+                return to_rgb(image)
         except UnreadableError:
             raise
         except UnidentifiedImageError:
@@ -108,7 +108,8 @@ def _check_size(image: Image.Image, max_pixels: int | None) -> None:
         raise UnreadableError(f"{width}x{height} is more than {max_pixels} pixels")
 
 
-def _to_rgb(image: Image.Image) -> np.ndarray:
+def to_rgb(image: Image.Image) -> np.ndarray:
+    """A PIL image as `decode` gives it. Raises `UnreadableError` if it holds numbers without a known white."""
     # Older Pillow opens 16-bit PNG as "I"; any other 32-bit file has no known white.
     sixteen_bit = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")
     upright = ImageOps.exif_transpose(image)
