@@ -27,11 +27,10 @@ from flows.tracking.runs import Record, open_record
 from rdmd import config
 from rdmd.data.manifest import read_manifest
 from rdmd.errors import UserError
-from rdmd.evaluation.evaluator import EvaluationTask, evaluate_translator
+from rdmd.evaluation.evaluator import EvaluationTask, NamedTranslator, evaluate_translator
 from rdmd.evaluation.row import GENERATOR
 from rdmd.evaluation.selection import Evaluation, differences, features_name
 from rdmd.evaluation.table import realism_name
-from rdmd.evaluation.translator import NamedTranslator
 from rdmd.pipeline.evaluation import evaluation_task
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.model_source import open_generator

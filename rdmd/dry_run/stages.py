@@ -17,8 +17,8 @@ from rdmd.dry_run.estimate import Measured, describe, stages
 from rdmd.dry_run.materials import make_materials, published_inception_is_here, random_inception
 from rdmd.dry_run.shrink import config_domains, scale_of, shrink
 from rdmd.dry_run.work import work_of
-from rdmd.evaluation.images import image_task
 from rdmd.evaluation.row import Metrics
+from rdmd.evaluation.task import ImageFeatures, image_task
 from rdmd.files import write_text
 from rdmd.pipeline.evaluation import evaluate_on, evaluation_task
 from rdmd.pipeline.features import evaluation_device, train_features
@@ -98,5 +98,5 @@ def _evaluate(dry: config.Settings, layout: Layout, say: Say) -> Metrics:
     say("  the InceptionV3 weights are not here: random ones stand in, so that its network runs")
     device = evaluation_device(dry)
     source, target = (read_split(layout.shards / name, "test").data for name in ("source", "target"))
-    random = random_inception(device, dry.seed)
+    random = ImageFeatures(random_inception(device, dry.seed))
     return evaluate_on(image_task(source, target, random, dry.evaluate, dry.seed, device), dry, layout)

@@ -5,7 +5,7 @@ import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import safetensors.torch
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from rdmd.code_digest import code_digest
 from rdmd.errors import UserError
 from rdmd.files import canonical_json, replacing
+from rdmd.networks.efficientnet_lite import load_efficientnet_lite0
 
 
 class FeatureNetwork(Protocol):
@@ -37,6 +38,11 @@ class FeatureNetwork(Protocol):
     def __call__(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) uint8 to (B, dim), on the device of the network."""
         ...
+
+
+def load_network(name: Literal["inception", "efficientnet_lite0"], device: torch.device) -> FeatureNetwork:
+    """A published feature network by its name. Raises `UserError` if its weights are missing or not the published."""
+    return load_inception(None, device) if name == "inception" else load_efficientnet_lite0(device)
 
 
 def features_of(network: FeatureNetwork, images: Tensor, batch: int, device: torch.device) -> Tensor:

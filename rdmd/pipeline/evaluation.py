@@ -11,14 +11,11 @@ from rdmd import config
 from rdmd.data.shards import read_split
 from rdmd.data.transforms import to_uint8
 from rdmd.errors import UserError
-from rdmd.evaluation.evaluator import EvaluationTask, identity_row, score, target_row, translate
-from rdmd.evaluation.features import FeatureCache
-from rdmd.evaluation.images import ImageTask, image_task
+from rdmd.evaluation.evaluator import NamedTranslator, identity_row, score, target_row, translate
 from rdmd.evaluation.pareto import mark_front
-from rdmd.evaluation.points import noise_point_task, point_task
 from rdmd.evaluation.row import Metrics, Row
 from rdmd.evaluation.table import write_metrics, write_pareto
-from rdmd.evaluation.translator import NamedTranslator
+from rdmd.evaluation.task import EvaluationTask, ImageTask, image_task, point_task
 from rdmd.pipeline.features import evaluation_device, load_features
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.provenance import provenance_of
@@ -55,9 +52,9 @@ def _evaluation_task(settings: config.Settings, layout: Layout) -> EvaluationTas
     source = read_split(layout.shards / "source", "test")
     reference = read_split(layout.shards / "target", "test")
     if settings.preprocess.kind == "points":
-        task = noise_point_task if isinstance(settings.domains.source, config.Noise) else point_task
-        return task(source.data, reference.data, settings.evaluate, settings.seed, device)
-    features, classifier, refused = load_features(settings, layout, device)
+        from_noise = isinstance(settings.domains.source, config.Noise)
+        return point_task(source.data, reference.data, settings.evaluate, settings.seed, device, from_noise)
+    features = load_features(settings, layout, device)
     return image_task(
         source.data,
         reference.data,
@@ -65,11 +62,8 @@ def _evaluation_task(settings: config.Settings, layout: Layout) -> EvaluationTas
         settings.evaluate,
         settings.seed,
         device,
-        classifier,
         source.scans,
         reference.scans,
-        FeatureCache(layout.feature_cache),
-        refused,
     )
 
 

@@ -13,7 +13,8 @@ from rdmd.errors import UserError
 from rdmd.evaluation.classifier import FeatureClassifier, train_classifier
 from rdmd.evaluation.classifier_folder import load_classifier, save_classifier
 from rdmd.evaluation.corruption import FEWEST, STRENGTHS, check_corruptions
-from rdmd.evaluation.features import FeatureNetwork
+from rdmd.evaluation.features import FeatureCache, FeatureNetwork, load_inception
+from rdmd.evaluation.task import ImageFeatures
 from rdmd.files import replacing_folder, write_json
 from rdmd.networks.efficientnet_lite import load_efficientnet_lite0
 from rdmd.pipeline.layout import Layout
@@ -75,23 +76,20 @@ def _train_classifier(features: config.ClassifierFeatures, settings: config.Sett
     )
 
 
-def load_features(
-    settings: config.Settings, layout: Layout, device: torch.device
-) -> tuple[FeatureNetwork, FeatureClassifier | None, str | None]:
-    """The feature network; where it is a classifier of labelled classes, that classifier; and why realism on it ranks
-    nothing, if it does not.
+def load_features(settings: config.Settings, layout: Layout, device: torch.device) -> ImageFeatures:
+    """The feature network with the outcome of its check, and with a cache.
 
     Raises UserError if the network or its check is missing or damaged.
     """
     network, classifier = _load_network(settings, layout, device)
-    if isinstance(settings.evaluate.features, config.InceptionFeatures):
-        return network, classifier, None
-    file = layout.features / _CHECK
-    try:
-        refused = json.loads(file.read_bytes())["refused"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"{file} cannot be read; make it again with `rdmd features`.") from None
-    return network, classifier, refused
+    refused = None
+    if not isinstance(settings.evaluate.features, config.InceptionFeatures):
+        file = layout.features / _CHECK
+        try:
+            refused = json.loads(file.read_bytes())["refused"]
+        except (OSError, ValueError, KeyError, TypeError):
+            raise UserError(f"{file} cannot be read; make it again with `rdmd features`.") from None
+    return ImageFeatures(network, classifier, refused, FeatureCache(layout.feature_cache))
 
 
 def _check(settings: config.Settings, layout: Layout) -> str | None:
@@ -113,8 +111,6 @@ def _load_network(
 ) -> tuple[FeatureNetwork, FeatureClassifier | None]:
     features = settings.evaluate.features
     if isinstance(features, config.InceptionFeatures):
-        from rdmd.evaluation.features import load_inception
-
         return load_inception(features.weights, device), None
     if isinstance(features, config.EfficientNetLite0Features):
         return load_efficientnet_lite0(device), None

@@ -14,7 +14,7 @@ from rdmd.baselines.sdedit import SDEdit, SDEditSDE, down_from
 from rdmd.diffusion.loss import Denoiser
 from rdmd.diffusion.samplers import heun, heun_evaluations
 from rdmd.errors import UserError
-from rdmd.evaluation.translator import NamedTranslator
+from rdmd.evaluation.evaluator import NamedTranslator
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.model_card import ModelCard
 from rdmd.pipeline.model_folder import load_denoiser, load_generator, load_module
