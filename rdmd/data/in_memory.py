@@ -100,6 +100,21 @@ def stored(samples: Samples) -> Tensor:
     return tensor.expand(*tensor.shape[:3], 3).contiguous()
 
 
+def sample_shape(stored: Tensor) -> tuple[int, ...]:
+    """The shape of a stored sample as networks see it: (3, R, R), or (d,). Raises UserError if it is not square."""
+    if stored.ndim == 2:
+        return tuple(stored.shape[1:])
+    height, width = stored.shape[1:3]
+    if height != width:
+        raise UserError(f"images are {width}x{height}; make them square, as rdmd.ImageFolder does.")
+    return 3, height, width
+
+
+def channels_first(stored: Tensor) -> Tensor:
+    """Stored images as (N, 3, H, W); points as they are."""
+    return stored.permute(0, 3, 1, 2).contiguous() if stored.ndim == 4 else stored
+
+
 def is_channels_last(images: Tensor | np.ndarray) -> bool:
     """Whether images, (..., H, W, C) or (..., C, H, W), have their channels at the end."""
     return images.shape[-1] in (1, 3) and images.shape[-3] not in (1, 3)
@@ -107,8 +122,7 @@ def is_channels_last(images: Tensor | np.ndarray) -> bool:
 
 def _stacked(samples: Any) -> Tensor:
     """The samples of a sequence or a dataset as one tensor."""
-    # A dataset of PyTorch has `__getitem__`, but not always an IndexError that would end an iteration.
-    items = [samples[i] for i in range(len(samples))] if hasattr(samples, "__len__") else list(samples)
+    items = first_samples(samples, len(samples)) if hasattr(samples, "__len__") else list(samples)
     tensors = [as_tensor(item[0] if isinstance(item, tuple) else item) for item in items]
     shapes = {tuple(tensor.shape) for tensor in tensors}
     if len(shapes) > 1:
@@ -119,6 +133,12 @@ def _stacked(samples: Any) -> Tensor:
     if not tensors:
         raise UserError("there are no samples; give at least one.")
     return torch.stack(tensors)
+
+
+def first_samples(samples: Any, n: int) -> list[Any]:
+    """The first n samples of a tensor, an array, a sequence or a dataset, or all where there are fewer."""
+    # A dataset of PyTorch need not raise an IndexError, which would end an iteration.
+    return [samples[i] for i in range(min(n, len(samples)))]
 
 
 def as_tensor(sample: Any) -> Tensor:

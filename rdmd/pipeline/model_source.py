@@ -23,14 +23,9 @@ Network = TypeVar("Network", bound=nn.Module)
 def open_generator(model: str, device: torch.device) -> tuple[nn.Module, tuple[int, ...], Fit]:
     """A generator in inference form, its sample shape, and how it fits images ("crop" or "pad").
 
-    Raises UserError if `model` cannot be loaded, as `open_model`, or if it makes samples of noise.
+    Raises UserError as `open_model`.
     """
     card, generator = open_model(model, load_generator, device)
-    if card.source_noise is not None:
-        raise UserError(
-            f"{model} makes samples of noise and does not translate; give a generator of an experiment "
-            "whose source is not noise."
-        )
     return generator, card.sample_shape, card.fit
 
 
@@ -41,8 +36,23 @@ def open_model(
 ) -> tuple[ModelCard, Network]:
     """The card and the network that `load` (`load_generator` or `load_denoiser`) reads from `model`.
 
-    Raises UserError if `model` is neither a folder, nor an entry of runs/, nor a URI, or cannot be loaded.
+    Raises UserError if `model` is neither a folder, nor an entry of runs/, nor a URI, if it cannot be loaded, or if it
+    makes samples of noise and does not translate.
     """
+    card, network = _open(model, load, device)
+    if card.source_noise is not None:
+        raise UserError(
+            f"{model} makes samples of noise and does not translate; give a generator of an experiment "
+            "whose source is not noise."
+        )
+    return card, network
+
+
+def _open(
+    model: str,
+    load: Callable[[Path, torch.device, ModelCard | None], tuple[ModelCard, Network]],
+    device: torch.device,
+) -> tuple[ModelCard, Network]:
     if model.startswith(REGISTRY_SCHEME):
         with tempfile.TemporaryDirectory() as temporary:
             return load(_download(model, Path(temporary)), device, None)
