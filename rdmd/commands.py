@@ -160,26 +160,20 @@ def summary(given: Namespace) -> None:
 
 def registry(given: Namespace) -> None:
     """List, explain, promote or roll back what is registered."""
-    try:
-        from flows.registry.commands import COMMANDS
-    except ImportError as error:
-        raise UserError(
-            f"`rdmd registry` needs the package {error.name}, which is missing here; build the environment "
-            "with `make venv`."
-        ) from None
+    from flows.registry.commands import COMMANDS
+
     COMMANDS[given.action](given)
 
 
 def translate(given: Namespace) -> None:
     """Translate pictures."""
+    from rdmd.library import Translator
     from rdmd.pipeline.layout import use_local_tracking
-    from rdmd.pipeline.model_source import open_generator
-    from rdmd.pipeline.translate import Model, translate_path
+    from rdmd.pipeline.translate import translate_path
 
     use_local_tracking()
-    device = _device(given.device)
-    generator, shape, fit = open_generator(given.model, device)
-    outcome = translate_path(Model(generator, shape, fit, device), given.given, given.out)
+    translator = Translator.from_pretrained(given.model, given.device)
+    outcome = translate_path(translator.model, given.given, given.out)
     if outcome.broken:
         name, reason = outcome.broken[0]
         total = len(outcome.broken) + outcome.written
@@ -239,6 +233,7 @@ def serve(given: Namespace) -> None:
 
 def demo(given: Namespace) -> None:
     """Serve the page that translates an image by every generator of the front."""
+    from rdmd.library import device_of
     from rdmd.pipeline.layout import use_local_tracking
     from rdmd.pipeline.process_group import exit_on_signals
     from rdmd.serving.demo import Front, serve_demo
@@ -258,7 +253,7 @@ def demo(given: Namespace) -> None:
     with listen("the demo", given.host, given.port) as free:
         port = free.getsockname()[1]
     exit_on_signals()
-    front = Front(_front(settings), _device(given.device))
+    front = Front(_front(settings), device_of(given.device))
     serve_demo(front, LAYOUT, f"RDMD: {settings.experiment}", given.host, port)
 
 
@@ -281,18 +276,14 @@ def _front(settings: config.Settings) -> "list[FrontModel]":  # noqa: F821
 
 def export(given: Namespace) -> None:
     """Write a generator as an ONNX file."""
-    import torch
-
+    from rdmd.library import Translator
     from rdmd.pipeline.layout import use_local_tracking
-    from rdmd.pipeline.model_source import open_generator
     from rdmd.serving.export import export_onnx
-    from rdmd.serving.model import Model
 
     use_local_tracking()
-    device = torch.device("cpu")
-    generator, shape, fit = open_generator(given.model, device)
-    difference = export_onnx(Model(generator, shape, fit, device), given.out)
-    unit = "" if len(shape) == 1 else " of 255"
+    translator = Translator.from_pretrained(given.model, "cpu")
+    difference = export_onnx(translator.model, given.out)
+    unit = "" if translator.model.of_points else " of 255"
     print(f"{given.out} written; on random samples it differs from torch by at most {difference:.2g}{unit}")
 
 
@@ -364,11 +355,3 @@ def _bars(folder: "object", run: "object") -> Iterator[Callable[[list], None]]:
 def _domains(settings: config.Settings) -> dict[str, config.Domain]:
     """The domains that this experiment has, by name."""
     return {name: domain for name in config.Domains.model_fields if (domain := getattr(settings.domains, name))}
-
-
-def _device(name: str) -> "torch.device":  # noqa: F821
-    import torch
-
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda, but torch finds no CUDA device here; use --device cpu, or see `rdmd doctor`.")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")

@@ -32,6 +32,30 @@ REMEDIES = {
 }
 
 
+# The extra of this project that holds an optional package, by the package's name in an import.
+EXTRAS = {
+    "gradio": "demo",
+    "onnxruntime": "onnx",
+    "onnxscript": "onnx",
+    "prefect_ray": "ray",
+    "ray": "ray",
+} | dict.fromkeys(
+    (
+        "dvc",
+        "great_expectations",
+        "joblib",
+        "mlflow",
+        "networkx",
+        "pandas",
+        "prefect",
+        "ruamel",
+        "sklearn",
+        "torch_fidelity",
+    ),
+    "pipeline",
+)
+
+
 class UserError(Exception):
     """Something that the person who runs this can mend; its text is one sentence with the remedy."""
 
@@ -45,6 +69,15 @@ def sentence(error: Exception) -> str | None:
     if isinstance(error, UserError):
         # A library's own words, quoted in ours, may run over several lines.
         return " ".join(str(error).splitlines())
+    if isinstance(error, ModuleNotFoundError) and error.name is not None:
+        package = error.name.split(".")[0]
+        if package in EXTRAS:
+            return (
+                f"this needs the package {package}, which is missing here; install it with "
+                f"`pip install 'rdmd[{EXTRAS[package]}]'`."
+            )
+        if package == "flows":
+            return "this needs the folder flows/ of the project, which is not installed; run it in a checkout."
     if isinstance(error, OSError) and error.errno in REMEDIES:
         # Of a copy or a renaming, the second name is the one that was to be written.
         named = error.filename2 or error.filename
@@ -57,16 +90,16 @@ def sentence(error: Exception) -> str | None:
 def reporting(debug: bool) -> Iterator[None]:
     """Turn what a person can mend into one line on stderr and an exit status.
 
-    A `UserError` and what the system refuses (`REMEDIES`) exit with 2, Ctrl-C with 130. With `debug` the exception
-    goes through as it is.
+    A `UserError`, a missing package of an extra and what the system refuses (`REMEDIES`) exit with 2, Ctrl-C with 130.
+    With `debug` the exception goes through as it is.
     """
     try:
         yield
     except (Interrupted, KeyboardInterrupt) as stop:
-        text = str(stop) or "stopped; finished steps are kept, repeat the same command to go on"
-        print(f"rdmd: {text}", file=sys.stderr)
+        reason = str(stop) or "stopped; finished steps are kept, repeat the same command to go on"
+        print(f"rdmd: {reason}", file=sys.stderr)
         raise SystemExit(EXIT_INTERRUPTED) from None
-    except (UserError, OSError) as error:
+    except (UserError, OSError, ModuleNotFoundError) as error:
         text = sentence(error)
         if debug or text is None:
             raise

@@ -60,10 +60,14 @@ OpenDomain = Callable[[Path, Split, torch.device], Source]
 def open_domain(shards: Path, split: Split, device: torch.device) -> DomainView:
     """A split of a domain for training on `device`.
 
-    It is memory-mapped, so the system's file cache decides how much of it is in memory. A GPU holds it whole if it fits
-    into a quarter of the free memory. Raises UserError for missing or damaged shards.
+    It is memory-mapped, so the system's file cache decides how much of it is in memory. Raises UserError for missing
+    or damaged shards.
     """
-    stored = torch.from_numpy(stored_array(shards, split))
+    return view_of(torch.from_numpy(stored_array(shards, split)), device)
+
+
+def view_of(stored: Tensor, device: torch.device) -> DomainView:
+    """Samples for training on `device`. A GPU takes all of them where they fit into a quarter of its free memory."""
     if device.type == "cuda" and stored.nbytes <= RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]:
         stored = stored.to(device)
     return DomainView(stored, device)

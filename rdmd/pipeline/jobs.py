@@ -28,18 +28,16 @@ from rdmd.training.run_config import (
 from rdmd.training.run_folder import RunFolder
 
 
-def cost_weights(settings: config.Settings, layout: Layout) -> Weights | None:
-    """The weights of the cost's network, or None for a cost without one.
+def cost_weights(cost: config.TransportCost, side: int, root: Path = Path()) -> Weights | None:
+    """The weights of the cost's network, or None for a cost without one. Its path is taken from `root`.
 
-    Raises UserError if they are missing, damaged, or a classifier of pictures of another size.
+    Raises UserError if they are missing, damaged, or a classifier of images whose side is not `side`.
     """
-    cost = settings.distill.cost
     if isinstance(cost, config.FeatureCost):
         from rdmd.evaluation.classifier_folder import WEIGHTS, load_classifier
 
-        folder = layout.root / cost.weights
+        folder = root / cost.weights
         _, card = load_classifier(folder)
-        side = settings.preprocess.resolution
         if card.side != side:
             raise UserError(
                 f"{folder} holds a feature network for pictures of {card.side}x{card.side}, but "
@@ -50,7 +48,7 @@ def cost_weights(settings: config.Settings, layout: Layout) -> Weights | None:
     if isinstance(cost, config.LPIPS):
         from rdmd.networks.lpips import load_lpips
 
-        file = layout.root / cost.weights
+        file = root / cost.weights
         load_lpips(file)
         return Weights(path=file, sha256=sha256_of(file))
     return None
@@ -75,7 +73,7 @@ def plan_teacher(settings: config.Settings, layout: Layout) -> TeacherRun:
         processes=settings.launch.processes,
         settings=settings.teacher,
         execution=execution_of(settings.launch),
-        initial=_initial(settings.teacher.init),
+        initial=initial_weights(settings.teacher.init),
     )
 
 
@@ -120,7 +118,7 @@ def plan_generator(settings: config.Settings, layout: Layout, lam: float, previo
         source_noise=domain.std if isinstance(domain := settings.domains.source, config.Noise) else None,
         teacher=teacher,
         start=_end_of(previous) if previous is not None else None,
-        cost_weights=cost_weights(settings, layout),
+        cost_weights=cost_weights(settings.distill.cost, settings.preprocess.resolution, layout.root),
     )
 
 
@@ -152,7 +150,7 @@ def plan_baselines(settings: config.Settings, layout: Layout) -> list[TrainingRu
     }
     runs: list[TrainingRun] = []
     if given.ddib is not None:
-        initial = _initial(settings.teacher.init)
+        initial = initial_weights(settings.teacher.init)
         runs.append(
             TeacherRun(
                 domain="source",
@@ -201,7 +199,8 @@ def _shards(layout: Layout, domain: str) -> Shards:
     return Shards(path=folder, digest=read_manifest(folder).digest)
 
 
-def _initial(path: Path | None) -> Weights | None:
+def initial_weights(path: Path | None) -> Weights | None:
+    """The weights that a teacher starts from; None where it is trained from scratch."""
     if path is None:
         return None
     if not path.is_file():

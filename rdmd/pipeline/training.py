@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from rdmd import config
 from rdmd.errors import UserError
@@ -174,7 +174,7 @@ def publish_teacher(settings: config.Settings, layout: Layout, folder: RunFolder
     result = folder.result()
     assert result is not None, f"{folder.path} is published before it is finished"
     with replacing_folder(layout.teacher) as temporary:
-        write_model(temporary, card_of(settings, folder, result), folder.weights)
+        write_model(temporary, card_of(settings.preprocess.fit, folder, result), folder.weights)
 
 
 def publish_generators(settings: config.Settings, layout: Layout, folders: list[RunFolder]) -> None:
@@ -183,17 +183,18 @@ def publish_generators(settings: config.Settings, layout: Layout, folders: list[
         for folder in folders:
             result = folder.result()
             assert result is not None, f"{folder.path} is published before it is finished"
-            write_model(temporary / run_name(folder.read_run()), card_of(settings, folder, result), folder.weights)
+            card = card_of(settings.preprocess.fit, folder, result)
+            write_model(temporary / run_name(folder.read_run()), card, folder.weights)
 
 
-def card_of(settings: config.Settings, folder: RunFolder, result: Result) -> ModelCard:
-    """What a finished run's model is."""
+def card_of(fit: Literal["crop", "pad"], folder: RunFolder, result: Result) -> ModelCard:
+    """What a finished run's model is, which makes images square as `fit` says."""
     run = folder.read_run()
     common: dict[str, Any] = {
         "experiment": run.experiment,
         "network": run.network,
         "sample_shape": run.sample_shape,
-        "fit": settings.preprocess.fit,
+        "fit": fit,
         "run": folder.fingerprint,
         "train_seconds": round(_seconds_before(run) + result.train_seconds, 3),
         "trained_on": result.device,
@@ -249,6 +250,6 @@ def publish_baselines(settings: config.Settings, layout: Layout, folders: list[R
             result = folder.result()
             assert result is not None, f"{folder.path} is published before it is finished"
             name = run_name(folder.read_run())
-            write_model(temporary / name, card_of(settings, folder, result), folder.weights)
+            write_model(temporary / name, card_of(settings.preprocess.fit, folder, result), folder.weights)
             trained[name] = folder.fingerprint
         write_json(temporary / INDEX, {"trained": trained})

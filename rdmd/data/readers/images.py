@@ -93,7 +93,7 @@ def decode(file: BinaryIO, max_pixels: int | None = None) -> np.ndarray:
                     raise UnreadableError(f"{width}x{height} pixels; a side needs at least {MIN_SIDE}")
                 if most is not None and width * height > most:
                     raise UnreadableError(f"{width}x{height} is more than {most} pixels")
-                return _to_rgb(image)
+                return to_rgb(image)
         except UnreadableError:
             raise
         except UnidentifiedImageError:
@@ -109,7 +109,8 @@ def decode(file: BinaryIO, max_pixels: int | None = None) -> np.ndarray:
             raise UnreadableError(getattr(error, "strerror", None) or str(error) or type(error).__name__) from None
 
 
-def _to_rgb(image: Image.Image) -> np.ndarray:
+def to_rgb(image: Image.Image) -> np.ndarray:
+    """A PIL image as `decode` gives it. Raises `UnreadableError` if it holds numbers without a known white."""
     # Older Pillow opens 16-bit PNG as "I"; any other 32-bit file has no known white.
     sixteen_bit = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")
     upright = ImageOps.exif_transpose(image)

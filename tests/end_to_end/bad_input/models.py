@@ -368,8 +368,8 @@ RUNS = [
         "a run of a teacher",
         only_a_teacher,
         f"rdmd translate runs/teacher {PICTURE} out.png",
-        "runs/teacher holds a teacher",
-        "give the run of a generator",
+        "runs/teacher is not finished",
+        "give another model",
     ),
     Row(
         "a run that is damaged",
