@@ -20,8 +20,6 @@ _DEFAULTS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # A flow without a server starts one of its own, which takes longer than Prefect's 20 s on a busy laptop.
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "90",
-    # In memory, as by default, a killed server takes the leases of slots with it, and the slots stay taken for good.
-    "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
     # What `flows.reproduce` expects within some minutes from a flow run that lives.
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
     "PREFECT_HOME": str(ROOT / ".prefect"),
