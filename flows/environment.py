@@ -30,6 +30,8 @@ _DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
+    # CPU, memory, disk and network of the machine, and its GPUs where nvidia-ml-py is installed, while a run trains.
+    "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING": "true",
     # The UI would start workers for jobs that nothing here asks for, and leave them behind.
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     "GIT_PYTHON_REFRESH": "quiet",
