@@ -1,7 +1,6 @@
 """The figures of a benchmark as one JSON file, with the machine, the commit and the date."""
 
 import re
-import subprocess
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -12,6 +11,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat
 
 from benchmarks.machine import device_name, machine
 from rdmd.files import write_text
+from rdmd.pipeline.git import git_commit
 
 RESULTS = Path(__file__).parent / "results"
 _ROOT = Path(__file__).parents[1]
@@ -57,24 +57,8 @@ def record(benchmark: str, figures: Mapping[str, float], device: torch.device, r
     return path
 
 
-def git_commit() -> str:
-    """The current commit, with `+changes` if a tracked file differs; `unknown` outside git."""
-    try:
-        commit = _git("rev-parse", "HEAD")
-        # New results do not change what is measured.
-        changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)benchmarks/results")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return commit + ("+changes" if changed else "")
-
-
-def _git(*arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], cwd=_ROOT, capture_output=True, text=True, check=True)
-    return done.stdout.strip()
-
-
-# Read now: the work tree may change while the benchmark runs.
-_COMMIT = git_commit()
+# Of the code that this process runs; the work tree may change meanwhile.
+_COMMIT = str(git_commit(_ROOT) or "unknown")
 
 
 def say(text: str) -> None:

@@ -130,7 +130,7 @@ def parser() -> argparse.ArgumentParser:
         add(
             "registry",
             commands.registry,
-            "list, explain, promote and roll back registered generators",
+            "list, promote and roll back registered generators",
             "The rules are `register` in params.yaml; docs/registry.md tells of them.",
         )
     )
@@ -202,7 +202,6 @@ def _registry(command: argparse.ArgumentParser) -> None:
 
     for action in (
         add("list", "show the versions, their aliases and their numbers"),
-        add("explain", "say why the champion is the champion"),
         add("rollback", "make the champion before this one the champion again"),
     ):
         action.add_argument("--model", metavar="NAME", help="a registered model (default: that of params.yaml)")
@@ -211,11 +210,6 @@ def _registry(command: argparse.ArgumentParser) -> None:
     which.add_argument("version", metavar="VERSION", nargs="?", type=int, help="a number that `list` shows")
     which.add_argument("--lambda", metavar="L", dest="lam", type=float, help="the newest version of this lambda")
     promote.add_argument("--alias", default="champion", help="another alias than `champion`")
-    promote.add_argument(
-        "--reevaluate",
-        action="store_true",
-        help="evaluate the present champion's weights on today's data first, so that it is compared",
-    )
 
 
 if __name__ == "__main__":

@@ -152,16 +152,21 @@ def summary(given: Namespace) -> None:
     print(f"champion   {uri}")
     refused = json.loads(LAYOUT.registry.read_text(encoding="utf-8")).get("refused")
     if refused is not None:
-        print(f"           stays, since this sweep's was refused: {refused['reason']}")
+        print(f"           stays, since version {refused['version']} was not promoted: {refused['reason']}")
     print(f"translate  rdmd translate {uri} IN OUT")
     print("serve      make serve")
     print("look       make ui")
 
 
 def registry(given: Namespace) -> None:
-    """List, explain, promote or roll back what is registered."""
-    from flows.registry.commands import COMMANDS
-
+    """List, promote or roll back registered generators."""
+    try:
+        from flows.registry.commands import COMMANDS
+    except ImportError as error:
+        raise UserError(
+            f"`rdmd registry` needs the package {error.name}, which is missing here; build the environment "
+            "with `make venv`."
+        ) from None
     COMMANDS[given.action](given)
 
 

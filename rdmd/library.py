@@ -48,7 +48,7 @@ from rdmd.pipeline.model_source import REGISTRY_SCHEME, card_of_run, open_model
 from rdmd.progress import run_bar
 from rdmd.report.samples import image_grid as grid_figure
 from rdmd.report.style import png_bytes
-from rdmd.serving.model import BATCH, Model, translate_pictures
+from rdmd.serving.model import BATCH, Model, translate_images
 from rdmd.training.run_config import DistillRun, Shards, TeacherRun, Weights, run_name
 from rdmd.training.run_folder import RunFolder
 
@@ -142,7 +142,7 @@ class Translator(_Pretrained):
         if isinstance(images, Image.Image):
             return self([images])[0]
         if isinstance(images, list) and all(isinstance(image, Image.Image) for image in images):
-            return [Image.fromarray(image) for image in translate_pictures(self.model, map(to_rgb, images))]
+            return [Image.fromarray(image) for image in translate_images(self.model, map(to_rgb, images))]
         if isinstance(images, np.ndarray):
             return self(torch.from_numpy(images)).numpy()
         if not isinstance(images, Tensor):
@@ -151,7 +151,7 @@ class Translator(_Pretrained):
             return self(images[None])[0]
         samples = stored(images)
         if samples.dtype == torch.uint8:
-            translated = torch.from_numpy(translate_pictures(self.model, samples.cpu().numpy())).permute(0, 3, 1, 2)
+            translated = torch.from_numpy(translate_images(self.model, samples.cpu().numpy())).permute(0, 3, 1, 2)
         else:
             samples = channels_first(samples)
             if samples.shape[1:] != self.card.sample_shape:
