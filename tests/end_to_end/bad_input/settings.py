@@ -118,7 +118,7 @@ BASELINES = [
         "ILVR on points",
         written("params.yaml", SWISSROLL.replace("ilvr: null", "ilvr: {factors: [2]}")),
         CHECK,
-        "baselines.ilvr works on pictures alone",
+        "baselines.ilvr works on images alone",
         "set it to null",
     ),
     # What it would compare with was never trained.
@@ -175,7 +175,7 @@ VALUES = [
     wrong_cost("{delta: 0.1}", "the key `distill.cost.name` is missing", "add it"),
     wrong_cost("lpips", "the key `distill.cost.weights` is missing", "add it"),
     wrong_cost(
-        "{name: lpips, weights: a}", "distill.cost is 'lpips', which needs pictures of 32x32", "use another cost"
+        "{name: lpips, weights: a}", "distill.cost is 'lpips', which needs images of 32x32", "use another cost"
     ),
     wrong_cost("{name: huber, delta: 0}", "`distill.cost.delta` is 0: input should be greater", "change it"),
     wrong_cost("{name: low_pass, sigma: -1}", "`distill.cost.sigma` is -1: input should be greater", "change it"),
