@@ -67,8 +67,8 @@ def reporting(debug: bool) -> Iterator[None]:
         print(f"rdmd: {text}", file=sys.stderr)
         raise SystemExit(EXIT_INTERRUPTED) from None
     except (UserError, OSError) as error:
-        text = sentence(error)
-        if debug or text is None:
+        explained = sentence(error)
+        if debug or explained is None:
             raise
-        print(f"rdmd: {text}", file=sys.stderr)
+        print(f"rdmd: {explained}", file=sys.stderr)
         raise SystemExit(EXIT_USER_ERROR) from None

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 from tqdm import tqdm
 
@@ -12,7 +13,7 @@ from rdmd.training.run_folder import Point
 class RunBar:
     """The bar of one training run, moved by its curves."""
 
-    def __init__(self, bar: "tqdm[None]") -> None:
+    def __init__(self, bar: "tqdm[NoReturn]") -> None:
         self._bar = bar
 
     def follow(self, points: list[Point]) -> None:

@@ -27,7 +27,8 @@ def _sentences(error: ValidationError, raw: dict[str, Any]) -> str:
         problem for problem in problems if problem not in unknown and not (unknown and problem["type"] == "missing")
     ]
     known = _known_keys()
-    return " ".join(f"{_sentence(problem, _place(problem, raw), known)}." for problem in [*unknown, *others])
+    sentences = [_sentence(problem, _place(problem, raw), known) for problem in [*unknown, *others]]
+    return " ".join(text if text.endswith("?") else f"{text}." for text in sentences)
 
 
 def _place(problem: ErrorDetails, raw: dict[str, Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""What a person may call a model: a folder, an entry of `runs/`, or a URI of MLflow's registry."""
+"""Open a generator by its name on the command line: a folder, an entry of `runs/`, or a URI of MLflow's registry."""
 
 import tempfile
 from pathlib import Path
@@ -20,24 +20,23 @@ Fit = Literal["crop", "pad"]
 
 
 def open_generator(model: str, device: torch.device) -> tuple[nn.Module, tuple[int, ...], Fit]:
-    """A generator in inference form, its sample shape, and how it fits pictures ("crop" or "pad").
+    """A generator in inference form, its sample shape, and how it fits images ("crop" or "pad").
 
-    Raises UserError if `model` is none of the three, or cannot be loaded.
+    Raises UserError if `model` is no such name, or cannot be loaded.
     """
     if model.startswith(REGISTRY_SCHEME):
         with tempfile.TemporaryDirectory() as temporary:
             card, generator = load_generator(_download(model, Path(temporary)), device)
-        _check_translates(model, card.source_noise)
-        return generator, card.sample_shape, card.fit
-    folder = Path(model)
-    if (folder / "run.json").is_file():
-        return _from_run(RunFolder(folder), device)
-    if not folder.exists():
-        raise UserError(
-            f"{model} does not exist; give a model's folder such as models/generators/lambda-0.1, an entry "
-            "of runs/, or models:/NAME@champion."
-        )
-    card, generator = load_generator(folder, device)
+    else:
+        folder = Path(model)
+        if (folder / "run.json").is_file():
+            return _from_run(RunFolder(folder), device)
+        if not folder.exists():
+            raise UserError(
+                f"{model} does not exist; give a model's folder such as models/generators/lambda-0.1, an entry "
+                "of runs/, or models:/NAME@champion."
+            )
+        card, generator = load_generator(folder, device)
     _check_translates(model, card.source_noise)
     return generator, card.sample_shape, card.fit
 
@@ -57,7 +56,7 @@ def _from_run(folder: RunFolder, device: torch.device) -> tuple[nn.Module, tuple
         raise UserError(f"{folder.path} is not finished; repeat `dvc repro` to finish it, or give another model.")
     denoiser = build_denoiser(run.network, run.sample_shape)
     load_weights(denoiser, folder.weights)
-    generator = Generator(denoiser, run.settings.sigma_init, run.settings.input_noise)
+    generator = Generator(denoiser, run.settings.sigma_init, run.settings.noise_at(run.lam))
     return generator.eval().requires_grad_(False).to(device), run.sample_shape, "crop"
 
 
