@@ -132,7 +132,7 @@ def _settings() -> list[Finding]:
 
 
 def _git() -> list[Finding]:
-    return [Finding("ok", "git", "this folder is in a git repository") if in_git() else Finding("FAIL", "git", NO_GIT)]
+    return [Finding("ok", "git", "this folder is in a git repository") if in_git() else Finding("warn", "git", NO_GIT)]
 
 
 def _domains(layout: Layout) -> list[Finding]:

@@ -360,6 +360,7 @@ VALUES = [
 ]
 
 EXPERIMENTS = [
+    Row("outside git", removed(".git"), CHECK, "not in a git repository", "`git init`"),
     Row(
         "no such experiment", nothing, "rdmd use nowhere", "no experiment 'nowhere' in experiments/", "use one of other"
     ),
