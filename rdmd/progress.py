@@ -11,7 +11,7 @@ from rdmd.training.run_folder import Point
 
 
 class RunBar:
-    """The bar of one training run, moved by its curves."""
+    """The progress bar of a training run, updated from its curves."""
 
     def __init__(self, bar: "tqdm[NoReturn]") -> None:
         self._bar = bar
@@ -25,6 +25,6 @@ class RunBar:
 
 @contextmanager
 def run_bar(name: str, steps: int) -> Iterator[RunBar]:
-    """A bar over `steps` optimiser steps on a terminal; nothing where stderr is not one."""
+    """A bar over `steps` optimiser steps if stderr is a terminal."""
     with tqdm(total=steps, desc=name, unit="step", disable=not sys.stderr.isatty(), dynamic_ncols=True) as bar:
         yield RunBar(bar)
