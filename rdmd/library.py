@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from rdmd import config
-from rdmd.config.reading import sentence
+from rdmd.config.reading import sentences
 from rdmd.data.in_memory import (
     Samples,
     channels_first,
@@ -351,7 +351,7 @@ def _section(kind: type[Section], values: dict[str, Any]) -> Section:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        raise UserError(sentence(error, set(kind.model_fields))) from None
+        raise UserError(sentences(error, values)) from None
 
 
 def _input(digest: str) -> Shards:

@@ -10,7 +10,7 @@ from rdmd.training.run_folder import Point
 
 
 class RunBar:
-    """The bar of one training run, moved by its curves."""
+    """The progress bar of a training run, updated from its curves."""
 
     def __init__(self, bar: "tqdm[NoReturn]") -> None:
         self._bar = bar
@@ -24,6 +24,6 @@ class RunBar:
 
 @contextmanager
 def run_bar(name: str, steps: int, disable: bool | None = None) -> Iterator[RunBar]:
-    """A bar over `steps` optimiser steps; with `disable` None only where stderr is a terminal."""
+    """A bar over `steps` optimizer steps; if `disable` is None, only where stderr is a terminal."""
     with tqdm(total=steps, desc=name, unit="step", disable=disable, dynamic_ncols=True) as bar:
         yield RunBar(bar)

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from rdmd.config.section import Count, Fraction, Number, Positive, Section, not_a_bool
+from rdmd.config.section import Count, Fraction, Integer, Number, Positive, Section
 
 
 def _expanded(path: Path) -> Path:
@@ -132,4 +132,4 @@ class Validation(Section):
 
     min_train: Count = 100
     # FID needs two samples on both sides.
-    min_test: Annotated[int, BeforeValidator(not_a_bool), Field(ge=2)] = 20
+    min_test: Annotated[Integer, Field(ge=2)] = 20

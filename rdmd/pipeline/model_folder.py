@@ -1,6 +1,6 @@
-"""The models that inference needs, read from their folders: the denoiser and the one-step generator.
+"""Load the models of inference from their folders: the denoiser and the one-step generator.
 
-It stands alone because a registered model carries this file: the baselines' networks are no part of it.
+A registered model carries a copy of this file, so it does not import the baselines' networks.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What a person may call a model: a folder, an entry of `runs/`, or a URI of MLflow's registry."""
+"""Open a generator by its name on the command line: a folder, an entry of `runs/`, or a URI of MLflow's registry."""
 
 import tempfile
 from collections.abc import Callable
