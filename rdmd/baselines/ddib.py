@@ -7,7 +7,7 @@ from torch import Tensor
 
 from rdmd.baselines.sdedit import SIGMA_MAX, down_from
 from rdmd.diffusion.loss import Denoiser
-from rdmd.diffusion.samplers import heun
+from rdmd.diffusion.samplers import sample_heun
 
 
 @dataclass(frozen=True)
@@ -37,5 +37,5 @@ class DDIB:
     def __call__(self, source: Tensor, rng: torch.Generator) -> Tensor:
         """(B, ...) source -> (B, ...) translation; `rng` is not used."""
         down = down_from(SIGMA_MAX, self.steps)
-        latent = heun(self.source_teacher, source, down[:-1].flip(0))
-        return heun(self.teacher, latent, down)
+        latent = sample_heun(self.source_teacher, source, down[:-1].flip(0))
+        return sample_heun(self.teacher, latent, down)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from rdmd.diffusion.loss import Denoiser, noise_like
-from rdmd.diffusion.samplers import ancestral, heun, heun_evaluations, karras_sigmas
+from rdmd.diffusion.samplers import heun_evaluations, karras_sigmas, sample_ancestral, sample_heun
 
 SIGMA_MIN = 0.002
 SIGMA_MAX = 80.0
@@ -42,7 +42,7 @@ class SDEdit:
     def __call__(self, source: Tensor, rng: torch.Generator) -> Tensor:
         """(B, ...) source -> (B, ...) translation."""
         noised = source + self.sigma_0 * noise_like(source, rng)
-        return heun(self.teacher, noised, down_from(self.sigma_0, self.steps))
+        return sample_heun(self.teacher, noised, down_from(self.sigma_0, self.steps))
 
 
 @dataclass(frozen=True)
@@ -65,4 +65,4 @@ class SDEditSDE:
     def __call__(self, source: Tensor, rng: torch.Generator) -> Tensor:
         """(B, ...) source -> (B, ...) translation."""
         noised = source + self.sigma_0 * noise_like(source, rng)
-        return ancestral(self.teacher, noised, down_from(self.sigma_0, self.steps), rng)
+        return sample_ancestral(self.teacher, noised, down_from(self.sigma_0, self.steps), rng)

@@ -5,6 +5,7 @@ sentence that names the key, what was given and what is allowed. Inside the proj
 """
 
 from rdmd.config.baselines import DDIB, EGSDE, ILVR, Baselines, DomainClassifier, NeuralOT, SDEdit, SDEditSDE
+from rdmd.config.compute import Compute
 from rdmd.config.domains import Digits, Domain, Domains, ImageFolder, Noise, Points, Preprocess, Validation
 from rdmd.config.evaluation import (
     Champion,
@@ -22,8 +23,7 @@ from rdmd.config.evaluation import (
     NoFeatures,
     Register,
 )
-from rdmd.config.execution import Execution
-from rdmd.config.networks import ImageNetwork, KarrasLevels, LogNormal, Network, NoiseLaw, PointNetwork
+from rdmd.config.networks import ImageNetwork, KarrasLevels, LogNormal, Network, NoiseDistribution, PointNetwork
 from rdmd.config.reading import EXPERIMENTS, PARAMS, load, parse
 from rdmd.config.runner import LocalRunner, RayRunner
 from rdmd.config.section import Count, Fraction, Lambda, Number, Positive, Section
@@ -60,6 +60,7 @@ __all__ = [
     "Champion",
     "CheapestUnder",
     "ClassifierFeatures",
+    "Compute",
     "Constraints",
     "Continuation",
     "Count",
@@ -70,7 +71,6 @@ __all__ = [
     "Domains",
     "EfficientNetLite0Features",
     "Evaluate",
-    "Execution",
     "FeatureCost",
     "Features",
     "Fraction",
@@ -93,7 +93,7 @@ __all__ = [
     "NeuralOT",
     "NoFeatures",
     "Noise",
-    "NoiseLaw",
+    "NoiseDistribution",
     "Number",
     "PointNetwork",
     "Points",

@@ -91,7 +91,7 @@ def _tag_name(place: list[Any]) -> str:
         return "reader"
     names = {
         "network": "kind",
-        "noise": "law",
+        "noise": "distribution",
         "features": "network",
         "cost": "name",
         "champion": "rule",

@@ -5,8 +5,8 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from rdmd.config.execution import Execution
-from rdmd.config.networks import LogNormal, NoiseLaw
+from rdmd.config.compute import Compute
+from rdmd.config.networks import LogNormal, NoiseDistribution
 from rdmd.config.runner import LocalRunner, Runner
 from rdmd.config.section import Count, Fraction, Lambda, NonNegative, Number, Positive, Section, not_a_bool
 
@@ -99,7 +99,7 @@ class Teacher(Cadence):
     warmup: Annotated[int, Field(ge=0)] = 100
     # How the learning rate goes from its value to 0 over the steps, after the warm-up.
     decay: Decay = "constant"
-    noise: NoiseLaw = LogNormal(law="lognormal")
+    noise: NoiseDistribution = LogNormal(distribution="lognormal")
     ema: Fraction = 0.999
 
 
@@ -135,9 +135,9 @@ class Refine(Section):
     # the run starts from. Null keeps the pull towards x.
     proximal: Positive | None = None
     weighting: Weighting
-    noise: NoiseLaw
+    noise: NoiseDistribution
     # Of the fake denoiser; null is `noise`.
-    fake_noise: NoiseLaw | None = None
+    fake_noise: NoiseDistribution | None = None
     ema: Fraction = 0.99
 
 
@@ -161,9 +161,9 @@ class Distill(Cadence):
     # A bare name, or a section with the name and the cost's own keys.
     cost: TransportCost = SquaredL2(name="squared_l2")
     weighting: Weighting = "unscaled"
-    noise: NoiseLaw = LogNormal(law="lognormal")
+    noise: NoiseDistribution = LogNormal(distribution="lognormal")
     # Of the fake denoiser; null is `noise`.
-    fake_noise: NoiseLaw | None = None
+    fake_noise: NoiseDistribution | None = None
     # What the first fake step of a generator step learns from: the very noised samples that the generator step looks
     # at, so that one pass of the fake denoiser serves both updates, or some of its own.
     fake_draws: Literal["shared", "own"] = "shared"
@@ -191,7 +191,7 @@ class Distill(Cadence):
         return self
 
     @model_validator(mode="after")
-    def _one_law_where_draws_are_shared(self) -> "Distill":
+    def _one_distribution_where_draws_are_shared(self) -> "Distill":
         if self.fake_draws == "shared" and (self.fake_noise or any(refine.fake_noise for refine in self.refine)):
             raise ValueError(
                 "`fake_draws` is shared, its default, so that the fake denoiser sees the noise of "
@@ -204,7 +204,7 @@ class Distill(Cadence):
         return self.input_noise[self.lambdas.index(lam)] if isinstance(self.input_noise, list) else self.input_noise
 
 
-class Launch(Execution):
+class Launch(Compute):
     """Where and how training runs. Nothing here changes what is learned, so none of it is in a fingerprint, except
     `precision`, `processes`, `compile` and `accumulate`, which change how numbers are rounded."""
 

@@ -10,10 +10,10 @@ from torch import Tensor
 from rdmd.config import KarrasLevels, LogNormal
 
 # (number of samples, random generator) -> sigma of shape (number of samples,), on the generator's device
-NoiseLaw = Callable[[int, torch.Generator], Tensor]
+NoiseDistribution = Callable[[int, torch.Generator], Tensor]
 
 
-def lognormal(mean: float, std: float) -> NoiseLaw:
+def lognormal(mean: float, std: float) -> NoiseDistribution:
     """ln sigma ~ N(mean, std^2) (Karras et al. 2022, table 1)."""
 
     def draw(n: int, rng: torch.Generator) -> Tensor:
@@ -22,9 +22,11 @@ def lognormal(mean: float, std: float) -> NoiseLaw:
     return draw
 
 
-def karras_levels(sigma_min: float, sigma_max: float, rho: float, levels: int, low: float, high: float) -> NoiseLaw:
+def karras_levels(
+    sigma_min: float, sigma_max: float, rho: float, levels: int, low: float, high: float
+) -> NoiseDistribution:
     """sigma uniform over those of `levels` Karras levels that lie between the fractions `low` and `high` of the
-    schedule, counted from sigma_min (the law of the public DMD code: 0.02 to 0.98 of 1000 levels)."""
+    schedule, counted from sigma_min (the distribution of the public DMD code: 0.02 to 0.98 of 1000 levels)."""
     first, last = math.floor(low * (levels - 1)), math.ceil(high * (levels - 1))
     ramp = torch.arange(first, last + 1, dtype=torch.float64) / (levels - 1)
     bottom, top = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
@@ -39,7 +41,7 @@ def karras_levels(sigma_min: float, sigma_max: float, rho: float, levels: int, l
     return draw
 
 
-def noise_law(settings: LogNormal | KarrasLevels) -> NoiseLaw:
+def noise_distribution(settings: LogNormal | KarrasLevels) -> NoiseDistribution:
     """The law that a `noise` section of params.yaml names."""
     if isinstance(settings, LogNormal):
         return lognormal(settings.mean, settings.std)

@@ -17,7 +17,7 @@ def karras_sigmas(steps: int, sigma_min: float, sigma_max: float, rho: float = 7
     return torch.cat([levels, levels.new_zeros(1)])
 
 
-def heun(D: Denoiser, x: Tensor, sigmas: Tensor) -> Tensor:
+def sample_heun(D: Denoiser, x: Tensor, sigmas: Tensor) -> Tensor:
     """Integrate the probability-flow ODE dx/dsigma = (x - D(x, sigma)) / sigma from sigmas[0] to sigmas[-1] by
     Heun's second-order method (Karras et al. 2022, algorithm 1), with an Euler step into 0.
 
@@ -34,7 +34,7 @@ def heun(D: Denoiser, x: Tensor, sigmas: Tensor) -> Tensor:
 
 
 def heun_evaluations(steps: int) -> int:
-    """Network evaluations of `heun` over `steps` steps that end in 0."""
+    """Network evaluations of `sample_heun` over `steps` steps that end in 0."""
     return 2 * steps - 1
 
 
@@ -55,7 +55,7 @@ def ancestral_step(D: Denoiser, x_t: Tensor, now: float, then: float, rng: torch
     return x_0 + r * (x_t - x_0) + then * (1 - r) ** 0.5 * noise_like(x_t, rng)
 
 
-def ancestral(D: Denoiser, x: Tensor, sigmas: Tensor, rng: torch.Generator) -> Tensor:
+def sample_ancestral(D: Denoiser, x: Tensor, sigmas: Tensor, rng: torch.Generator) -> Tensor:
     """Solve the reverse SDE from sigmas[0] down to sigmas[-1] by `ancestral_step`.
 
     x: (B, ...) at noise level sigmas[0]. Evaluates D n times for n steps.

@@ -29,7 +29,7 @@ class GeneratorLoss:
     total: Tensor
     cost: Tensor
     # Mean |gradient of the matching term|: it goes to 0 as p^G reaches p^T, up to the denoisers' noise.
-    discrepancy: Tensor
+    gradient_norm: Tensor
 
 
 def generator_loss(
@@ -57,5 +57,5 @@ def generator_loss(
     return GeneratorLoss(
         total=matching_surrogate(generated, gradient) + pull * c,
         cost=c.detach(),
-        discrepancy=gradient.abs().flatten(1).mean(1),
+        gradient_norm=gradient.abs().flatten(1).mean(1),
     )

@@ -74,7 +74,7 @@ def plan_teacher(settings: config.Settings, layout: Layout) -> TeacherRun:
         precision=settings.launch.precision,
         processes=settings.launch.processes,
         settings=settings.teacher,
-        execution=execution_of(settings.launch),
+        compute=compute_of(settings.launch),
         initial=_initial(settings.teacher.init),
     )
 
@@ -114,7 +114,7 @@ def plan_generator(settings: config.Settings, layout: Layout, lam: float, previo
         precision=settings.launch.precision,
         processes=settings.launch.processes,
         settings=distill,
-        execution=execution_of(settings.launch),
+        compute=compute_of(settings.launch),
         lam=lam,
         source=source,
         source_noise=domain.std if isinstance(domain := settings.domains.source, config.Noise) else None,
@@ -159,7 +159,7 @@ def plan_baselines(settings: config.Settings, layout: Layout) -> list[TrainingRu
                 target=source,
                 settings=settings.teacher,
                 initial=initial,
-                execution=execution_of(settings.launch),
+                compute=compute_of(settings.launch),
                 **common,
             )
         )
@@ -174,9 +174,9 @@ def plan_baselines(settings: config.Settings, layout: Layout) -> list[TrainingRu
     return runs
 
 
-def execution_of(launch: config.Launch) -> config.Execution:
+def compute_of(launch: config.Launch) -> config.Compute:
     """What of `launch` a run's own process has to know."""
-    return config.Execution(**{name: getattr(launch, name) for name in config.Execution.model_fields})
+    return config.Compute(**{name: getattr(launch, name) for name in config.Compute.model_fields})
 
 
 def _end_of(folder: RunFolder) -> Start:

@@ -12,7 +12,7 @@ from rdmd.baselines.ilvr import ILVR
 from rdmd.baselines.neural_ot import build_transport_map
 from rdmd.baselines.sdedit import SDEdit, SDEditSDE, down_from
 from rdmd.diffusion.loss import Denoiser
-from rdmd.diffusion.samplers import heun, heun_evaluations
+from rdmd.diffusion.samplers import heun_evaluations, sample_heun
 from rdmd.errors import UserError
 from rdmd.evaluation.translator import NamedTranslator
 from rdmd.pipeline.layout import Layout
@@ -34,7 +34,7 @@ def teacher_samples(settings: config.Settings, layout: Layout, device: torch.dev
 
     @torch.no_grad()
     def sample(noise: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
-        return heun(teacher, noise, sigmas)
+        return sample_heun(teacher, noise, sigmas)
 
     yield NamedTranslator(
         sample, "teacher", heun_evaluations(STEPS), settings={"steps": STEPS}, train_seconds=card.train_seconds

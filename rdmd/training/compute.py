@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from rdmd import config
 from rdmd.errors import UserError
 from rdmd.networks.unet import DDPMPP
-from rdmd.training.objective import Noised
+from rdmd.training.objective import NoisyBatch
 from rdmd.training.run_config import DistillRun, TeacherRun
 
 # What `torch.compile` calls the ways of compiling that a run may ask for.
@@ -22,7 +22,7 @@ MODES = {"on": "default", "cuda_graphs": "reduce-overhead"}
 
 
 @dataclass(frozen=True)
-class Execution:
+class Compute:
     """A run's settings of this kind, resolved for the device at hand. `compile_mode` is None where nothing is
     compiled; `layout` is the memory format of the weights of convolutions."""
 
@@ -81,7 +81,7 @@ class Execution:
 
         return under_autocast
 
-    def accumulated(self, batch: Noised, *modules: nn.Module) -> Iterator[tuple[Noised, float]]:
+    def accumulated(self, batch: NoisyBatch, *modules: nn.Module) -> Iterator[tuple[NoisyBatch, float]]:
         """The parts of a batch with their share of it, by which the mean loss of each counts. Processes average their
         gradients of `modules` over the last one's backward pass alone."""
         parts = batch.parts(self.accumulate)
@@ -93,22 +93,22 @@ class Execution:
                 yield part, len(part) / len(batch)
 
 
-def execution_of(run: TeacherRun | DistillRun, accelerator: Accelerator) -> Execution:
-    """The run's execution on the accelerator's device.
+def compute_of(run: TeacherRun | DistillRun, accelerator: Accelerator) -> Compute:
+    """The run's `Compute` on the accelerator's device.
 
     Raises UserError where compiling is asked for and cannot be done here.
     """
     image = isinstance(run.network, config.ImageNetwork)
-    mode = _compile_mode(run.execution.compile, image, accelerator.device)
+    mode = _compile_mode(run.compute.compile, image, accelerator.device)
     # Tensor cores want channels last. Eager group norm on a GPU does not: it would copy to and fro at every norm.
     last = image and mode is not None and accelerator.device.type == "cuda"
-    return Execution(
+    return Compute(
         accelerator,
         bf16=run.precision == "bf16",
         compile_mode=mode,
         layout=torch.channels_last if last else torch.preserve_format,
-        accumulate=run.execution.accumulate,
-        recompute_from=run.execution.activation_checkpointing,
+        accumulate=run.compute.accumulate,
+        recompute_from=run.compute.activation_checkpointing,
     )
 
 

@@ -11,7 +11,7 @@ from rdmd import config
 from rdmd.data.sampling import StepRandom
 from rdmd.data.view import FreshNoise, Source, open_domain
 from rdmd.diffusion.loss import Denoiser, denoising_error, denoising_loss, noise_like
-from rdmd.diffusion.noise import noise_law
+from rdmd.diffusion.noise import noise_distribution
 from rdmd.distillation.costs import Cost, FeatureCost, Huber, LowPass, l1, squared_l2
 from rdmd.distillation.generator import Generator
 from rdmd.distillation.matching import WEIGHTINGS
@@ -19,8 +19,8 @@ from rdmd.distillation.rdmd import GeneratorLoss, generator_loss
 from rdmd.evaluation.classifier_folder import load_classifier
 from rdmd.networks.build import build_denoiser, load_weights
 from rdmd.networks.lpips import load_lpips
-from rdmd.training.compute import execution_of
-from rdmd.training.objective import EMA, Noised, adam, at_largest, lr_factor, set_lr
+from rdmd.training.compute import compute_of
+from rdmd.training.objective import EMA, NoisyBatch, adam, at_largest, lr_factor, set_lr
 from rdmd.training.run_config import DistillRun, Weights
 
 
@@ -61,11 +61,11 @@ class DistillObjective:
         self.settings = s
         self.sigma_data = run.network.sigma_data
         self.device = accelerator.device
-        self.execution = execution_of(run, accelerator)
+        self.compute = compute_of(run, accelerator)
         self.source = _source(run, accelerator)
         self.from_noise = run.source_noise is not None
-        self.noise = noise_law(s.noise)
-        self.fake_noise = noise_law(s.fake_noise or s.noise)
+        self.noise = noise_distribution(s.noise)
+        self.fake_noise = noise_distribution(s.fake_noise or s.noise)
         self.cost = build_cost(s.cost, run.cost_weights, run.sample_shape, accelerator.device)
         self.weighting = WEIGHTINGS[s.weighting]
 
@@ -73,9 +73,9 @@ class DistillObjective:
             built = build_denoiser(run.network, run.sample_shape)
             if weights is not None:
                 load_weights(built, weights.path)
-            return self.execution.placed(built)
+            return self.compute.placed(built)
 
-        self.teacher = self.execution.frozen(denoiser(run.teacher))
+        self.teacher = self.compute.frozen(denoiser(run.teacher))
         if run.start is not None:
             begun, faked = run.start.generator, run.start.fake
         else:
@@ -85,11 +85,11 @@ class DistillObjective:
         self.pull, self.pulled = run.lam, "cost"
         if run.proximal is not None:
             assert run.start is not None, "a proximal run starts from another"
-            self.anchor = Generator(self.execution.frozen(denoiser(begun)), s.sigma_init, s.input_noise)
+            self.anchor = Generator(self.compute.frozen(denoiser(begun)), s.sigma_init, s.input_noise)
             self.pull, self.pulled = run.proximal, "moved"
         generator, fake = Generator(denoiser(begun), s.sigma_init, s.input_noise), denoiser(faked)
         self.ema = EMA(generator, s.ema)
-        self.generator, self.fake = self.execution.trained(generator), self.execution.trained(fake)
+        self.generator, self.fake = self.compute.trained(generator), self.compute.trained(fake)
         self.generator_optimizer = adam(generator, s.generator_lr, s.beta1)
         self.fake_optimizer = adam(fake, s.fake_lr, s.beta1)
         self.modules = {"generator": generator, "fake": fake}
@@ -100,7 +100,7 @@ class DistillObjective:
         """One generator step and `fake_steps` steps of the fake; the first of them reuses the generator's forward, and
         where draws are shared its own too."""
         s = self.settings
-        self.execution.begin_step()
+        self.compute.begin_step()
         factor = lr_factor(t, s.steps, s.warmup, s.decay)
         set_lr(self.generator_optimizer, s.generator_lr * factor)
         set_lr(self.fake_optimizer, s.fake_lr * factor)
@@ -114,34 +114,34 @@ class DistillObjective:
         self.ema.update(t)
         return logged
 
-    def draw(self, random: StepRandom) -> Noised:
+    def draw(self, random: StepRandom) -> NoisyBatch:
         """Sources, the noise that they are read with, and that which a generator step adds to what becomes of them."""
         x = self.source.batch(self.per_rank, random, "source")
         sigma, eps = self.noise(len(x), random.stream("sigma")), noise_like(x, random.stream("eps"))
-        return Noised(x, sigma, eps, self._input_noise(x, random, "z"))
+        return NoisyBatch(x, sigma, eps, self._input_noise(x, random, "z"))
 
-    def draw_fake(self, x_0: Tensor, random: StepRandom, k: int) -> Noised:
+    def draw_fake(self, x_0: Tensor, random: StepRandom, k: int) -> NoisyBatch:
         """Generated samples, and the noise that the k-th fake step of a step adds to them."""
         sigma = self.fake_noise(len(x_0), random.stream(f"fake sigma {k}"))
-        return Noised(x_0, sigma, noise_like(x_0, random.stream(f"fake eps {k}")))
+        return NoisyBatch(x_0, sigma, noise_like(x_0, random.stream(f"fake eps {k}")))
 
-    def generator_step(self, draws: Noised) -> tuple[Tensor, dict[str, Tensor]]:
+    def generator_step(self, draws: NoisyBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """One Adam step of the generator on sources. Returns G(x), from before it, and scalars to log."""
-        fake = self.execution.call(self.modules["fake"])
+        fake = self.compute.call(self.modules["fake"])
         made, losses = [], []
-        for part, share in self.execution.accumulated(draws, self.generator):
+        for part, share in self.compute.accumulated(draws, self.generator):
             generated, loss = self._generator_backward(part, share, fake)
             made.append(generated)
             losses.append(loss)
         _update(self.generator_optimizer)
         return torch.cat(made), self._logged(losses, draws.sigma)
 
-    def joint_step(self, draws: Noised) -> tuple[Tensor, dict[str, Tensor]]:
+    def joint_step(self, draws: NoisyBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """One Adam step of the generator and one of the fake denoiser, each network passed once: the fake learns from
         the noised samples at which the generator's loss looks. Returns G(x), from before it, and scalars to log."""
-        fake = _Kept(self.execution.call(self.fake))
+        fake = _Kept(self.compute.call(self.fake))
         made, losses, fake_losses = [], [], []
-        for part, share in self.execution.accumulated(draws, self.generator, self.fake):
+        for part, share in self.compute.accumulated(draws, self.generator, self.fake):
             generated, loss = self._generator_backward(part, share, fake)
             fake_loss = denoising_error(fake.take(), generated, part.sigma, self.sigma_data)
             (fake_loss.mean() * share).backward()
@@ -152,9 +152,9 @@ class DistillObjective:
         _update(self.fake_optimizer)
         return torch.cat(made), self._logged(losses, draws.sigma) | {"fake_loss": torch.cat(fake_losses).mean()}
 
-    def _generator_backward(self, part: Noised, share: float, fake: Denoiser) -> tuple[Tensor, GeneratorLoss]:
+    def _generator_backward(self, part: NoisyBatch, share: float, fake: Denoiser) -> tuple[Tensor, GeneratorLoss]:
         """Add the gradients of a part of a batch to the generator's. Returns G(x) without its graph, and the loss."""
-        G, real, anchor = (self.execution.call(net) for net in (self.generator, self.teacher, self.anchor))
+        G, real, anchor = (self.compute.call(net) for net in (self.generator, self.teacher, self.anchor))
         generated = G(part.x, part.z)
         with torch.no_grad():
             near = anchor(part.x, part.z)
@@ -163,15 +163,15 @@ class DistillObjective:
         return generated.detach(), replace(loss, total=loss.total.detach())
 
     def _logged(self, losses: list[GeneratorLoss], sigma: Tensor) -> dict[str, Tensor]:
-        discrepancy = torch.cat([loss.discrepancy for loss in losses])
-        logged = {"discrepancy": discrepancy.mean(), "worst_sigma": at_largest(discrepancy, sigma)}
+        gradient_norm = torch.cat([loss.gradient_norm for loss in losses])
+        logged = {"gradient_norm": gradient_norm.mean(), "worst_sigma": at_largest(gradient_norm, sigma)}
         return logged if self.from_noise else {self.pulled: torch.cat([loss.cost for loss in losses]).mean(), **logged}
 
-    def fake_step(self, draws: Noised) -> dict[str, Tensor]:
+    def fake_step(self, draws: NoisyBatch) -> dict[str, Tensor]:
         """One Adam step of the fake denoiser on generated samples. Returns scalars to log."""
-        D = self.execution.call(self.fake)
+        D = self.compute.call(self.fake)
         losses = []
-        for part, share in self.execution.accumulated(draws, self.fake):
+        for part, share in self.compute.accumulated(draws, self.fake):
             loss = denoising_loss(D, part.x, part.sigma, part.eps, self.sigma_data)
             (loss.mean() * share).backward()
             losses.append(loss.detach())
@@ -181,8 +181,8 @@ class DistillObjective:
     @torch.no_grad()
     def _generate(self, x: Tensor, z: Tensor | None) -> Tensor:
         """G(x, z) without a graph, part by part."""
-        G = self.execution.call(self.modules["generator"])
-        parts = self.execution.accumulate
+        G = self.compute.call(self.modules["generator"])
+        parts = self.compute.accumulate
         noise = repeat(None) if z is None else z.chunk(parts)
         return torch.cat([G(part, own) for part, own in zip(x.chunk(parts), noise, strict=False)])
 

@@ -8,7 +8,7 @@ from rdmd.baselines.egsde import build_domain_classifier, domain_loss
 from rdmd.data.sampling import StepRandom
 from rdmd.data.view import open_domain
 from rdmd.diffusion.loss import noise_like
-from rdmd.diffusion.noise import noise_law
+from rdmd.diffusion.noise import noise_distribution
 from rdmd.training.objective import EMA, adam, at_largest
 from rdmd.training.run_config import DomainClassifierRun
 
@@ -26,7 +26,7 @@ class DomainClassifierObjective:
         self.accelerator = accelerator
         self.source = open_domain(run.source.path, "train", accelerator.device)
         self.target = open_domain(run.target.path, "train", accelerator.device)
-        self.noise = noise_law(run.noise)
+        self.noise = noise_distribution(run.noise)
         classifier = build_domain_classifier(run.network, run.sample_shape).to(accelerator.device)
         self.ema = EMA(classifier, run.settings.ema)
         self.classifier = accelerator.prepare_model(classifier)

@@ -61,7 +61,7 @@ def lr_factor(t: int, steps: int, warmup: int, decay: str) -> float:
 
 
 @dataclass(frozen=True)
-class Noised:
+class NoisyBatch:
     """Samples x (B, ...), a noise level sigma (B,) for each, and standard normal noise eps (B, ...); z (B, ...) is the
     noise that a generator reads x with, if it does."""
 
@@ -73,13 +73,13 @@ class Noised:
     def __len__(self) -> int:
         return len(self.x)
 
-    def parts(self, n: int) -> list["Noised"]:
+    def parts(self, n: int) -> list["NoisyBatch"]:
         """The batch in at most n parts of equal size, but for the last."""
         if n == 1:
             return [self]
         x = self.x.chunk(n)
         z = repeat(None, len(x)) if self.z is None else self.z.chunk(n)
-        return [Noised(*part) for part in zip(x, self.sigma.chunk(n), self.eps.chunk(n), z, strict=True)]
+        return [NoisyBatch(*part) for part in zip(x, self.sigma.chunk(n), self.eps.chunk(n), z, strict=True)]
 
 
 class Objective(Protocol):

@@ -51,7 +51,7 @@ class TeacherRun(_Run):
     kind: Literal["teacher"] = "teacher"
     domain: Literal["target", "source"] = "target"
     settings: config.Teacher
-    execution: config.Execution = config.Execution()
+    compute: config.Compute = config.Compute()
     initial: Weights | None = None
 
 
@@ -69,7 +69,7 @@ class DistillRun(_Run):
 
     kind: Literal["distill"] = "distill"
     settings: config.Distill
-    execution: config.Execution = config.Execution()
+    compute: config.Compute = config.Compute()
     lam: float
     source: Shards
     # DMD: the source is N(0, source_noise^2 I), drawn anew at every step, and its shards are a sample of it.
@@ -88,7 +88,7 @@ class DomainClassifierRun(_Run):
 
     kind: Literal["domain-classifier"] = "domain-classifier"
     settings: config.DomainClassifier
-    noise: config.NoiseLaw
+    noise: config.NoiseDistribution
     source: Shards
 
 

@@ -7,11 +7,11 @@ from torch import Tensor
 from rdmd.data.sampling import StepRandom
 from rdmd.data.view import open_domain
 from rdmd.diffusion.loss import denoising_loss, noise_like
-from rdmd.diffusion.noise import noise_law
-from rdmd.diffusion.samplers import heun, karras_sigmas
+from rdmd.diffusion.noise import noise_distribution
+from rdmd.diffusion.samplers import karras_sigmas, sample_heun
 from rdmd.networks.build import build_denoiser, load_weights
-from rdmd.training.compute import execution_of
-from rdmd.training.objective import EMA, Noised, adam, at_largest, lr_factor, set_lr
+from rdmd.training.compute import compute_of
+from rdmd.training.objective import EMA, NoisyBatch, adam, at_largest, lr_factor, set_lr
 from rdmd.training.run_config import TeacherRun
 
 PREVIEW = 32
@@ -26,15 +26,15 @@ class TeacherObjective:
         self.sigma_data = run.network.sigma_data
         self.sample_shape = run.sample_shape
         self.device = accelerator.device
-        self.execution = execution_of(run, accelerator)
+        self.compute = compute_of(run, accelerator)
         self.target = open_domain(run.target.path, "train", accelerator.device)
-        self.noise = noise_law(run.settings.noise)
+        self.noise = noise_distribution(run.settings.noise)
         denoiser = build_denoiser(run.network, run.sample_shape)
         if run.initial is not None:
             load_weights(denoiser, run.initial.path)
-        self.execution.placed(denoiser)
+        self.compute.placed(denoiser)
         self.ema = EMA(denoiser, run.settings.ema)
-        self.denoiser = self.execution.trained(denoiser)
+        self.denoiser = self.compute.trained(denoiser)
         self.optimizer = adam(denoiser, run.settings.lr, beta1=0.9)
         self.modules = {"denoiser": denoiser}
         self.optimizers = {"denoiser": self.optimizer}
@@ -43,22 +43,22 @@ class TeacherObjective:
     def step(self, t: int, random: StepRandom) -> dict[str, Tensor]:
         """One Adam step."""
         s = self.settings
-        self.execution.begin_step()
+        self.compute.begin_step()
         set_lr(self.optimizer, s.lr * lr_factor(t, s.steps, s.warmup, s.decay))
         logged = self.denoising_step(self.draw(random))
         self.ema.update(t)
         return logged
 
-    def draw(self, random: StepRandom) -> Noised:
+    def draw(self, random: StepRandom) -> NoisyBatch:
         """Targets, and the noise that a step adds to them."""
         x_0 = self.target.batch(self.per_rank, random, "target")
-        return Noised(x_0, self.noise(len(x_0), random.stream("sigma")), noise_like(x_0, random.stream("eps")))
+        return NoisyBatch(x_0, self.noise(len(x_0), random.stream("sigma")), noise_like(x_0, random.stream("eps")))
 
-    def denoising_step(self, draws: Noised) -> dict[str, Tensor]:
+    def denoising_step(self, draws: NoisyBatch) -> dict[str, Tensor]:
         """One Adam step on targets. Returns scalars to log."""
-        D = self.execution.call(self.denoiser)
+        D = self.compute.call(self.denoiser)
         losses = []
-        for part, share in self.execution.accumulated(draws, self.denoiser):
+        for part, share in self.compute.accumulated(draws, self.denoiser):
             loss = denoising_loss(D, part.x, part.sigma, part.eps, self.sigma_data)
             (loss.mean() * share).backward()
             losses.append(loss.detach())
@@ -74,4 +74,4 @@ class TeacherObjective:
         real = self.target.batch(PREVIEW, random, "preview")
         sigmas = karras_sigmas(PREVIEW_STEPS, 0.002, 80.0)
         noise = noise_like(real, random.stream("preview noise"))
-        return real, heun(self.ema.averaged, noise * sigmas[0].item(), sigmas)
+        return real, sample_heun(self.ema.averaged, noise * sigmas[0].item(), sigmas)

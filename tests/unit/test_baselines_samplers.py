@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from rdmd.baselines.sdedit import SDEdit, SDEditSDE, down_from
-from rdmd.diffusion.samplers import ancestral, ancestral_step
+from rdmd.diffusion.samplers import ancestral_step, sample_ancestral
 
 M, S = 0.7, 0.4  # the target N(M, S^2)
 M1, S1 = -0.5, 0.6  # the source
@@ -67,7 +67,7 @@ def test_the_sampler_has_the_law_of_its_steps(steps: int):
     sigmas = down_from(SIGMA_0, steps)
     x = M1 + math.hypot(S1, SIGMA_0) * torch.randn(400_000, 1, generator=rng())
     expected = stepped_law(M1, S1**2 + SIGMA_0**2, sigmas.tolist())
-    assert_law(ancestral(teacher, x, sigmas, rng(1)), *expected)
+    assert_law(sample_ancestral(teacher, x, sigmas, rng(1)), *expected)
 
 
 def test_sdedit_with_the_sde_has_the_law_of_the_reverse_sde():
@@ -95,7 +95,7 @@ def test_noise_becomes_the_target():
     # The steps lose variance: 6.5% of it at 200 steps over this range, and half of that at 400.
     assert mean == pytest.approx(M, abs=1e-3)
     assert variance == pytest.approx(S**2, rel=0.07)
-    assert_law(ancestral(teacher, x, sigmas, rng(1)), mean, variance)
+    assert_law(sample_ancestral(teacher, x, sigmas, rng(1)), mean, variance)
 
 
 @pytest.mark.parametrize("method", [SDEdit, SDEditSDE])

@@ -67,7 +67,7 @@ def test_the_fakes_gradient_does_not_reach_the_generator_nor_the_other_way(mater
 def test_parts_of_a_batch_share_their_draws(materials: Materials):
     shared = {"fake_draws": "shared", "batch": 8}
     whole = materials.distill(**shared)
-    parts = materials.distill({"execution": config.Execution(accumulate=4)}, **shared)
+    parts = materials.distill({"compute": config.Compute(accumulate=4)}, **shared)
     logged, logged_parts = take_step(whole), take_step(parts)
     for name, expected in gradients(whole).items():
         assert apart(gradients(parts)[name], expected) < ROUNDING

@@ -17,7 +17,7 @@ def _on_or_off(given: object) -> object:
 Compile = Annotated[Literal["auto", "on", "off", "cuda_graphs"], BeforeValidator(_on_or_off)]
 
 
-class Execution(Section):
+class Compute(Section):
     """How a run computes its networks: compiled or not, a batch at once or in parts, activations kept or made again."""
 
     # `torch.compile` of the networks: `auto` for image networks on a GPU with a C compiler at hand. `cuda_graphs` also
