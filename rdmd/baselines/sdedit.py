@@ -1,4 +1,4 @@
-"""The noise levels that the diffusion baselines step through: those of Karras et al. 2022, table 1."""
+"""SDEdit (Meng et al. 2022), and the noise levels of all diffusion baselines (Karras et al. 2022, table 1)."""
 
 from dataclasses import dataclass
 
@@ -26,7 +26,7 @@ def down_from(sigma_0: float, steps: int) -> Tensor:
 class SDEdit:
     """y = the probability-flow ODE from x + sigma_0 eps at sigma_0 down to 0, by Heun's method in `steps` steps.
 
-    Its dial is sigma_0: small keeps the source, large forgets it. It trains nothing of its own.
+    A small sigma_0 keeps the source, a large one forgets it. SDEdit trains nothing.
     """
 
     teacher: Denoiser
@@ -49,7 +49,7 @@ class SDEdit:
 class SDEditSDE:
     """The same with the reverse SDE, as in the paper's algorithm 1, by `steps` ancestral steps.
 
-    An ancestral step is of first order and costs one evaluation: at equal cost it takes twice the steps of `SDEdit`.
+    An ancestral step is of first order and costs one evaluation, so at equal cost it takes twice the steps of `SDEdit`.
     """
 
     teacher: Denoiser

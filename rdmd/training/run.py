@@ -1,14 +1,14 @@
 """One training run in one process: `python -m rdmd.training.run runs/<fingerprint> [--device cpu|cuda]`.
 
-Started by `rdmd.pipeline.launch`; also by hand on a machine that has nothing but torch and accelerate. Exit status:
-0 finished, 2 something to mend (one sentence on stderr), 3 stopped on request with a checkpoint.
+`rdmd.pipeline.launch` starts it, or a user on a machine with little more than torch and accelerate. Exit status:
+0 finished, 2 an error that the user can correct (one sentence on stderr), 3 stopped on request with a checkpoint.
 """
 
 import argparse
 import resource
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import torch
@@ -27,12 +27,12 @@ from rdmd.training.run_config import DistillRun, DomainClassifierRun, NeuralOTRu
 from rdmd.training.run_folder import EXIT_STOPPED, LESS_MEMORY, Result, RunFolder
 from rdmd.training.teacher import TeacherObjective
 
-# How torch says it, on a GPU and on a CPU.
+# Torch's words for it, on a GPU and on a CPU.
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Train the run in a folder to its end, or until asked to stop."""
+    """Train the run in a folder to its end, or until a signal stops it."""
     parser = argparse.ArgumentParser(description="Train one run, resuming from its checkpoint.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
@@ -45,20 +45,20 @@ def main(arguments: list[str] | None = None) -> int:
     if given.threads:
         torch.set_num_threads(given.threads)
     folder = RunFolder(given.folder)
-    with reporting(debug=False), _leaving_its_error(folder):
+    with reporting(debug=False), _recording_errors(folder):
         return _train(folder, given.device, stop, given.lock_seconds)
 
 
 @contextmanager
-def _leaving_its_error(folder: RunFolder) -> Iterator[None]:
-    """Leave a failure's sentence in the run's folder, where the process that launched the run looks for it."""
+def _recording_errors(folder: RunFolder) -> Iterator[None]:
+    """Write an error's sentence to the run's folder, where the launcher reads it."""
     folder.error_file.unlink(missing_ok=True)
     try:
         yield
     except Exception as error:
         if any(words in str(error) for words in OUT_OF_MEMORY):
             error = UserError(f"{folder.path} needs more memory than there is; {LESS_MEMORY}.")
-        # The disk may be full, which the launcher then says.
+        # The disk may be full; the launcher reports that itself.
         with suppress(OSError):
             write_text(folder.error_file, sentence(error) or f"{type(error).__name__}: {error} (see {folder.log}).")
         raise error
@@ -67,28 +67,26 @@ def _leaving_its_error(folder: RunFolder) -> Iterator[None]:
 def _train(folder: RunFolder, device: str, stop: StopRequest, lock_seconds: float) -> int:
     run = folder.read_run()
     torch.use_deterministic_algorithms(True, warn_only=True)
-    # Otherwise every new tensor is filled once before it is written.
-    torch.utils.deterministic.fill_uninitialized_memory = False
-    # The buffers of these networks are constants, which need not be sent about at every forward pass.
+    # Deterministic mode fills every new tensor before it is written, which costs time.
+    setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010 (torch does not declare it)
+    # The buffers of these networks are constants: no need to send them to the other processes at every pass.
     averaging = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
     precision = "bf16" if run.precision == "bf16" else "no"
     accelerator = Accelerator(cpu=device == "cpu", mixed_precision=precision, kwargs_handlers=[averaging])
-    if not accelerator.is_main_process:
-        return _finish(folder, run, accelerator, stop)
-    with folder.locked(lock_seconds):
-        return _finish(folder, run, accelerator, stop)
+    with folder.locked(lock_seconds) if accelerator.is_main_process else nullcontext():
+        return _train_to_the_end(folder, run, accelerator, stop)
 
 
-def _finish(folder: RunFolder, run: TrainingRun, accelerator: Accelerator, stop: StopRequest) -> int:
+def _train_to_the_end(folder: RunFolder, run: TrainingRun, accelerator: Accelerator, stop: StopRequest) -> int:
     torch.manual_seed(derived_seed(run.seed, "initial weights"))
-    objective = objective_of(run, accelerator)
-    progress = train(objective, run.settings, folder, run.seed, accelerator, stop)
+    objective = build_objective(run, accelerator)
+    progress = train(objective, run, folder, accelerator, stop)
     if progress.steps < run.settings.steps:
         print(f"stopped after step {progress.steps} of {run.settings.steps}; the same command goes on", file=sys.stderr)
         return EXIT_STOPPED
     if accelerator.is_main_process:
-        kept = objective.ema.averaged
-        save_weights(kept.denoiser if isinstance(run, DistillRun) else kept, folder.weights)
+        kept = objective.kept()
+        save_weights(kept, folder.weights)
         if isinstance(run, DistillRun):
             save_weights(objective.modules["fake"], folder.fake_weights)
         result = Result(
@@ -105,8 +103,8 @@ def _finish(folder: RunFolder, run: TrainingRun, accelerator: Accelerator, stop:
     return 0
 
 
-def objective_of(run: TrainingRun, accelerator: Accelerator) -> Objective:
-    """What a run minimises, with its data, networks and optimizers on the device."""
+def build_objective(run: TrainingRun, accelerator: Accelerator) -> Objective:
+    """The objective of a run, with its data, networks and optimizers on the device."""
     match run:
         case TeacherRun():
             return TeacherObjective(run, accelerator)
@@ -119,7 +117,7 @@ def objective_of(run: TrainingRun, accelerator: Accelerator) -> Objective:
 
 
 def device_name(device: torch.device) -> str:
-    """What a person calls the device: the GPU's model, or the number of CPU threads."""
+    """The GPU's model, or the number of CPU threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"CPU, {torch.get_num_threads()} threads"

@@ -7,8 +7,8 @@ import torch
 
 from rdmd import config
 from rdmd.data.sampling import StepRandom
+from rdmd.diffusion.noise import NoisyBatch
 from rdmd.pipeline.launch import Slot, TrainingProcesses
-from rdmd.training.objective import NoisyBatch
 from rdmd.training.run_folder import RunFolder
 from rdmd.training.teacher import TeacherObjective
 from tests.objectives import CPU, Materials, Objective, apart, gradients, take_step
@@ -47,10 +47,9 @@ def joined_step(objective: Objective) -> None:
     each = [StepRandom(0, rank, 0, CPU) for rank in range(RANKS)]
     if isinstance(objective, TeacherObjective):
         objective.denoising_step(together([objective.draw(random) for random in each]))
-    elif objective.settings.fake_draws == "shared":
-        objective.joint_step(together([objective.draw(random) for random in each]))
-    else:
-        x_0, _ = objective.generator_step(together([objective.draw(random) for random in each]))
+        return
+    x_0, _ = objective.generator_step(together([objective.draw(random) for random in each]))
+    if not objective.shared:
         parts = zip(x_0.chunk(RANKS), each, strict=True)
         objective.fake_step(together([objective.draw_fake(part, random, 0) for part, random in parts]))
 

@@ -8,7 +8,14 @@ from torch import Tensor
 
 from rdmd.diffusion.loss import denoising_loss, denoising_weight, noise_like
 from rdmd.diffusion.noise import karras_levels, lognormal
-from rdmd.diffusion.samplers import heun_evaluations, karras_sigmas, sample_heun, score
+from rdmd.diffusion.samplers import (
+    SamplerStep,
+    heun_evaluations,
+    karras_sigmas,
+    sample_ancestral,
+    sample_heun,
+    score,
+)
 
 M, S = 0.7, 0.4
 
@@ -88,6 +95,18 @@ def test_heun_counts_its_evaluations():
 
     sample_heun(counted, torch.zeros(3, 2), karras_sigmas(7, 0.01, 1.0))
     assert len(calls) == heun_evaluations(7) == 13
+
+
+def test_a_callback_sees_every_step_with_the_estimate_of_the_denoiser():
+    sigmas, x = karras_sigmas(4, 0.01, 1.0), torch.randn(3, 2, generator=rng())
+    for sample in (sample_heun, lambda *given: sample_ancestral(*given[:3], rng(), given[3])):
+        seen: list[SamplerStep] = []
+        sample(gaussian_denoiser, x, sigmas, seen.append)
+        assert [step.i for step in seen] == [0, 1, 2, 3]
+        assert [step.sigma for step in seen] == sigmas[:-1].tolist()
+        assert torch.equal(seen[0].x_t, x)
+        for step in seen:
+            assert torch.equal(step.x_0, gaussian_denoiser(step.x_t, torch.full((3,), step.sigma)))
 
 
 def test_the_exact_denoiser_has_the_least_loss_and_it_is_the_posterior_variance():

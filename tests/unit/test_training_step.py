@@ -170,7 +170,7 @@ def test_activations_made_again_are_not_kept(digits: Materials):
         objective = both(digits, **compute)[0]
         batch = objective.draw(StepRandom(0, 0, 0, CPU))
         with kept_for_the_backward() as total:
-            objective.denoiser(batch.x, batch.sigma)
+            objective.D(batch.x, batch.sigma)
         return total[0]
 
     everything, upper, all_levels = kept(), kept(activation_checkpointing=8), kept(activation_checkpointing=4)
@@ -183,7 +183,7 @@ def test_parts_of_a_batch_are_kept_one_at_a_time(digits: Materials):
     """Nothing of a part's graph outlives its backward pass."""
     objective = both(digits, accumulate=4)[1]
     batch = objective.draw(StepRandom(0, 0, 0, CPU))
-    sizes = [len(part) for part, _ in objective.compute.accumulated(batch, objective.generator)]
+    sizes = [len(part) for part, _ in objective.parts(batch, "generator")]
     assert sizes == [len(batch) // 4] * 4
     made, _ = objective.generator_step(batch)
     assert made.grad_fn is None
@@ -198,7 +198,7 @@ def test_the_frozen_teacher_holds_in_bf16_what_autocast_would_round_to(digits: M
     assert {part.weight.dtype for part in norms} == {torch.float32}
     batch = objective.draw(StepRandom(0, 0, 0, CPU))
     with torch.no_grad():
-        seen = objective.compute.call(objective.teacher)(batch.x, batch.sigma)
+        seen = objective.D_teacher(batch.x, batch.sigma)
         rounded_at_every_call = objective.compute.call(reference)(batch.x, batch.sigma)
         exact = reference(batch.x, batch.sigma)
     assert seen.dtype == torch.float32
@@ -219,7 +219,7 @@ def test_under_bf16_costs_and_losses_are_float32(digits: Materials):
     batch = objective.draw(StepRandom(0, 0, 0, CPU))
     made, logged = objective.generator_step(batch)
     assert made.dtype == torch.float32
-    assert logged["cost"].item() == objective.cost(batch.x, made).mean().item()
+    assert logged["cost"].item() == objective.loss.cost(batch.x, made).mean().item()
     assert all(value.dtype == torch.float32 for value in logged.values())
 
 
