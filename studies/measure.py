@@ -47,7 +47,7 @@ from rdmd.pipeline.training import Watch, publish_generators, train_baselines, t
 from rdmd.pipeline.translators import baselines, generators
 from rdmd.progress import run_bar
 from rdmd.training.run import device_name
-from rdmd.training.run_config import DistillRun, TrainingRun, run_name, training_code_digest
+from rdmd.training.run_config import DistillRun, TrainingRun, run_name
 from rdmd.training.run_folder import Point, RunFolder
 from studies.grids import Part
 from studies.points import affine_plan, exact_images, first_references, fresh_points, point_study_task
@@ -129,7 +129,7 @@ def open_bench(study: str, settings: config.Settings, work: Path, say: Say) -> B
         "domains": settings.domains.model_dump(mode="json"),
         "preprocess": settings.preprocess.model_dump(mode="json"),
         "features": settings.evaluate.features.model_dump(mode="json"),
-        "code": [training_code_digest((preprocess.__module__.split(".")[1],)), _digest(train_classifier)],
+        "code": _digest(preprocess, train_classifier),
     }
     digest = hashlib.sha256(canonical_json(described).encode()).hexdigest()[:8]
     layout = StudyLayout(work / study / f"seed-{settings.seed}-{digest}", work / "runs")

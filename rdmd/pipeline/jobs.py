@@ -13,8 +13,6 @@ from rdmd.files import sha256_of
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.model_card import read_card, weights_of
 from rdmd.training.run_config import (
-    BASELINE_CODE,
-    TRAINING_CODE,
     DistillRun,
     DomainClassifierRun,
     NeuralOTRun,
@@ -23,7 +21,6 @@ from rdmd.training.run_config import (
     TeacherRun,
     TrainingRun,
     Weights,
-    training_code_digest,
 )
 from rdmd.training.run_folder import RunFolder
 
@@ -56,13 +53,6 @@ def cost_weights(settings: config.Settings, layout: Layout) -> Weights | None:
     return None
 
 
-def read_training_code() -> None:
-    """Take the digests of the training code, which are kept, before threads ask for them: Python 3.11's parser fails
-    where two threads are in it at once (`SystemError: AST constructor recursion depth mismatch`)."""
-    training_code_digest(TRAINING_CODE)
-    training_code_digest(TRAINING_CODE + BASELINE_CODE)
-
-
 def plan_teacher(settings: config.Settings, layout: Layout) -> TeacherRun:
     """The teacher's run. Raises UserError if the target's shards or the initial weights are missing."""
     return TeacherRun(
@@ -92,7 +82,6 @@ def plan_generator(settings: config.Settings, layout: Layout, lam: float, previo
 
     Raises UserError if shards, the teacher, the cost's weights or those to continue from are missing.
     """
-    read_training_code()
     card = read_card(layout.teacher)
     if card.network != settings.network or card.sample_shape != settings.sample_shape:
         raise UserError(
@@ -139,7 +128,6 @@ def plan_refined(settings: config.Settings, layout: Layout, lam: float, previous
 def plan_baselines(settings: config.Settings, layout: Layout) -> list[TrainingRun]:
     """What the configured baselines need trained, the teacher of the target apart: a teacher of the source (DDIB), the
     domain classifier (EGSDE), a map for every weight (neural OT). Raises UserError if shards are missing."""
-    read_training_code()
     given = settings.baselines
     source, target = _shards(layout, "source"), _shards(layout, "target")
     common = {

@@ -151,8 +151,7 @@ def train_sweep_on(backend: Backend, settings: config.Settings, layout: Layout) 
 
 
 def check_sweep(settings: config.Settings, layout: Layout) -> None:
-    """Raises UserError if shards, the teacher or the weights of the cost are missing. It also reads the training code,
-    which threads must not do at once (`read_training_code`)."""
+    """Raises UserError if shards, the teacher or the weights of the cost are missing."""
     plan_generator(settings, layout, chains(settings.distill)[0][0], previous=None)
 
 
