@@ -12,7 +12,7 @@ from rdmd.baselines.egsde import EGSDE, build_domain_classifier
 from rdmd.baselines.ilvr import ILVR
 from rdmd.baselines.neural_ot import build_transport_map
 from rdmd.baselines.sdedit import SDEdit, SDEditSDE, down_from
-from rdmd.diffusion.samplers import heun_evaluations
+from rdmd.diffusion.samplers import heun_evaluations, sample_heun
 from rdmd.errors import UserError
 from rdmd.evaluation.evaluator import NamedTranslator
 from rdmd.evaluation.row import GENERATOR
