@@ -1,4 +1,4 @@
-"""What a benchmark found, as one JSON file: of which machine, of which commit, when."""
+"""The figures of a benchmark as one JSON file, with the machine, the commit and the date."""
 
 import re
 import sys
@@ -25,19 +25,19 @@ class Record(BaseModel):
     benchmark: str = Field(pattern=r"^[a-z0-9_]+$")
     date: AwareDatetime
     commit: str
-    """What was measured: a git commit, with `+changes` where the work tree differed from it, or `unknown`."""
+    """The measured git commit, with `+changes` if the work tree differed from it, or `unknown`."""
     machine: str
     """The processor's model and its cores."""
     device: str
     """Where the networks ran: the GPU's model, or the CPU's threads."""
     figures: dict[str, FiniteFloat]
-    """Each name says its unit; what has none is a ratio or a count."""
+    """Each name gives its unit; a figure without a unit is a ratio or a count."""
 
 
 def record(benchmark: str, figures: Mapping[str, float], device: torch.device, results: Path = RESULTS) -> Path:
-    """Print figures, and keep them in a new file below `results`; gives the file.
+    """Print figures and write them to a new file below `results`. Returns the file.
 
-    Four significant digits are kept: no timing has more. Raises ValidationError if a figure is not finite.
+    It keeps four significant digits. Raises ValidationError if a figure is not finite.
     """
     kept = Record(
         benchmark=benchmark,
@@ -62,7 +62,7 @@ _COMMIT = str(git_commit(_ROOT) or "unknown")
 
 
 def say(text: str) -> None:
-    """Show what a benchmark is at, on stderr, so that stdout holds figures alone."""
+    """Print progress to stderr, so that stdout has only figures."""
     print(text, file=sys.stderr, flush=True)
 
 

@@ -1,10 +1,10 @@
-"""What a step of distillation takes beside its networks: all of it, over the bare passes that the mathematics needs.
+"""Time of a whole step of distillation, divided by the time of the network passes that it needs.
 
-The whole step has data, noise, generator, teacher, fake denoiser, both updates, the average of the weights, the curves'
-line where one is due. The bare passes are the generator forward and backward, the teacher forward without a graph, and
-the fake denoiser forward and backward (without a graph before that, where its draws are its own), on tensors that are
-there already: same batch, precision, compilation. `step_over_bare` is of the 64x64 network; `_digits` and `_swissroll`
-are of the small ones, which are also timed compiled over eager (on a GPU as CUDA graphs as well).
+The whole step has data, noise, generator, teacher, fake denoiser, both updates, the average of the weights, and the
+line of the curves where it is due. The passes are the generator forward and backward, the teacher forward without a
+graph, and the fake denoiser forward and backward (with `fake_draws: own` also forward without a graph), on tensors that
+exist already, at the same batch, precision and compilation. `step_over_bare` is for the 64x64 network; `_digits` and
+`_swissroll` are for the small ones, which are also timed compiled against eager (on a GPU with CUDA graphs too).
 """
 
 import argparse
@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.machine import default_device
-from benchmarks.materials import LARGE_64, SMALL_64, accelerator_for, distill_run, write_pictures
+from benchmarks.materials import LARGE_64, SMALL_64, accelerator_for, distill_run, write_images
 from benchmarks.process import as_a_training_process
 from benchmarks.record import record, say
 from benchmarks.timing import interleaved
@@ -37,7 +37,7 @@ SWISSROLL = config.PointNetwork(kind="mlp", width=128, depth=3, sigma_data=0.9)
 
 @dataclass(frozen=True)
 class Case:
-    """A network with the batch, threads and rounds that it is timed at."""
+    """A network with its batch, threads and rounds."""
 
     name: str
     network: config.Network
@@ -50,7 +50,7 @@ class Case:
 
 
 class WholeStep:
-    """Steps as the loop takes them, with the curves on disk."""
+    """The steps of the training loop, with the curves on disk."""
 
     def __init__(self, objective: DistillObjective, device: torch.device, curves: Path) -> None:
         self.objective, self.device, self.curves = objective, device, curves
@@ -73,9 +73,9 @@ class BarePasses:
     """The network passes of a step, and nothing else."""
 
     def __init__(self, objective: DistillObjective, device: torch.device) -> None:
-        self.execution = objective.execution
+        self.compute = objective.compute
         self.G, self.fake, self.real = (
-            self.execution.call(net) for net in (objective.generator, objective.fake, objective.teacher)
+            self.compute.call(net) for net in (objective.generator, objective.fake, objective.teacher)
         )
         self.modules = list(objective.modules.values())
         self.batch = objective.draw(StepRandom(0, 0, 0, device))
@@ -84,7 +84,7 @@ class BarePasses:
 
     def __call__(self) -> None:
         x, sigma = self.batch.x, self.batch.sigma
-        self.execution.begin_step()
+        self.compute.begin_step()
         generated = self.G(x)
         with torch.no_grad():
             if not self.shared:
@@ -97,7 +97,7 @@ class BarePasses:
 
 
 def main() -> None:
-    """Measure, and record."""
+    """Measure and record."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.step", description=__doc__)
     parser.add_argument("networks", nargs="*", metavar="NETWORK", help="of 64x64, digits, swissroll; all by default")
     parser.add_argument("--eager", action="store_true", help="do not compile the small networks")
@@ -134,7 +134,7 @@ def main() -> None:
 def measure(case: Case, device: torch.device, eager: bool) -> dict[str, float]:
     """The figures of one network."""
     small = case.name != ""
-    # The large network is compiled where a training would compile it.
+    # Compile the large network where a training would.
     modes = ["off" if small else "auto"]
     if small and not eager:
         modes += ["on", "cuda_graphs"] if device.type == "cuda" else ["on"]
@@ -161,11 +161,11 @@ def _label(case: Case) -> str:
 
 
 def _objective(case: Case, root: Path, device: torch.device, mode: str) -> DistillObjective:
-    execution = config.Execution(compile=mode)
+    compute = config.Compute(compile=mode)
     if case.side is not None:
-        pictures = root / "pictures"
-        shards = Shards(path=pictures, digest="") if pictures.exists() else write_pictures(pictures, 256, case.side)
-        changes = {"precision": case.precision, "execution": execution}
+        images = root / "images"
+        shards = Shards(path=images, digest="") if images.exists() else write_images(images, 256, case.side)
+        changes = {"precision": case.precision, "compute": compute}
         run = distill_run(root, case.network, shards, case.side, case.batch, **changes)
         return DistillObjective(run, accelerator_for(run, device))
     weights = root / "points.safetensors"
@@ -173,7 +173,7 @@ def _objective(case: Case, root: Path, device: torch.device, mode: str) -> Disti
     nowhere = Shards(path=root, digest="")
     run = DistillRun(
         experiment="benchmark", seed=0, sample_shape=(2,), network=case.network, target=nowhere, source=nowhere,
-        precision=case.precision, processes=1, execution=execution, lam=0.1, source_noise=1.0,
+        precision=case.precision, processes=1, compute=compute, lam=0.1, source_noise=1.0,
         teacher=Weights(path=weights, sha256=sha256_of(weights)),
         settings=config.Distill(lambdas=[0.1], steps=10**9, batch=case.batch),
     )  # fmt: skip

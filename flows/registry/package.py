@@ -15,7 +15,7 @@ from PIL import Image
 from rdmd.evaluation.row import Metrics, Row, Scores
 from rdmd.files import write_text
 from rdmd.pipeline.model_card import ModelCard
-from rdmd.serving.request import MAX_PICTURES, MAX_PIXELS, MAX_POINTS
+from rdmd.serving.request import MAX_IMAGES, MAX_PIXELS, MAX_POINTS
 
 CODE = Path(__file__).resolve().parents[2]
 TRANSLATOR = CODE / "mlflow" / "translator.py"
@@ -122,7 +122,7 @@ def _request(card: ModelCard) -> str:
     side = card.sample_shape[-1]
     fit = "cut to its central square" if card.fit == "crop" else "padded to a square with white"
     return (
-        f"`inputs` is a list of 1 to {MAX_PICTURES} images, all as base64 text of a file (PNG, JPEG, WebP, BMP, TIFF "
+        f"`inputs` is a list of 1 to {MAX_IMAGES} images, all as base64 text of a file (PNG, JPEG, WebP, BMP, TIFF "
         "or GIF) or all as arrays (H, W, 3) of integers 0 to 255. `predictions` has the same form: base64 text of PNG "
         f"files, or arrays, of {side}x{side} pixels. An image has at most {MAX_PIXELS} pixels and sides of at least "
         f"8 pixels; it is {fit} and resized to {side}x{side}."

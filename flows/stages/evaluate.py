@@ -13,8 +13,8 @@ from flows.tracking.evaluation import record_evaluation
 from flows.tracking.runs import open_record, sweep_run
 from flows.tracking.training import digests
 from rdmd import config
-from rdmd.evaluation.evaluator import EvaluationTask
 from rdmd.evaluation.row import Metrics
+from rdmd.evaluation.task import EvaluationTask
 from rdmd.pipeline.evaluation import Evaluated, evaluation_task, write_evaluation
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.translators import translators

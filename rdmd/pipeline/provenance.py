@@ -3,7 +3,6 @@
 import contextlib
 import platform
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch

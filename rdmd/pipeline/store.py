@@ -176,7 +176,10 @@ def _mlflow_errors(uri: str) -> Iterator[None]:
         import mlflow
         from mlflow.exceptions import MlflowException
     except ImportError:
-        raise UserError(f"{uri} needs the package mlflow, which is missing here; give a folder instead.") from None
+        raise UserError(
+            f"{uri} needs the package mlflow, which is missing here; install it with `pip install 'rdmd[pipeline]'`, "
+            "or give a folder instead."
+        ) from None
     try:
         yield
     except MlflowException as error:

@@ -31,7 +31,7 @@ from rdmd.files import sha256_of
 from rdmd.networks.build import build_denoiser, save_weights
 from rdmd.pipeline.model_card import ModelCard, write_model
 from rdmd.pipeline.translate import translate_path
-from rdmd.serving.model import open_folder, translate_pictures, translate_points
+from rdmd.serving.model import open_folder, translate_images, translate_points
 from tests.conftest import ROOT
 
 CPU = torch.device("cpu")
@@ -245,7 +245,7 @@ def test_arrays_over_http_come_back_as_arrays(served: str, handed: Handed):
     pictures = [noise(0, 11, 9), noise(1, 11, 9)]
     status, body = post(served, json.dumps({"inputs": np.stack(pictures).tolist()}).encode())
     assert status == 200, body
-    expected = translate_pictures(open_folder(handed.folder / "pictures", CPU), pictures)
+    expected = translate_images(open_folder(handed.folder / "pictures", CPU), pictures)
     assert expected.std() > 10  # not one grey
     np.testing.assert_allclose(np.asarray(body["predictions"]), expected, atol=1)
 
@@ -253,14 +253,14 @@ def test_arrays_over_http_come_back_as_arrays(served: str, handed: Handed):
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        ('{"inputs": ["no picture"]}', "picture 0 of `inputs` is not base64; send the bytes of a PNG file in base64."),
+        ('{"inputs": ["no picture"]}', "image 0 of `inputs` is not base64; send the bytes of a PNG file in base64."),
         (
             '{"inputs": ["aGVsbG8="]}',
-            "picture 0 of `inputs` cannot be used (not a picture in a known format); send another one.",
+            "image 0 of `inputs` cannot be used (not an image in a known format); send another one.",
         ),
         (
             '{"inputs": [[[0.5]]]}',
-            "picture 0 of `inputs` is neither base64 text nor an array (H, W, 3) of whole numbers 0 to 255; "
+            "image 0 of `inputs` is neither base64 text nor an array (H, W, 3) of whole numbers 0 to 255; "
             "send a list of either.",
         ),
         ('{"inputs": "aGVsbG8="}', "`inputs` is not a list; send a list of samples."),
@@ -311,7 +311,7 @@ def test_onnx_gives_what_torch_gives_at_any_batch_size(handed: Handed, tmp_path:
             expected, tolerance = translate_points(model, source), 1e-4  # float32 sums in another order
         else:
             source = np.stack([noise(i, 8, 8) for i in range(n)])
-            expected, tolerance = translate_pictures(model, source), 1  # a half rounded the other way
+            expected, tolerance = translate_images(model, source), 1  # a half rounded the other way
         (given,) = session.run(None, {"source": source})
         assert given.dtype == expected.dtype
         np.testing.assert_allclose(given.astype(float), expected.astype(float), atol=tolerance)

@@ -26,7 +26,7 @@ from rdmd.evaluation.table import read_metrics, write_metrics
 from rdmd.pipeline.jobs import plan_generator
 from rdmd.pipeline.launch import TrainingProcesses
 from rdmd.pipeline.layout import Layout
-from rdmd.pipeline.training import SlotPool, Watch, publish_generators, train_one, train_teacher
+from rdmd.pipeline.training import LocalTraining, SlotPool, Watch, publish_generators, train_teacher
 from tests.conftest import ROOT, params, tiny_points
 
 REPORTS = ("pareto.csv", "pareto.png", "samples.png", "index.html")
@@ -97,7 +97,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sweep]:
         train_teacher(settings, layout, made.watch(), processes)
         patch.setenv("DVC_STAGE", "distill")
         run = plan_generator(settings, layout, 0.05, previous=None)
-        generator = train_one(run, layout, SlotPool(settings.launch), made.watch(), processes)
+        generator = LocalTraining(SlotPool(settings.launch), layout, made.watch(), processes).train(run)
         publish_generators(settings, layout, [generator])
         made.score(0.5)
         yield made
@@ -132,7 +132,7 @@ def test_settings_have_the_keys_and_values_of_params_yaml(sweep: Sweep):
     teacher, generator = sweep.children()["teacher"].data.params, sweep.children()["lambda-0.05"].data.params
     for key in ("steps", "batch", "lr", "ema", "init"):
         assert json.loads(teacher[f"teacher.{key}"]) == typed["teacher"][key]
-    assert teacher["teacher.noise.law"] == "lognormal"
+    assert teacher["teacher.noise.distribution"] == "lognormal"
     assert json.loads(generator["distill.generator_lr"]) == typed["distill"]["generator_lr"]
     assert (generator["lambda"], generator["method"], generator["network.width"]) == ("0.05", "rdmd", "32")
     whole = sweep.record.client.get_run(sweep.parent.info.run_id).data.params
