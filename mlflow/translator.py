@@ -24,20 +24,20 @@ from rdmd.serving.request import RequestError, answer
 logging.getLogger("mlflow.types.type_hints").setLevel(logging.ERROR)
 
 
-class Refused(MlflowException):
+class BadRequest(MlflowException):
     """HTTP 400 with one sentence."""
 
     def __init__(self, sentence: str) -> None:
         super().__init__(sentence, error_code=INVALID_PARAMETER_VALUE)
 
     def serialize_as_json(self) -> str:
-        """The body of the answer. MLflow's server has put the whole request before the sentence by now."""
+        """The body of the answer: the sentence without the whole request, which MLflow's server has put before it."""
         (self.message,) = self.args
         return super().serialize_as_json()
 
 
 class Translator(PythonModel):
-    """One-step translation, in the form of the request: base64 texts, arrays (N, H, W, 3), or points (N, d)."""
+    """One-step translation. Request and answer are base64 texts, arrays (N, H, W, 3), or points (N, d)."""
 
     def load_context(self, context: PythonModelContext) -> None:
         """Build the generator from the artifact `model`."""
@@ -45,27 +45,27 @@ class Translator(PythonModel):
         self.model = open_folder(Path(context.artifacts["model"]), device)
 
     def predict(self, model_input: list[str | list]) -> list[str] | np.ndarray:
-        """Translate a batch. Raises Refused where the request is wrong."""
+        """Translate a batch. Raises BadRequest where the request is wrong."""
         try:
             return answer(self.model, model_input)
         except RequestError as error:
-            raise Refused(str(error)) from None
+            raise BadRequest(str(error)) from None
 
 
-def taking_arrays(predict: Callable) -> Callable:
-    """Let through NumPy arrays, which MLflow's check of the hint refuses, and say what it would not say."""
+def accept_arrays(predict: Callable) -> Callable:
+    """Accept NumPy arrays, which MLflow's check of the type hint refuses; refuse in a sentence what is no list."""
 
     @functools.wraps(predict)
     def checked(self: Translator, model_input: Any) -> Any:
         if isinstance(model_input, np.ndarray) and model_input.ndim:
             return predict(self, list(model_input))
         if not isinstance(model_input, list | pd.DataFrame):
-            raise Refused("`inputs` is not a list; send a list of samples.")
+            raise BadRequest("`inputs` is not a list; send a list of samples.")
         return predict(self, model_input)
 
     return checked
 
 
 # MLflow wraps `predict` in its check when the class is made.
-Translator.predict = taking_arrays(Translator.predict)
+Translator.predict = accept_arrays(Translator.predict)
 mlflow.models.set_model(Translator())

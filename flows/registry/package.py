@@ -15,7 +15,7 @@ from PIL import Image
 from rdmd.evaluation.row import Metrics, Row, Scores
 from rdmd.files import write_text
 from rdmd.pipeline.model_card import ModelCard
-from rdmd.serving.request import MAX_PICTURES, MAX_PIXELS, MAX_POINTS
+from rdmd.serving.request import MAX_IMAGES, MAX_PIXELS, MAX_POINTS
 
 REFUSED = "A wrong request gets HTTP 400 with a sentence in `message`."
 
@@ -63,9 +63,9 @@ def _call(name: str, card: ModelCard) -> str:
     side = card.sample_shape[-1]
     made_square = "cut to its central square" if card.fit == "crop" else "padded to a square with white"
     return (
-        f"{serve}\n`inputs` is a list of 1 to {MAX_PICTURES} pictures, all as base64 text of a PNG file (JPEG, WebP, "
+        f"{serve}\n`inputs` is a list of 1 to {MAX_IMAGES} images, all as base64 text of a PNG file (JPEG, WebP, "
         "BMP, TIFF and GIF are read too) or all as arrays (H, W, 3) of whole numbers 0 to 255. `predictions` has their "
-        f"form: base64 text of PNG files, or arrays, of {side}x{side} pixels. A picture may have any size up to "
+        f"form: base64 text of PNG files, or arrays, of {side}x{side} pixels. An image may have any size up to "
         f"{MAX_PIXELS} pixels with sides of at least 8; it is {made_square} and resized to {side}x{side}."
         f"\n\n{REFUSED}"
     )
@@ -151,11 +151,11 @@ def example(card: ModelCard) -> list[str] | list[list[float]]:
     side = card.sample_shape[-1]
     ramp = np.linspace(0, 255, side).astype(np.uint8)
     right, down = np.meshgrid(ramp, ramp)
-    pictures = [np.stack([right, down, 255 - right], axis=2), np.stack([down, 255 - right, right], axis=2)]
-    return [_png(picture) for picture in pictures]
+    images = [np.stack([right, down, 255 - right], axis=2), np.stack([down, 255 - right, right], axis=2)]
+    return [_png(image) for image in images]
 
 
-def _png(picture: np.ndarray) -> str:
+def _png(image: np.ndarray) -> str:
     file = io.BytesIO()
-    Image.fromarray(picture).save(file, format="PNG")
+    Image.fromarray(image).save(file, format="PNG")
     return base64.b64encode(file.getvalue()).decode("ascii")

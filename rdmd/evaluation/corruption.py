@@ -114,6 +114,14 @@ KINDS: dict[str, Callable[[Tensor, float, torch.Generator], Tensor]] = {
 }
 
 
+def corrupted(images: Tensor, rng: torch.Generator) -> Tensor:
+    """Images (N, 3, H, W) uint8, each corrupted: kinds take turns, and the strength of each is drawn from (0, 1]."""
+    parts = images.tensor_split(len(KINDS))
+    strengths = 1 - torch.rand(len(KINDS), generator=rng)
+    turns = zip(parts, KINDS, strengths.tolist(), strict=True)
+    return torch.cat([corrupt(part, kind, strength, rng) for part, kind, strength in turns])
+
+
 @dataclass(frozen=True)
 class CorruptionCheck:
     """Frechet distances of held-out images to others of the same kind, clean and corrupted at each of `STRENGTHS`."""

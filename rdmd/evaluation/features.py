@@ -100,6 +100,15 @@ class InceptionV3:
         return features
 
 
+def inception_is_here(weights: Path | None) -> bool:
+    """Whether `load_inception(weights)` would find a file without a download."""
+    return (weights or _hub_file()).is_file()
+
+
+def _hub_file() -> Path:
+    return Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS_FILE
+
+
 def load_inception(weights: Path | None, device: torch.device) -> InceptionV3:
     """InceptionV3 from a local file, or, with None, from torch's hub folder, to which it is downloaded once.
 
@@ -131,7 +140,7 @@ def _downloaded() -> Path:
     """The weights in torch's hub folder. Raises `UserError` if they are not there and cannot be downloaded."""
     from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
 
-    path = Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS_FILE
+    path = _hub_file()
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -23,7 +23,7 @@ from rdmd.evaluation.table import interval, number, read_metrics, realism_name
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.model_card import read_card
 from rdmd.pipeline.model_source import open_generator
-from rdmd.serving.model import Model, translate_pictures
+from rdmd.serving.model import Model, translate_images
 from rdmd.training.run_config import lambda_name
 
 SAMPLES = 8
@@ -114,7 +114,7 @@ class Front:
 
     def translate(self, image: np.ndarray, lam: float) -> np.ndarray:
         """Translate a prepared image, uint8 (R, R, 3), at one of `lambdas`."""
-        return translate_pictures(self._models[lam][1], [image])[0]
+        return translate_images(self._models[lam][1], [image])[0]
 
     def describe(self, lam: float, short: bool = False) -> str:
         """The lambda with the FID and the cost on the test split; `short` leaves out the interval of the FID."""

@@ -1,6 +1,5 @@
 """A generator as an ONNX file, for runtimes without torch: `rdmd export MODEL out.onnx`."""
 
-import io
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ from rdmd.data.transforms import quantise, to_unit
 from rdmd.distillation.generator import Generator, own_noise
 from rdmd.errors import UserError
 from rdmd.files import replacing
-from rdmd.serving.model import Model, translate_pictures, translate_points
+from rdmd.serving.model import Model, translate_images, translate_points
 
 # Of 255 levels: both sides round the same number, which may lie a float's error to either side of a half.
 PIXEL_TOLERANCE = 1
@@ -22,24 +21,19 @@ SOURCE, NOISE = "source", "noise"
 
 
 def export_onnx(model: Model, path: Path) -> float:
-    """Write `path`, with any batch size N; gives the largest difference from torch on random samples.
+    """Write `path`, with any batch size N; return the largest difference from torch on random samples.
 
-    Pictures: `source` uint8 (N, R, R, 3), already cropped or padded and resized (the file's metadata say which), to
+    Images: `source` uint8 (N, R, R, 3), already cropped or padded and resized (the file's metadata say which), to
     `translation` of the same form; the difference is in levels of 255. Points: float32 (N, d) both ways; the
     difference is divided by 1 + |x|. A generator that reads its source with noise has a second input, `noise`: float32
-    standard normal, (N, 3, R, R) or (N, d). Raises UserError if a package is missing or the file's answers differ by
+    standard normal, (N, 3, R, R) or (N, d). Raises UserError if the file's answers differ by
     more than PIXEL_TOLERANCE or POINT_TOLERANCE; nothing is written then.
     """
-    try:
-        import onnxruntime
-        import onnxscript  # noqa: F401 (torch's exporter needs it)
-    except ImportError as error:
-        raise UserError(
-            f"exporting to ONNX needs the package {error.name}, which is missing here; install this "
-            "project's extra `onnx` (`uv pip install --editable '.[onnx]'`)."
-        ) from None
+    import onnxruntime
+    import onnxscript  # noqa: F401 (torch's exporter needs it)
+
     if not isinstance(model.generator, Generator):
-        raise TypeError(f"{type(model.generator).__name__} is no one-step generator")
+        raise TypeError(f"{type(model.generator).__name__} is not a one-step generator")
     written = _to_onnx(model, model.generator)
     session = onnxruntime.InferenceSession(written, providers=["CPUExecutionProvider"])
     difference = 0.0
@@ -99,14 +93,13 @@ def _to_onnx(model: Model, G: Generator) -> bytes:
         # One axis has the name; the other follows it.
         dynamic_shapes=({0: torch.export.Dim("N")}, {0: torch.export.Dim.DYNAMIC})[: len(inputs)],
     )
+    assert program is not None
     for node in program.model.graph:
         # Stack traces, with the paths of this machine.
         node.metadata_props.clear()
     if not model.of_points:
         program.model.metadata_props["fit"] = model.fit
-    file = io.BytesIO()
-    program.save(file)
-    return file.getvalue()
+    return bytes(program.model_proto.SerializeToString())
 
 
 def _inputs(model: Model, G: Generator, n: int) -> dict[str, np.ndarray]:
@@ -130,5 +123,5 @@ def _difference(model: Model, source: np.ndarray, translation: np.ndarray) -> fl
     if model.of_points:
         expected = translate_points(model, source)
         return float((np.abs(translation - expected) / (1 + np.abs(expected))).max())
-    expected = translate_pictures(model, source)
+    expected = translate_images(model, source)
     return float(np.abs(translation.astype(int) - expected.astype(int)).max())

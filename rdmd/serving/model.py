@@ -19,7 +19,7 @@ POINTS_BATCH = 65_536
 
 @dataclass(frozen=True)
 class Model:
-    """A generator, the shape of a sample ((3, R, R) or (d,)), and how a picture is made square."""
+    """A generator, the shape of a sample ((3, R, R) or (d,)), and how an image is made square."""
 
     generator: nn.Module
     sample_shape: tuple[int, ...]
@@ -28,7 +28,7 @@ class Model:
 
     @property
     def of_points(self) -> bool:
-        """Whether it moves points and not pictures."""
+        """Whether it moves points and not images."""
         return len(self.sample_shape) == 1
 
 
@@ -44,13 +44,13 @@ def open_folder(folder: Path, device: torch.device) -> Model:
 
 
 @torch.no_grad()
-def translate_pictures(model: Model, pictures: Iterable[np.ndarray]) -> np.ndarray:
-    """Translate uint8 (H, W, 3) pictures of any sizes to uint8 (N, R, R, 3), R the model's resolution.
+def translate_images(model: Model, images: Iterable[np.ndarray]) -> np.ndarray:
+    """Translate uint8 (H, W, 3) images of any sizes to uint8 (N, R, R, 3), R the model's resolution.
 
     Each is cropped or padded to a square and resized as in training, before the next is asked for.
     """
     side = model.sample_shape[-1]
-    fitted = np.stack([fit(picture, side, model.fit) for picture in pictures])
+    fitted = np.stack([fit(image, side, model.fit) for image in images])
     translated = []
     for batch in torch.from_numpy(fitted).permute(0, 3, 1, 2).split(BATCH):
         translated.append(to_uint8(model.generator(to_unit(batch.to(model.device)))).cpu())

@@ -1,21 +1,25 @@
 """A request to a served model: what a client may send, checked, and the answer in the same form.
 
-Pictures come as base64 text of a picture file, or as arrays (H, W, 3) of whole numbers 0 to 255; points come as pairs
-of numbers. Sizes are limited, so that one client cannot fill the server's memory.
+Images are base64 texts of image files, data URLs of these (`data:image/png;base64,...`), or arrays (H, W, 3) of whole
+numbers 0 to 255; points are lists of d numbers. The limits below keep one request from filling the server's memory.
 """
 
 import base64
 import io
+import re
 
 import numpy as np
 from PIL import Image
 
 from rdmd.data.readers.images import MIN_SIDE, UnreadableError, decode
-from rdmd.serving.model import Model, translate_pictures, translate_points
+from rdmd.serving.model import Model, translate_images, translate_points
 
-MAX_PIXELS = 4096 * 4096
-MAX_PICTURES = 256
+# Of one image: phones take up to 50 megapixels, which are 150 MB while they are decoded, one image after another.
+MAX_PIXELS = 50_000_000
+# Of one request.
+MAX_IMAGES = 256
 MAX_POINTS = 1_000_000
+_DATA_URL = re.compile(r"\Adata:[^,]*;base64,", re.IGNORECASE)
 
 
 class RequestError(Exception):
@@ -25,9 +29,9 @@ class RequestError(Exception):
 def answer(model: Model, inputs: list[object]) -> np.ndarray | list[str]:
     """Translate `inputs`, and answer in their form: texts for texts (PNG files in base64), an array for arrays.
 
-    Pictures give uint8 (N, R, R, 3), points float32 (N, d). Raises RequestError, naming the first input that is wrong.
+    Images give uint8 (N, R, R, 3), points float32 (N, d). Raises RequestError, naming the first input that is wrong.
     """
-    most = MAX_POINTS if model.of_points else MAX_PICTURES
+    most = MAX_POINTS if model.of_points else MAX_IMAGES
     if not 0 < len(inputs) <= most:
         raise RequestError(f"`inputs` holds {len(inputs)} samples; send 1 to {most} in one request.")
     if model.of_points:
@@ -38,11 +42,11 @@ def answer(model: Model, inputs: list[object]) -> np.ndarray | list[str]:
         return translate_points(model, points)
     texts = [isinstance(given, str) for given in inputs]
     if all(texts):
-        translated = translate_pictures(model, (_from_text(i, str(text)) for i, text in enumerate(inputs)))
-        return [_to_text(picture) for picture in translated]
+        translated = translate_images(model, (_from_text(i, str(text)) for i, text in enumerate(inputs)))
+        return [_to_text(image) for image in translated]
     if any(texts):
-        raise RequestError("`inputs` mixes texts and arrays; send pictures of one kind in one request.")
-    return translate_pictures(model, (_from_array(i, given) for i, given in enumerate(inputs)))
+        raise RequestError("`inputs` mixes texts and arrays; send images of one kind in one request.")
+    return translate_images(model, (_from_array(i, given) for i, given in enumerate(inputs)))
 
 
 def as_points(values: object, dims: int) -> np.ndarray | None:
@@ -58,36 +62,36 @@ def as_points(values: object, dims: int) -> np.ndarray | None:
 def _from_text(i: int, text: str) -> np.ndarray:
     try:
         # Some encoders break their text into lines.
-        data = base64.b64decode("".join(text.split()), validate=True)
+        data = base64.b64decode(_DATA_URL.sub("", "".join(text.split()), count=1), validate=True)
     except ValueError:
-        raise RequestError(f"picture {i} of `inputs` is not base64; send the bytes of a PNG file in base64.") from None
+        raise RequestError(f"image {i} of `inputs` is not base64; send the bytes of a PNG file in base64.") from None
     try:
         return decode(io.BytesIO(data), MAX_PIXELS)
     except UnreadableError as error:
         reason = " ".join(str(error).split())
-        raise RequestError(f"picture {i} of `inputs` cannot be used ({reason}); send another one.") from None
+        raise RequestError(f"image {i} of `inputs` cannot be used ({reason}); send another one.") from None
 
 
 def _from_array(i: int, given: object) -> np.ndarray:
-    picture = _array(given)
-    whole = picture is not None and picture.dtype.kind in "iu" and picture.ndim == 3 and picture.shape[2] == 3
-    if picture is None or not whole or picture.size == 0 or picture.min() < 0 or picture.max() > 255:
+    image = _array(given)
+    whole = image is not None and image.dtype.kind in "iu" and image.ndim == 3 and image.shape[2] == 3
+    if image is None or not whole or image.size == 0 or image.min() < 0 or image.max() > 255:
         raise RequestError(
-            f"picture {i} of `inputs` is neither base64 text nor an array (H, W, 3) of whole numbers 0 "
+            f"image {i} of `inputs` is neither base64 text nor an array (H, W, 3) of whole numbers 0 "
             "to 255; send a list of either."
         )
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     if min(height, width) < MIN_SIDE or height * width > MAX_PIXELS:
         raise RequestError(
-            f"picture {i} of `inputs` is {width}x{height}; a side needs at least {MIN_SIDE} pixels, and "
-            f"a picture has at most {MAX_PIXELS}."
+            f"image {i} of `inputs` is {width}x{height}; a side needs at least {MIN_SIDE} pixels, and "
+            f"an image has at most {MAX_PIXELS}."
         )
-    return picture.astype(np.uint8)
+    return image.astype(np.uint8)
 
 
-def _to_text(picture: np.ndarray) -> str:
+def _to_text(image: np.ndarray) -> str:
     file = io.BytesIO()
-    Image.fromarray(picture).save(file, format="PNG")
+    Image.fromarray(image).save(file, format="PNG")
     return base64.b64encode(file.getvalue()).decode("ascii")
 
 

@@ -22,7 +22,7 @@ import torch
 from mlflow import MlflowClient
 from PIL import Image
 
-from flows.registry.versions import Candidate, ensure_model, register, set_aliases
+from flows.registry.versions import Candidate, ensure_model, register_generator
 from flows.server import free_port
 from flows.tracking.runs import open_record
 from rdmd import config
@@ -31,7 +31,7 @@ from rdmd.files import sha256_of
 from rdmd.networks.build import build_denoiser, save_weights
 from rdmd.pipeline.model_card import ModelCard, write_model
 from rdmd.pipeline.translate import translate_path
-from rdmd.serving.model import open_folder, translate_pictures, translate_points
+from rdmd.serving.model import open_folder, translate_images, translate_points
 from tests.conftest import ROOT
 
 CPU = torch.device("cpu")
@@ -135,8 +135,8 @@ def handed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Handed]:
         for name in NETWORKS:
             make_generator(folder, name)
             ensure_model(made.record, f"rdmd-{name}", "A test.")
-            version = register(made.record, f"rdmd-{name}", made.candidate(name))
-            set_aliases(made.record, f"rdmd-{name}", {"champion": version})
+            version = register_generator(made.record, f"rdmd-{name}", made.candidate(name))
+            made.record.client.set_registered_model_alias(f"rdmd-{name}", "champion", version.version)
         yield made
         mlflow.set_tracking_uri(None)
 
@@ -221,7 +221,7 @@ def test_a_model_is_code_weights_and_a_page_about_it(handed: Handed, tmp_path: P
 
 def test_registering_again_adds_nothing(handed: Handed):
     before = len(MlflowClient().search_model_versions())
-    again = register(handed.record, "rdmd-points", handed.candidate("points"))
+    again = register_generator(handed.record, "rdmd-points", handed.candidate("points"))
     assert len(MlflowClient().search_model_versions()) == before
     assert int(again.version) == 1
 
@@ -245,7 +245,7 @@ def test_arrays_over_http_come_back_as_arrays(served: str, handed: Handed):
     pictures = [noise(0, 11, 9), noise(1, 11, 9)]
     status, body = post(served, json.dumps({"inputs": np.stack(pictures).tolist()}).encode())
     assert status == 200, body
-    expected = translate_pictures(open_folder(handed.folder / "pictures", CPU), pictures)
+    expected = translate_images(open_folder(handed.folder / "pictures", CPU), pictures)
     assert expected.std() > 10  # not one grey
     np.testing.assert_allclose(np.asarray(body["predictions"]), expected, atol=1)
 
@@ -253,14 +253,14 @@ def test_arrays_over_http_come_back_as_arrays(served: str, handed: Handed):
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        ('{"inputs": ["no picture"]}', "picture 0 of `inputs` is not base64; send the bytes of a PNG file in base64."),
+        ('{"inputs": ["no picture"]}', "image 0 of `inputs` is not base64; send the bytes of a PNG file in base64."),
         (
             '{"inputs": ["aGVsbG8="]}',
-            "picture 0 of `inputs` cannot be used (not a picture in a known format); send another one.",
+            "image 0 of `inputs` cannot be used (not an image in a known format); send another one.",
         ),
         (
             '{"inputs": [[[0.5]]]}',
-            "picture 0 of `inputs` is neither base64 text nor an array (H, W, 3) of whole numbers 0 to 255; "
+            "image 0 of `inputs` is neither base64 text nor an array (H, W, 3) of whole numbers 0 to 255; "
             "send a list of either.",
         ),
         ('{"inputs": "aGVsbG8="}', "`inputs` is not a list; send a list of samples."),
@@ -311,7 +311,7 @@ def test_onnx_gives_what_torch_gives_at_any_batch_size(handed: Handed, tmp_path:
             expected, tolerance = translate_points(model, source), 1e-4  # float32 sums in another order
         else:
             source = np.stack([noise(i, 8, 8) for i in range(n)])
-            expected, tolerance = translate_pictures(model, source), 1  # a half rounded the other way
+            expected, tolerance = translate_images(model, source), 1  # a half rounded the other way
         (given,) = session.run(None, {"source": source})
         assert given.dtype == expected.dtype
         np.testing.assert_allclose(given.astype(float), expected.astype(float), atol=tolerance)

@@ -10,10 +10,10 @@ from PIL import Image
 from torch import nn
 
 from rdmd.serving import request
-from rdmd.serving.model import BATCH, Model, translate_pictures
+from rdmd.serving.model import BATCH, Model, translate_images
 from rdmd.serving.request import RequestError, answer
 
-PICTURES = Model(nn.Identity(), (3, 8, 8), "crop", torch.device("cpu"))
+IMAGES = Model(nn.Identity(), (3, 8, 8), "crop", torch.device("cpu"))
 POINTS = Model(nn.Identity(), (2,), "crop", torch.device("cpu"))
 
 
@@ -21,9 +21,9 @@ def noise(seed: int, height: int = 8, width: int = 8) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def text(picture: np.ndarray, kind: str = "PNG") -> str:
+def text(image: np.ndarray, kind: str = "PNG") -> str:
     file = io.BytesIO()
-    Image.fromarray(picture).save(file, format=kind)
+    Image.fromarray(image).save(file, format=kind)
     return base64.b64encode(file.getvalue()).decode("ascii")
 
 
@@ -31,34 +31,40 @@ def read(answered: str) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(answered)), formats=["PNG"]))
 
 
-def test_pictures_come_back_in_the_form_in_which_they_came():
-    pictures = [noise(0), noise(1)]
-    texts = answer(PICTURES, [text(picture) for picture in pictures])
+def test_images_come_back_in_the_form_in_which_they_came():
+    images = [noise(0), noise(1)]
+    texts = answer(IMAGES, [text(image) for image in images])
     assert isinstance(texts, list)
-    np.testing.assert_array_equal([read(one) for one in texts], pictures)
-    arrays = answer(PICTURES, [picture.tolist() for picture in pictures])
+    np.testing.assert_array_equal([read(one) for one in texts], images)
+    arrays = answer(IMAGES, [image.tolist() for image in images])
     assert isinstance(arrays, np.ndarray)
     assert arrays.dtype == np.uint8
-    np.testing.assert_array_equal(arrays, pictures)
+    np.testing.assert_array_equal(arrays, images)
 
 
 def test_sizes_may_differ_in_one_request():
     sizes = [(8, 8), (31, 9), (10, 64)]
-    pictures = [noise(i, *size) for i, size in enumerate(sizes)]
-    by_text = answer(PICTURES, [text(picture) for picture in pictures])
-    np.testing.assert_array_equal([read(one) for one in by_text], answer(PICTURES, pictures))
+    images = [noise(i, *size) for i, size in enumerate(sizes)]
+    by_text = answer(IMAGES, [text(image) for image in images])
+    np.testing.assert_array_equal([read(one) for one in by_text], answer(IMAGES, images))
 
 
 def test_base64_may_be_broken_into_lines():
-    picture = noise(3, 20, 20)
-    lines = base64.encodebytes(base64.b64decode(text(picture))).decode("ascii")
+    image = noise(3, 20, 20)
+    lines = base64.encodebytes(base64.b64decode(text(image))).decode("ascii")
     assert "\n" in lines
-    assert answer(PICTURES, [lines]) == answer(PICTURES, [text(picture)])
+    assert answer(IMAGES, [lines]) == answer(IMAGES, [text(image)])
 
 
-def test_more_pictures_than_a_batch():
-    pictures = [noise(i) for i in range(BATCH + 3)]
-    np.testing.assert_array_equal(translate_pictures(PICTURES, pictures), pictures)
+def test_data_urls_are_read_as_their_base64():
+    image = noise(3, 20, 20)
+    url = f"data:image/png;name=cat.png;base64,{text(image)}"
+    assert answer(IMAGES, [url, "DATA:;base64," + text(image)]) == answer(IMAGES, [text(image)] * 2)
+
+
+def test_more_images_than_a_batch():
+    images = [noise(i) for i in range(BATCH + 3)]
+    np.testing.assert_array_equal(translate_images(IMAGES, images), images)
 
 
 def test_points_come_back_as_float32():
@@ -67,15 +73,16 @@ def test_points_come_back_as_float32():
     np.testing.assert_array_equal(points, [[1, 2], [0.5, -3]])
 
 
-WRONG_PICTURES = {
+WRONG_IMAGES = {
     "nothing": ([], "holds 0 samples"),
-    "no base64": (["{}"], "picture 0 of `inputs` is not base64"),
-    "no picture": ([text(noise(0)), "aGVsbG8="], "picture 1 of `inputs` cannot be used (not a picture"),
-    "cut short": ([text(noise(0, 40, 40))[:400]], "picture 0 of `inputs` cannot be used"),
+    "no base64": (["{}"], "image 0 of `inputs` is not base64"),
+    "a data URL without base64": (["data:image/svg+xml,<svg/>"], "image 0 of `inputs` is not base64"),
+    "no image": ([text(noise(0)), "aGVsbG8="], "image 1 of `inputs` cannot be used (not an image"),
+    "cut short": ([text(noise(0, 40, 40))[:400]], "image 0 of `inputs` cannot be used"),
     "too small": ([text(noise(0, 4, 9))], "9x4 pixels"),
     "an array too small": ([noise(0, 4, 9)], "9x4"),
     "texts and arrays": ([text(noise(0)), noise(0).tolist()], "mixes"),
-    "one picture without its batch": (noise(0).tolist(), "picture 0 of `inputs` is neither"),
+    "one image without its batch": (noise(0).tolist(), "image 0 of `inputs` is neither"),
     "ragged": ([[[[1, 2, 3]], [[1, 2, 3], [4, 5, 6]]]], "neither"),
     "fractions": ([(noise(0) / 255).tolist()], "whole numbers"),
     "negative": ([(noise(0).astype(int) - 256).tolist()], "whole numbers"),
@@ -88,11 +95,11 @@ WRONG_PICTURES = {
 }
 
 
-@pytest.mark.parametrize("wrong", WRONG_PICTURES)
-def test_what_is_no_picture_is_refused_in_a_sentence(wrong: str):
-    inputs, words = WRONG_PICTURES[wrong]
+@pytest.mark.parametrize("wrong", WRONG_IMAGES)
+def test_what_is_no_image_is_refused_in_a_sentence(wrong: str):
+    inputs, words = WRONG_IMAGES[wrong]
     with pytest.raises(RequestError) as refused:
-        answer(PICTURES, inputs)
+        answer(IMAGES, inputs)
     assert words in str(refused.value)
     assert str(refused.value).endswith(".")
     assert "\n" not in str(refused.value)
@@ -106,19 +113,19 @@ def test_what_are_no_points_is_refused(wrong: list):
         answer(POINTS, wrong)
 
 
-def test_a_picture_that_would_unpack_to_gigabytes_is_refused_unread():
-    # 5000x5000 pixels in a few kilobytes; its data end after the header, so reading it would fail otherwise.
+def test_a_image_that_would_unpack_to_gigabytes_is_refused_unread():
+    # 8000x8000 pixels in a few kilobytes; its data end after the header, so reading it would fail otherwise.
     file = io.BytesIO()
-    Image.new("1", (5000, 5000)).save(file, format="PNG")
+    Image.new("1", (8000, 8000)).save(file, format="PNG")
     bomb = base64.b64encode(file.getvalue()[:100]).decode("ascii")
-    with pytest.raises(RequestError, match=f"5000x5000 is more than {request.MAX_PIXELS} pixels"):
-        answer(PICTURES, [bomb])
+    with pytest.raises(RequestError, match=f"8000x8000 is more than {request.MAX_PIXELS} pixels"):
+        answer(IMAGES, [bomb])
 
 
 @pytest.mark.parametrize(
     ("model", "one", "most"),
     [
-        (PICTURES, "", request.MAX_PICTURES),
+        (IMAGES, "", request.MAX_IMAGES),
         (POINTS, [0, 0], request.MAX_POINTS),
     ],
 )
