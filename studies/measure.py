@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from joblib import Memory  # type: ignore[import-untyped]
+from joblib import Memory
 from torch import Tensor
 
 from rdmd import config

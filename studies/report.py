@@ -8,16 +8,16 @@ import pandas as pd
 
 from rdmd.errors import UserError
 from rdmd.evaluation.pareto import Point
-from rdmd.evaluation.row import GENERATOR, IDENTITY, TARGET
+from rdmd.evaluation.row import GENERATOR, TARGET
 from rdmd.evaluation.table import method_name, number, plus_minus
 from rdmd.files import write_text
-from studies.figures import Panel, draw_fronts
+from rdmd.report.figures import Plane, front_figure
+from studies.figures import front_plane, save, variants_plane
 from studies.grids import COMPARISONS, STUDIES
 from studies.points import BASELINE_REFERENCES
 from studies.published import read
 from studies.statistics import (
     DATA,
-    EXACT,
     NEAR,
     REFERENCES,
     bettered,
@@ -28,6 +28,8 @@ from studies.statistics import (
     table,
 )
 
+# Pixels per inch of the figures, which are kept in git.
+DPI = 110
 TITLES = {
     "swissroll": "A Gaussian to a Swiss roll",
     "eight_gaussians": "A Gaussian to eight Gaussians",
@@ -70,8 +72,7 @@ def _study(docs: Path, study: str, found: dict[str, Any]) -> dict[str, Any]:
     summary = summarise(frame)
     points = found["n_transport"] is not None
     planes = [("cost_sum", "sw2"), ("l2_uvp", "sw2")] if points else [("cost", "fid")]
-    references = summary[summary["method"].isin(REFERENCES)]
-    draw_fronts([Panel("", x, y, _series(summary), references) for x, y in planes], docs / f"{study}_fronts.png")
+    save(front_figure([front_plane(summary, x, y) for x, y in planes], dpi=DPI), docs / f"{study}_fronts.png")
     names = [method_name(method) for method in summary["method"]]
     leads = {
         "method": [f"**{name}**" if name == method_name(GENERATOR) else name for name in names],
@@ -113,13 +114,13 @@ def _study(docs: Path, study: str, found: dict[str, Any]) -> dict[str, Any]:
 def _comparisons(docs: Path, what: str, found: dict[str, Any]) -> dict[str, Any]:
     frame, training = table(found["rows"]), pd.DataFrame(found["training"])
     sections: dict[str, list[dict[str, Any]]] = {}
-    panels: dict[str, list[Panel]] = {}
+    planes: dict[str, list[Plane]] = {}
     for head in found["comparisons"]:
         own = frame[frame["comparison"] == head["name"]]
         summary = summarise(own, ("variant",)).assign(ot_cost=float("nan"), seconds_per_image=float("nan"))
         variants = {str(name): rows for name, rows in summary.groupby("variant", sort=False)}
         x, y = ("l2_uvp", "sw2") if head["n_transport"] else ("cost", "fid")
-        panels.setdefault(head["study"], []).append(Panel(head["name"], x, y, variants, summary[:0]))
+        planes.setdefault(head["study"], []).append(variants_plane(head["name"], variants, x, y))
         runs = training[training["comparison"] == head["name"]].drop_duplicates("run")
         leads = {"variant": summary["variant"], "λ": [f"{lam:g}" for lam in summary["lambda"]]}
         sections.setdefault(head["study"], []).append({
@@ -130,8 +131,8 @@ def _comparisons(docs: Path, what: str, found: dict[str, Any]) -> dict[str, Any]
             "runs": len(runs),
             "minutes": f"{runs['train_seconds'].sum() / 60:.1f}",
         })  # fmt: skip
-    for study, drawn in panels.items():
-        draw_fronts(drawn, docs / f"{what}_{study}.png", columns=3, shared_legend=False)
+    for study, drawn in planes.items():
+        save(front_figure(drawn, columns=3, shared_legend=False, dpi=DPI), docs / f"{what}_{study}.png")
     return {
         "command": f"python -m studies {what}",
         "sections": [
@@ -139,17 +140,6 @@ def _comparisons(docs: Path, what: str, found: dict[str, Any]) -> dict[str, Any]
             for study, one in sections.items()
         ],
     }
-
-
-def _series(summary: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """The points of each method that has a cost; generators before refinement are a series of their own."""
-    placed = summary[~summary["method"].isin([IDENTITY, EXACT]) & summary["cost"].notna()]
-    before = placed["settings"].map(lambda settings: " before refinement" if settings.get("refinements") == 0 else "")
-    series = {}
-    for (method, when), points in placed.groupby(["method", before.rename("when")], sort=False):
-        counts = " to ".join(str(nfe) for nfe in sorted({points["nfe"].min(), points["nfe"].max()}))
-        series[f"{method_name(str(method))}{when} (NFE {counts})"] = points
-    return series
 
 
 def _volumes(frame: pd.DataFrame, reference: Point, by: str) -> pd.DataFrame:
