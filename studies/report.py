@@ -41,12 +41,23 @@ TITLES = {
 }
 # Heading, metric, and what the metric is multiplied by. Those that no result has are left out.
 COLUMNS = [
-    ("FID", "fid", 1), ("cost", "cost", 1), ("cost, sum", "cost_sum", 1), ("L2 in [0,1]", "l2_norm01", 1),
-    ("in class, %", "class_share", 100), ("colour error", "colour_error", 1), ("precision", "precision", 1),
-    ("recall", "recall", 1), ("SW2", "sw2", 1), ("SW2 / data", "sw2_ratio", 1), ("W2", "w2", 1),
-    ("L2-UVP, %", "l2_uvp", 1), ("exact cost", "ot_cost", 1), ("over exact, %", "over_exact", 100),
-    ("ms/sample", "seconds_per_image", 1000), ("training, s", "train_seconds", 1),
-]  # fmt: skip
+    ("FID", "fid", 1),
+    ("cost", "cost", 1),
+    ("cost, sum", "cost_sum", 1),
+    ("L2 in [0,1]", "l2_norm01", 1),
+    ("in class, %", "class_share", 100),
+    ("colour error", "colour_error", 1),
+    ("precision", "precision", 1),
+    ("recall", "recall", 1),
+    ("SW2", "sw2", 1),
+    ("SW2 / data", "sw2_ratio", 1),
+    ("W2", "w2", 1),
+    ("L2-UVP, %", "l2_uvp", 1),
+    ("exact cost", "ot_cost", 1),
+    ("over exact, %", "over_exact", 100),
+    ("ms/sample", "seconds_per_image", 1000),
+    ("training, s", "train_seconds", 1),
+]
 
 
 def write_report(docs: Path) -> list[Path]:
@@ -123,14 +134,16 @@ def _comparisons(docs: Path, what: str, found: dict[str, Any]) -> dict[str, Any]
         planes.setdefault(head["study"], []).append(variants_plane(head["name"], variants, x, y))
         runs = training[training["comparison"] == head["name"]].drop_duplicates("run")
         leads = {"variant": summary["variant"], "λ": [f"{lam:g}" for lam in summary["lambda"]]}
-        sections.setdefault(head["study"], []).append({
-            "head": head,
-            "samples": (docs / f"{what}_{head['name']}_samples.png").exists(),
-            "table": _metrics(summary, leads),
-            "volumes": _markdown(_volumes(own, reference_point(head), "variant")),
-            "runs": len(runs),
-            "minutes": f"{runs['train_seconds'].sum() / 60:.1f}",
-        })  # fmt: skip
+        sections.setdefault(head["study"], []).append(
+            {
+                "head": head,
+                "samples": (docs / f"{what}_{head['name']}_samples.png").exists(),
+                "table": _metrics(summary, leads),
+                "volumes": _markdown(_volumes(own, reference_point(head), "variant")),
+                "runs": len(runs),
+                "minutes": f"{runs['train_seconds'].sum() / 60:.1f}",
+            }
+        )
     for study, drawn in planes.items():
         save(front_figure(drawn, columns=3, shared_legend=False, dpi=DPI), docs / f"{what}_{study}.png")
     return {
@@ -169,15 +182,19 @@ def _training(training: list[dict[str, Any]]) -> str:
     """What training each kind of model took: mean and deviation over its runs, and the largest peak memory."""
     groups = pd.DataFrame(training).drop_duplicates("run").groupby("model", sort=False)
     steps, seconds = groups["steps"].agg(["min", "max"]), groups["train_seconds"].agg(["mean", "std"])
-    return _markdown(pd.DataFrame({
-        "model": list(groups.groups),
-        "runs": groups.size(),
-        "steps": [f"{low}" if low == high else f"{low} to {high}" for low, high in steps.to_numpy()],
-        "seconds a run": [_within(*values) for values in seconds.to_numpy()],
-        "peak memory, MiB": groups["peak_memory_mib"].max().map(number),
-        "parameters": groups["parameters"].first().map("{:,}".format),
-        "device": groups["device"].first(),
-    }))  # fmt: skip
+    return _markdown(
+        pd.DataFrame(
+            {
+                "model": list(groups.groups),
+                "runs": groups.size(),
+                "steps": [f"{low}" if low == high else f"{low} to {high}" for low, high in steps.to_numpy()],
+                "seconds a run": [_within(*values) for values in seconds.to_numpy()],
+                "peak memory, MiB": groups["peak_memory_mib"].max().map(number),
+                "parameters": groups["parameters"].first().map("{:,}".format),
+                "device": groups["device"].first(),
+            }
+        )
+    )
 
 
 def _within(mean: float, std: float) -> str:

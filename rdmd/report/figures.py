@@ -157,8 +157,15 @@ def realism_figure(metrics: Metrics) -> "Figure":
     looks = styles([row.method for row in placed])
     for line, row in enumerate(placed):
         point = _point(row, "", True)
-        axes.errorbar(point.y, line, xerr=_bars(point.y, point.y_interval), fmt=looks[row.method].marker,
-                      color=looks[row.method].colour, markersize=7, capsize=3)  # fmt: skip
+        axes.errorbar(
+            point.y,
+            line,
+            xerr=_bars(point.y, point.y_interval),
+            fmt=looks[row.method].marker,
+            color=looks[row.method].colour,
+            markersize=7,
+            capsize=3,
+        )
     for reference in _references(metrics, []):
         _draw_reference(axes, Reference(reference.label, x=reference.y, interval=reference.interval))
         figure.legend(loc="outside upper left", fontsize=8, frameon=False)
@@ -190,8 +197,9 @@ def curves_figure(curves: Mapping[str, Curve]) -> "Figure":
             drawn.append(logged[np.isfinite(logged)])
             style = CYCLE[index % len(CYCLE)]
             axes.plot(curve.steps, logged, color=style.colour, linewidth=0.5, alpha=0.35)
-            axes.plot(curve.steps, _running_mean(logged), color=style.colour, linestyle=style.line, linewidth=1.4,
-                      label=name)  # fmt: skip
+            axes.plot(
+                curve.steps, _running_mean(logged), color=style.colour, linestyle=style.line, linewidth=1.4, label=name
+            )
         _log_scale(axes, "y", np.concatenate(drawn), _LOG_CURVE)
         axes.set_title(metric.replace("_", " "), fontsize=9)
         axes.set_xlabel("optimizer step", fontsize=8)
@@ -225,10 +233,18 @@ def _draw_plane(axes: "Axes", one: Plane) -> None:
         axes.plot(*np.array(joined).reshape(-1, 2).T, linestyle=style.line, color=style.colour, linewidth=1.3, zorder=2)
         for point in series.points:
             axes.errorbar(
-                point.x, point.y, xerr=_bars(point.x, point.x_interval), yerr=_bars(point.y, point.y_interval),
-                fmt=style.marker, color=style.colour, markerfacecolor=style.colour if point.filled else "white",
-                markersize=6.5, elinewidth=0.9, capsize=2.2, zorder=3,
-            )  # fmt: skip
+                point.x,
+                point.y,
+                xerr=_bars(point.x, point.x_interval),
+                yerr=_bars(point.y, point.y_interval),
+                fmt=style.marker,
+                color=style.colour,
+                markerfacecolor=style.colour if point.filled else "white",
+                markersize=6.5,
+                elinewidth=0.9,
+                capsize=2.2,
+                zorder=3,
+            )
         axes.plot([], [], linestyle=style.line, marker=style.marker, color=style.colour, label=series.label)
     for reference in one.references:
         _draw_reference(axes, reference)
@@ -273,9 +289,18 @@ def _place_labels(axes: "Axes", one: Plane) -> None:
     x, y = np.concatenate([[(p.x, p.y) for p, _ in points], *(_along_line(axes, series) for series in one.series)]).T
     # Uncrossing the leaders can swap two labels forever, with one on top of the other.
     adjust_text(
-        texts, x, y, objects=bars or None, ax=axes, iter_lim=_LABEL_STEPS, expand=(1.15, 1.4), force_text=(0.3, 0.6),
-        prevent_crossings=False, arrowprops={"arrowstyle": "-", "color": FAINT, "linewidth": 0.6}, min_arrow_len=12,
-    )  # fmt: skip
+        texts,
+        x,
+        y,
+        objects=bars or None,
+        ax=axes,
+        iter_lim=_LABEL_STEPS,
+        expand=(1.15, 1.4),
+        force_text=(0.3, 0.6),
+        prevent_crossings=False,
+        arrowprops={"arrowstyle": "-", "color": FAINT, "linewidth": 0.6},
+        min_arrow_len=12,
+    )
 
 
 def _along_line(axes: "Axes", series: Series) -> np.ndarray:
