@@ -25,7 +25,7 @@ class TeacherObjective(Objective):
         self.sigma_data = run.network.sigma_data
         self.target = open_domain(run.target.path, "train", accelerator.device)
         self.noise = noise_distribution(s.noise)
-        denoiser = build_denoiser(run.network, run.sample_shape)
+        denoiser = build_denoiser(run.network, run.sample_shape, dropout=True)
         if run.initial is not None:
             load_weights(denoiser, run.initial.path)
         self.D = self.trained("denoiser", denoiser, lr=s.lr, beta1=0.9, ema=s.ema)

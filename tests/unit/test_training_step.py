@@ -206,6 +206,16 @@ def test_the_frozen_teacher_holds_in_bf16_what_autocast_would_round_to(digits: M
     assert 1e-4 < apart(seen, exact) < 0.03  # bf16 rounds to 4e-3, in each of about ten layers
 
 
+def test_identical_fake_and_teacher_give_a_gradient_of_zero_whatever_the_teachers_dropout(digits: Materials):
+    network = digits.settings.network.model_copy(update={"dropout": 0.3})
+    for draws in ("own", "shared"):
+        logged = take_step(digits.distill({"network": network}, fake_draws=draws))
+        assert logged["gradient_norm"].item() == 0.0
+    # The teacher itself does train with it.
+    with_dropout, without = digits.teacher({"network": network}), digits.teacher()
+    assert take_step(with_dropout)["loss"] != take_step(without)["loss"]
+
+
 def test_at_the_start_bf16_sees_no_difference_between_fake_and_teacher(digits: Materials):
     """Both are computed alike, so that the generator is not pulled along a difference of roundings."""
     logged = take_step(digits.distill({"precision": "bf16"}))
