@@ -13,8 +13,8 @@ LAYERS = [
     {"training", "evaluation"},
     {"report", "serving"},
     {"pipeline"},
-    {"dry_run"},
-    {"cli", "commands", "doctor", "progress"},
+    {"library"},
+    {"cli", "commands", "doctor"},
 ]
 LEVEL = {name: level for level, layer in enumerate(LAYERS) for name in layer}
 CLI = len(LAYERS) - 1
