@@ -26,8 +26,8 @@ test: venv ## run the tests (slow and GPU tests are left out)
 	@python -m pytest -m "not slow and not gpu"
 
 .PHONY: lint
-lint: venv ## check the style of the code
-	@ruff check .
+lint: venv ## check style, format and types of the code
+	@ruff check . && ruff format --check . && mypy
 
 .PHONY: serve
 serve: venv ## serve the champion on 127.0.0.1:5001
@@ -69,5 +69,5 @@ clean: ## remove what the pipeline made (not your data, not the environment); as
 .PHONY: lock
 lock: venv ## pin the newest packages that pyproject.toml allows
 	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header --no-strip-extras \
-	  --python-version 3.11 --extra demo --extra dev --extra onnx --extra ray --upgrade pyproject.toml --output-file requirements.lock
+	  --python-version 3.11 --all-extras --upgrade pyproject.toml --output-file requirements.lock
 	@sed -i '1i # Pins and hashes of every package, made from pyproject.toml by `make lock`.' requirements.lock

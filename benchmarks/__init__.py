@@ -1,1 +1,1 @@
-"""What is fast, measured: each module is one benchmark, `python -m benchmarks.NAME`; `make bench` runs them all."""
+"""Benchmarks: each module measures one thing, `python -m benchmarks.NAME`. `make bench` runs all of them."""

@@ -1,6 +1,6 @@
-"""Run benchmarks one after another, each in a process of its own: `python -m benchmarks [all|gpu|NAME ...]`.
+"""Run benchmarks one after another, each in its own process: `python -m benchmarks [all|gpu|NAME ...]`.
 
-`gpu` leaves out what needs more than torch, accelerate and small packages. Exit status 1 if one of them failed.
+`gpu` runs those that need only torch, accelerate and a few small packages. Exits with 1 if a benchmark fails.
 """
 
 import argparse
@@ -10,7 +10,7 @@ import time
 
 from benchmarks.record import say
 
-# Those that a bare GPU machine can run.
+# Run without Prefect, MLflow and DVC.
 LIGHT = (
     "step",
     "plain_loop",
@@ -29,7 +29,7 @@ WHOLE_PROJECT = (
 
 
 def main() -> int:
-    """Run those named, and say which failed."""
+    """Run the named benchmarks and list those that failed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
         "names", nargs="*", default=["all"], metavar="all|gpu|NAME", help=", ".join(LIGHT + WHOLE_PROJECT)

@@ -1,8 +1,8 @@
-"""What it takes to judge 50,000 samples, none of which is written to disk, and exact transport of 10,000 points.
+"""Time and memory to evaluate 50,000 samples, and to solve exact transport for 10,000 points.
 
-Each part runs in a process of its own, whose peak memory is its own. On a CPU the features are those of the pipeline's
-classifier (64 numbers a picture), and InceptionV3 is timed on a few pictures; on a GPU InceptionV3 sees all of them.
-Weights and pictures are random: they cost what others cost.
+Each part runs in its own process, so that it has its own peak memory. On a CPU the features come from the pipeline's
+classifier (64 features), and InceptionV3 processes a few images only; on a GPU it processes all of them. Weights and
+images are random: they take the same time as real ones.
 """
 
 import argparse
@@ -40,7 +40,7 @@ Result = TypeVar("Result")
 
 
 def main() -> None:
-    """Measure, and record; or, as a child, print the figures of one part."""
+    """Measure and record; with --part, print the figures of one part."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.evaluation", description=__doc__)
     parser.add_argument("--part", choices=sorted(PARTS), help="print the figures of one part as JSON")
     part = parser.parse_args().part
@@ -56,16 +56,16 @@ def main() -> None:
 
 
 def features() -> dict[str, float]:
-    """50,000 pictures through the feature network, and once more from the cache."""
+    """Time the features of 50,000 images, first computed, then from the cache."""
     device = default_device()
     network = _inception(device) if device.type == "cuda" else _classifier(device)
     before = resident_peak_mib()
-    pictures = _pictures(SAMPLES)
+    images = _images(SAMPLES)
     with tempfile.TemporaryDirectory(prefix="rdmd-bench-") as folder:
         cache = FeatureCache(Path(folder))
-        first, seconds = _timed(lambda: cache.features_of(network, pictures, BATCH, device))
-        again, cached = _timed(lambda: cache.features_of(network, pictures, BATCH, device))
-        kept = sum(file.stat().st_size for file in Path(folder).iterdir())
+        first, seconds = _timed(lambda: cache.features_of(network, images, BATCH, device))
+        again, cached = _timed(lambda: cache.features_of(network, images, BATCH, device))
+        kept = sum(file.stat().st_size for file in Path(folder).rglob("*.pkl"))
     assert torch.equal(first, again)
     return {
         "features_dim": network.dim,
@@ -75,19 +75,19 @@ def features() -> dict[str, float]:
         "features_cached_over_first": cached / seconds,
         "features_cache_mib": kept / 2**20,
         "features_peak_mib": resident_peak_mib(),
-        "features_peak_mib_before_pictures": before,
+        "features_peak_mib_before_images": before,
     }
 
 
 def inception() -> dict[str, float]:
-    """InceptionV3 on few pictures."""
+    """Time InceptionV3 on a few images."""
     device = default_device()
     network = _inception(device)
-    pictures = _pictures(INCEPTION_SAMPLES)
-    features_of(network, pictures[:2], 2, device)
-    _, seconds = _timed(lambda: features_of(network, pictures, INCEPTION_SAMPLES, device))
+    images = _images(INCEPTION_SAMPLES)
+    features_of(network, images[:2], 2, device)
+    _, seconds = _timed(lambda: features_of(network, images, INCEPTION_SAMPLES, device))
     return {
-        "inception_images_per_second": len(pictures) / seconds,
+        "inception_images_per_second": len(images) / seconds,
         "inception_peak_mib": peak_mib(device),
     }
 
@@ -107,7 +107,7 @@ def exact_transport() -> dict[str, float]:
     """The exact plan between 10,000 and 10,000 points on the plane."""
     rng = torch.Generator().manual_seed(0)
     x, y = torch.randn(POINTS, 2, generator=rng), 0.5 * torch.randn(POINTS, 2, generator=rng)
-    transport.ot_cost(x[:50], y[:50])
+    transport.exact_plan(x[:50], y[:50])
     before = resident_peak_mib()
     _, seconds = _timed(lambda: transport.exact_plan(x, y))
     return {
@@ -147,7 +147,7 @@ def _inception(device: torch.device) -> FeatureNetwork:
     return InceptionV3(network.to(device), "random weights")
 
 
-def _pictures(count: int) -> Tensor:
+def _images(count: int) -> Tensor:
     return torch.randint(256, (count, 3, SIDE, SIDE), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
 
 

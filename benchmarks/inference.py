@@ -1,8 +1,8 @@
-"""Pictures a second and peak memory of the one-step translator, in every form that it runs in, and of its rivals.
+"""Images a second and peak memory of the one-step translator in each of its forms, and of SDEdit, ILVR and EGSDE.
 
-The network is that of the digits experiment, with random weights: they cost what trained ones cost. The FIDs are those
-of the digits study (docs/results/digits.json, means over its seeds), at the dials that are timed here. EGSDE has none,
-since it is timed at a factor that the study does not have.
+The network is that of the digits experiment with random weights, which take the same time as trained ones. The FIDs
+are means over the seeds of the digits study (docs/results/digits.json) at the same settings; EGSDE has none, because
+the study does not have its factor.
 """
 
 import argparse
@@ -21,20 +21,20 @@ from benchmarks.machine import default_device
 from benchmarks.peak import peak_mib
 from benchmarks.record import record, say
 from benchmarks.timing import Timing, interleaved
-from benchmarks.translators import ILVR_DIALS, LAMBDA, ONE_STEP, RIVALS, SDEDIT, build, generator
+from benchmarks.translators import BASELINES, ILVR_SETTINGS, LAMBDA, ONE_STEP, SDEDIT, build, generator
 from rdmd import config
 from rdmd.errors import reporting
 
 ROOT = Path(__file__).parents[1]
 BATCHES = (1, 32, 128)
-# Of the rivals, which take a hundred times as long.
-RIVAL_BATCHES = (1, 32)
-# What the server takes in one request.
+# The baselines take a hundred times as long.
+BASELINE_BATCHES = (1, 32)
+# Images of one request.
 SERVED_BATCHES = (1, 32, 128)
 
 
 def main() -> None:
-    """Measure, and record; or, as a child, say the peak memory of one translator."""
+    """Measure and record; with --memory, print the peak memory of one translator."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.inference", description=__doc__)
     parser.add_argument("--memory", nargs=2, metavar=("TRANSLATOR", "BATCH"), help="print its peak memory in MiB")
     given = parser.parse_args().memory
@@ -48,7 +48,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="rdmd-bench-") as name:
         folder = Path(name)
         best: dict[str, int] = {}
-        for names, batches in ((ONE_STEP, BATCHES), (RIVALS, RIVAL_BATCHES)):
+        for names, batches in ((ONE_STEP, BATCHES), (BASELINES, BASELINE_BATCHES)):
             translators = {one: build(one, network, side, device, folder) for one in names}
             timings: dict[int, dict[str, Timing]] = {}
             for batch in batches:
@@ -61,7 +61,7 @@ def main() -> None:
                 best[one] = max(batches, key=lambda batch: batch / timings[batch][one].spread.median)
                 figures |= _rates(one, best[one], {batch: timing[one] for batch, timing in timings.items()})
         figures |= _served(network, side, folder, device)
-        for one in (*ONE_STEP, *RIVALS):
+        for one in (*ONE_STEP, *BASELINES):
             say(f"memory of {one}")
             figures[f"{one}_peak_mib_batch_1"] = _peak(one, 1)
             figures[f"{one}_peak_mib_best_batch"] = _peak(one, best[one])
@@ -88,8 +88,8 @@ def _served(network: config.Network, side: int, folder: Path, device: torch.devi
     with serving(generator(network, side, device), network, side, folder) as server:
         timings = {}
         for batch in SERVED_BATCHES:
-            pictures = rng.integers(0, 256, (batch, side, side, 3), dtype=np.uint8)
-            contender = {"http": lambda pictures=pictures: server.translate(pictures)}
+            images = rng.integers(0, 256, (batch, side, side, 3), dtype=np.uint8)
+            contender = {"http": lambda images=images: server.translate(images)}
             timings[batch] = interleaved(contender, device, rounds=7, calls=max(1, 8 // batch), warmup=2)["http"]
         best = max(timings, key=lambda batch: batch / timings[batch].spread.median)
         return _rates("http", best, timings) | {"http_peak_mib": server.peak_mib()}
@@ -112,17 +112,17 @@ def _fids() -> dict[str, float]:
     """Means over the seeds of the digits study."""
     rows = json.loads((ROOT / "docs" / "results" / "digits.json").read_text(encoding="utf-8"))["rows"]
 
-    def mean(method: str, lam: float | None, dials: dict[str, float]) -> float:
+    def mean(method: str, lam: float | None, settings: dict[str, float]) -> float:
         chosen = [
             row["fid"] for row in rows
-            if row["method"] == method and row["lambda"] == lam and dials.items() <= row["settings"].items()
+            if row["method"] == method and row["lambda"] == lam and settings.items() <= row["settings"].items()
         ]  # fmt: skip
         return statistics.mean(chosen)
 
     return {
         "fid_one_step": mean("rdmd", LAMBDA, {}),
         "fid_sdedit": mean("sdedit", None, SDEDIT),
-        "fid_ilvr": mean("ilvr", None, ILVR_DIALS),
+        "fid_ilvr": mean("ilvr", None, ILVR_SETTINGS),
     }
 
 

@@ -1,4 +1,4 @@
-"""Where two ways of training land on the plane: both over the same seeds, and the mean of their differences."""
+"""Compare the quality on the plane of two ways of training, over the same seeds."""
 
 import argparse
 import statistics
@@ -25,7 +25,7 @@ class Lengths:
 
 
 def lengths_given(prog: str, description: str | None, seeds: int) -> Lengths:
-    """What the command line asks for; `seeds` where it does not say how many."""
+    """The lengths from the command line; `seeds` is the default."""
     parser = argparse.ArgumentParser(prog=prog, description=description)
     parser.add_argument("--seeds", type=int, default=seeds)
     parser.add_argument("--teacher-steps", type=int, default=1500)
@@ -38,14 +38,14 @@ def landing(
 ) -> dict[str, float]:
     """Train a teacher and a generator at lambda 0.02 in each of two ways, over the seeds.
 
-    Figures for "sw2" and "cost": the mean of each way, the first's standard deviation over the seeds, and the mean
-    difference with its standard error.
+    Returns figures for "sw2" and "cost": the mean of each way, the standard deviation of the first over the seeds, and
+    the mean difference with its standard error.
 
-    ways: by name, what makes the plane of one seed below a folder; a seed decides initial weights and every draw.
+    ways: name -> function of a folder and a seed that makes the plane. A seed sets the initial weights and all noise.
     """
     cores = torch.get_num_threads()
     if device.type == "cpu":
-        torch.set_num_threads(1)  # as the experiment has it: two threads would wait for each other
+        torch.set_num_threads(1)  # as in the experiment: two threads would wait for each other
     found: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
     with tempfile.TemporaryDirectory(prefix="rdmd-bench-") as name:
         for seed in range(lengths.seeds):

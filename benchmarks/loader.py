@@ -1,7 +1,6 @@
-"""Whether training waits for data: samples a second from the memory-mapped array, over what a step of distillation at
-64x64 takes.
+"""Samples a second from the memory-mapped array, divided by those that a step of distillation at 64x64 consumes.
 
-The array lies in the system's file cache, except for the figure called cold.
+The array is in the system's file cache, except for `cold_samples_per_second`.
 """
 
 import os
@@ -12,7 +11,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.machine import default_device
-from benchmarks.materials import LARGE_64, SMALL_64, accelerator_for, distill_run, write_pictures
+from benchmarks.materials import LARGE_64, SMALL_64, accelerator_for, distill_run, write_images
 from benchmarks.record import record, say
 from benchmarks.timing import interleaved
 from rdmd.data.sampling import StepRandom
@@ -22,12 +21,12 @@ from rdmd.training.distill import DistillObjective
 from rdmd.training.run_config import DistillRun
 
 SIDE = 64
-# Calls of the loader in a round.
+# Batches of a round.
 BATCHES = 30
 
 
 class Batches:
-    """Calls a source for one step after another, as training does."""
+    """Draws the batches of consecutive steps from a source."""
 
     def __init__(self, source: DomainView, batch: int, device: torch.device) -> None:
         self.source, self.batch, self.device = source, batch, device
@@ -39,7 +38,7 @@ class Batches:
 
 
 class Steps:
-    """Takes one step of distillation after another."""
+    """Takes consecutive steps of distillation."""
 
     def __init__(self, run: DistillRun, device: torch.device) -> None:
         self.objective = DistillObjective(run, accelerator_for(run, device))
@@ -52,7 +51,7 @@ class Steps:
 
 
 def main() -> None:
-    """Measure, and record."""
+    """Measure and record."""
     device = default_device()
     on_gpu = device.type == "cuda"
     samples, loaded = (65_536, 256) if on_gpu else (8_192, 64)
@@ -61,8 +60,8 @@ def main() -> None:
     figures: dict[str, float] = {"samples": samples, "loader_batch": loaded, "step_batch": trained}
     with tempfile.TemporaryDirectory(prefix="rdmd-bench-") as name:
         root = Path(name)
-        say(f"writing {samples} pictures of {SIDE}x{SIDE}")
-        shards = write_pictures(root / "source", samples, SIDE)
+        say(f"writing {samples} images of {SIDE}x{SIDE}")
+        shards = write_images(root / "source", samples, SIDE)
         run = distill_run(root, network, shards, SIDE, trained, precision="bf16" if on_gpu else "float32")
 
         say("steps of distillation")
@@ -87,7 +86,7 @@ def main() -> None:
 
 
 def _cold(shards: Path, batch: int, device: torch.device) -> float:
-    """Samples a second when the system has dropped the array from its cache."""
+    """Samples a second after the system has dropped the array from its cache."""
     for file in shards.glob("*.npy"):
         with file.open("rb") as opened:
             os.fsync(opened.fileno())

@@ -1,4 +1,4 @@
-"""What a figure was measured on, by the model's name: never a host's."""
+"""The machine of a measurement: the processor's or the GPU's model, never the host's name."""
 
 import os
 import platform
@@ -11,7 +11,7 @@ _CPUINFO = Path("/proc/cpuinfo")
 
 
 def default_device() -> torch.device:
-    """The first GPU, or the CPU where there is none."""
+    """The first GPU, or the CPU if there is no GPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 

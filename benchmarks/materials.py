@@ -1,6 +1,6 @@
-"""What benchmarks run on: generated pictures as a domain on disk, and a distillation of a network with random weights.
+"""Inputs of the benchmarks: a domain of random images on disk, and a distillation run with random weights.
 
-Speed does not depend on what the numbers are, only on how many there are.
+The speed does not depend on the values.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from rdmd.training.run_config import DistillRun, Shards, Weights
 
 SAMPLES_PER_SHARD = 1024
 
-# The published network of 64x64 pictures (EDM), for GPUs; and one of its shape that two cores can train.
+# The published EDM network for 64x64 images, for GPUs; and a small one that two cores can train.
 LARGE_64 = config.ImageNetwork(
     kind="ddpmpp", model_channels=128, channel_mult=[1, 2, 2, 2], num_blocks=4, attn_resolutions=[16]
 )
@@ -28,8 +28,8 @@ SMALL_64 = config.ImageNetwork(
 )
 
 
-def write_pictures(folder: Path, count: int, side: int) -> Shards:
-    """A domain of `count` random training pictures (side, side, 3)."""
+def write_images(folder: Path, count: int, side: int) -> Shards:
+    """A domain of `count` random training images (side, side, 3)."""
     folder.mkdir(parents=True)
     written = write_shards(folder, _entries(count, side), SAMPLES_PER_SHARD)
     manifest = Manifest(
@@ -51,8 +51,9 @@ def _entries(count: int, side: int) -> Iterator[Entry]:
 def distill_run(
     folder: Path, network: config.Network, shards: Shards, side: int, batch: int, **changes: object
 ) -> DistillRun:
-    """A distillation of a teacher with random weights, which are written to `folder`. `changes` are of the run, or,
-    where it has no such key, of its settings."""
+    """A distillation of a teacher with random weights, which are written to `folder`.
+
+    changes: fields of the run, or else of its settings."""
     shape = (3, side, side)
     torch.manual_seed(0)
     weights = folder / "teacher.safetensors"
@@ -69,5 +70,5 @@ def distill_run(
 
 
 def accelerator_for(run: DistillRun, device: torch.device) -> Accelerator:
-    """What a training process of `run` would make on `device`."""
+    """The accelerator of a training process of `run` on `device`."""
     return Accelerator(cpu=device.type == "cpu", mixed_precision="bf16" if run.precision == "bf16" else "no")

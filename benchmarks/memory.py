@@ -1,12 +1,11 @@
-"""What autograd keeps between forward and backward at 256x256, and so how large a part of a batch fits on 24 GiB.
+"""Activations that autograd keeps at 256x256, and the number of samples that fit on 24 GiB.
 
-Counted on shapes alone (the meta device), so on any machine: float32 bytes a sample, with all activations kept and with
-those of the larger levels made again (`launch.activation_checkpointing`); bf16 keeps between half and all of them. The
-block that is made again at the moment comes on top. `largest_part_*` is how many samples at once fit beside the
-weights, gradients, Adam's moments and averages of a distillation, with a tenth of 24 GiB left for kernels' workspace,
-where one network's activations are kept at a time (`distill.fake_draws: own`), and `largest_part_shared_*` where the
-generator's and the fake's are; the rest of a batch is `launch.accumulate`. What either takes in time is measured at a
-size that this device trains.
+The bytes are counted on the meta device, so on any machine: float32, with all activations kept and with
+`launch.activation_checkpointing` at several levels. bf16 keeps between half and all of them. The recomputed block needs
+some memory in addition. `largest_part_*` is the number of samples that fit beside the weights, gradients, Adam's
+moments and averages, with a tenth of 24 GiB left free; it holds for `distill.fake_draws: own`, and
+`largest_part_shared_*` for `shared`, which keeps the activations of two networks. `launch.accumulate` covers larger
+batches. The time of both settings is measured at a size that this device can train.
 """
 
 import argparse
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from benchmarks.machine import default_device
-from benchmarks.materials import accelerator_for, distill_run, write_pictures
+from benchmarks.materials import accelerator_for, distill_run, write_images
 from benchmarks.record import record, say
 from benchmarks.timing import interleaved
 from rdmd import config
@@ -33,7 +32,7 @@ FREE_FOR_ACTIVATIONS = 0.9
 FLOAT32 = 4
 # Generator and fake denoiser with two moments each, gradients of one of them at a time, the average and the teacher.
 COPIES = 9
-# EDM's widths at 64x64 with two levels more, attention where it is there.
+# EDM's widths at 64x64, with two more levels.
 NETWORK = config.ImageNetwork(
     kind="ddpmpp", model_channels=128, channel_mult=[1, 1, 2, 2, 2, 2], num_blocks=2, attn_resolutions=[16]
 )
@@ -44,7 +43,7 @@ SMALL = config.ImageNetwork(
 
 
 def main() -> None:
-    """Count and measure, and record."""
+    """Count, measure and record."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.memory", description=__doc__)
     parser.add_argument("--count", action="store_true", help="count alone, without timing")
     count_alone = parser.parse_args().count
@@ -69,7 +68,7 @@ def main() -> None:
 
 
 def kept_per_sample(denoiser: nn.Module, side: int, least: int | None) -> float:
-    """Bytes that are kept for the backward pass, per sample, beyond the weights."""
+    """Bytes that autograd keeps for the backward pass, per sample, without the weights."""
     denoiser.model.recompute_activations(least)
     two, one = (_kept(denoiser, torch.empty(n, 3, side, side, device="meta")) for n in (2, 1))
     return two - one
@@ -84,7 +83,7 @@ def _kept(denoiser: nn.Module, x: Tensor) -> int:
         return saved
 
     with saved_tensors_hooks(keep, lambda saved: saved):
-        # Held until the end, since what is not saved through the hooks is freed with it.
+        # Keep the output until the end: tensors that the hooks do not see are freed with it.
         out = denoiser(x, torch.empty(len(x), device="meta"))
     total = sum(saved.untyped_storage().nbytes() for storage, saved in kept.items() if storage not in own)
     del out
@@ -92,11 +91,11 @@ def _kept(denoiser: nn.Module, x: Tensor) -> int:
 
 
 def _seconds(device: torch.device) -> dict[str, float]:
-    """A step with the larger levels made again, and with the batch in four parts, over the plain one."""
+    """Time of a step with checkpointing, and with the batch in four parts, divided by a plain step."""
     on_gpu = device.type == "cuda"
     network, side, batch, rounds = (NETWORK, 256, 4, 7) if on_gpu else (SMALL, 32, 8, 7)
     with tempfile.TemporaryDirectory(prefix="rdmd-bench-") as name:
-        shards = write_pictures(Path(name) / "pictures", 64, side)
+        shards = write_images(Path(name) / "images", 64, side)
         ways = {
             "plain": {}, "checkpointed": {"activation_checkpointing": side // 4}, "in_four_parts": {"accumulate": 4},
         }  # fmt: skip

@@ -1,7 +1,7 @@
-"""How long a whole pipeline takes, and how long one that finds nothing to do.
+"""Time of a whole pipeline, and of one with nothing to do.
 
-`python -m benchmarks.orchestration [EXPERIMENT]` runs `dvc repro` from nothing in a copy of the project, as `make
-repro` does, then the same command with nothing left to do.
+`python -m benchmarks.orchestration [EXPERIMENT]` runs `dvc repro` from nothing in a copy of the project, as
+`make repro` does, and then again with nothing to do.
 """
 
 import argparse
@@ -24,12 +24,12 @@ from rdmd.errors import UserError, reporting
 
 ROOT = Path(__file__).parents[1]
 NOOPS = 5
-# What would lead the copy's stages to another store, server or project.
+# These would lead the stages of the copy to another store, server or project.
 _FOREIGN = ("MLFLOW_", "PREFECT_", "DVC_", "RDMD_")
 
 
 def main() -> None:
-    """Run the pipeline, and record what it took."""
+    """Run the pipeline and record the times."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.orchestration", description=__doc__)
     parser.add_argument("experiment", nargs="?", default="digits")
     experiment = parser.parse_args().experiment
@@ -40,17 +40,17 @@ def main() -> None:
         say("dvc repro with nothing to do")
         noop = Spread.of(tuple(_seconds(project, "dvc", "repro") for _ in range(NOOPS)))
         make = Spread.of(tuple(_seconds(project, "make", "-o", "venv", "repro") for _ in range(NOOPS)))
-    # Trainings that run side by side count once each, so this is no share of the total.
+    # Parallel trainings count once each, so this is not a share of the total.
     figures = {"total_seconds": total, "training_seconds": sum(result["train_seconds"] for result in results)}
     figures |= noop.figures("noop_repro_seconds") | make.figures("noop_make_repro_seconds")
-    # A training uses `launch.threads`; the record is of the whole machine.
+    # Record the whole machine, not the threads of a training.
     torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     record("orchestration", figures, torch.device("cpu"))
 
 
 @contextmanager
 def copy_of_project(experiment: str) -> Iterator[Path]:
-    """The tracked files as a repository of its own, with an experiment in params.yaml and nothing made yet."""
+    """A copy of the tracked files as a new repository, with an experiment in params.yaml and no outputs."""
     with tempfile.TemporaryDirectory(prefix="rdmd-bench-") as name:
         project = Path(name)
         listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout.decode()

@@ -1,4 +1,4 @@
-"""The most memory that a process has taken."""
+"""Peak memory of a process."""
 
 import resource
 import sys
@@ -12,7 +12,7 @@ _STATUS = Path("/proc/self/status")
 def peak_mib(device: torch.device) -> float:
     """Peak MiB so far: allocated on the GPU, or resident in this process.
 
-    On Linux the kernel's own mark is read: `getrusage` would give at least what the process that started this one had.
+    On Linux it reads the kernel's value: that of `getrusage` includes the peak of the parent process.
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
@@ -28,7 +28,7 @@ def resident_peak_mib() -> float:
 
 
 def high_water_mib(status: Path) -> float:
-    """The mark in a process's `/proc/<pid>/status`; 0 for one that has ended."""
+    """Peak MiB in `/proc/<pid>/status`; 0 for a process that has ended."""
     for line in status.read_text(encoding="utf-8").splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) / 2**10

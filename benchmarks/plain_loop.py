@@ -1,10 +1,9 @@
-"""Images a second of a distillation at 64x64, over those of a plain loop: `images_per_second_over_plain_loop`.
+"""Images a second of a distillation at 64x64, divided by those of a plain loop: `images_per_second_over_plain_loop`.
 
-The plain loop is what an able person writes who reads public code of DMD: the network as published, eager, float32; a
-DataLoader with workers over PNG files; a generator pass of its own for each of the two updates; Adam as it comes; an
-average of the weights, one at a time; `.item()` of what is logged, every step. Ours is as `rdmd distill` runs it. Each
-is a process of its own with its own environment, they take turns, and what is counted is source images a second. On a
-GPU the plain loop is timed under bf16 autocast too (`_over_plain_loop_autocast`), and ours is bf16.
+The plain loop is usual DMD code: the network as published, eager, float32; a DataLoader with workers over PNG files;
+one generator pass for each of the two updates; default Adam; an average of the weights, one tensor at a time; `.item()`
+of the logged values in every step. Ours runs as in `rdmd distill`. Each has its own process and environment, and they
+take turns. On a GPU ours is bf16, and the plain loop also runs under bf16 autocast (`_over_plain_loop_autocast`).
 """
 
 import argparse
@@ -23,7 +22,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.machine import default_device
-from benchmarks.materials import LARGE_64, SMALL_64, accelerator_for, distill_run, write_pictures
+from benchmarks.materials import LARGE_64, SMALL_64, accelerator_for, distill_run, write_images
 from benchmarks.plain_network import computed_plainly
 from benchmarks.record import record, say
 from benchmarks.step import WholeStep
@@ -35,11 +34,11 @@ from rdmd.training.distill import DistillObjective
 from rdmd.training.run_config import Shards
 
 SIDE = 64
-PICTURES = 512
+IMAGES = 512
 LAM = 0.1
 
 
-class Pictures(Dataset[Tensor]):
+class Images(Dataset[Tensor]):
     """A folder of PNG files as float32 (3, H, W) in [-1, 1]."""
 
     def __init__(self, folder: Path) -> None:
@@ -54,7 +53,7 @@ class Pictures(Dataset[Tensor]):
 
 
 class PlainLoop:
-    """Generator and fake denoiser trained in turn, plainly."""
+    """The usual loop: generator and fake denoiser in turn."""
 
     def __init__(self, folder: Path, large: bool, batch: int, autocast: bool) -> None:
         self.device = torch.device("cuda" if large else "cpu")
@@ -67,7 +66,7 @@ class PlainLoop:
         self.g_optimizer = torch.optim.Adam(self.G.parameters(), lr=1e-4, betas=(0.0, 0.999))
         self.fake_optimizer = torch.optim.Adam(self.fake.parameters(), lr=3e-4, betas=(0.0, 0.999))
         loader = DataLoader(
-            Pictures(folder), batch, shuffle=True, num_workers=min(8, os.cpu_count() or 1), drop_last=True,
+            Images(folder), batch, shuffle=True, num_workers=min(8, os.cpu_count() or 1), drop_last=True,
             pin_memory=large, persistent_workers=True,
         )  # fmt: skip
         self.batches = _for_ever(loader)
@@ -111,7 +110,7 @@ class PlainLoop:
 
 
 def ours(root: Path, large: bool, batch: int) -> WholeStep:
-    """A distillation as a training process takes its steps."""
+    """The steps of a training process of `rdmd distill`."""
     device = torch.device("cuda" if large else "cpu")
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False
@@ -121,7 +120,7 @@ def ours(root: Path, large: bool, batch: int) -> WholeStep:
 
 
 class InAProcess:
-    """A contender in a process of its own, which takes a step when it is called."""
+    """A contender in its own process; a call takes one step."""
 
     def __init__(self, environment: dict[str, str], make: Callable[..., Contender], *given: object) -> None:
         before = dict(os.environ)
@@ -140,13 +139,13 @@ class InAProcess:
         self.connection.recv()
 
     def end(self) -> None:
-        """Let it go."""
+        """End the process."""
         self.connection.send(None)
         self.process.join()
 
 
 def main() -> None:
-    """Measure, and record."""
+    """Measure and record."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.plain_loop", description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
     asked = parser.parse_args().rounds
@@ -154,7 +153,7 @@ def main() -> None:
     batch, calls = (64, 10) if large else (8, 1)
     with tempfile.TemporaryDirectory(prefix="rdmd-bench-") as name:
         root = Path(name)
-        write_pictures(root / "shards", PICTURES, SIDE)
+        write_images(root / "shards", IMAGES, SIDE)
         _write_files(root / "files")
         contenders = {"plain": InAProcess({}, PlainLoop, root / "files", large, batch, False)}
         if large:
@@ -185,7 +184,7 @@ def _serve(connection: Connection, make: Callable[..., Contender], given: tuple[
 def _write_files(folder: Path) -> None:
     folder.mkdir()
     rng = np.random.default_rng(0)
-    for i in range(PICTURES):
+    for i in range(IMAGES):
         Image.fromarray(rng.integers(0, 256, (SIDE, SIDE, 3), np.uint8)).save(folder / f"{i:04d}.png")
 
 

@@ -1,7 +1,7 @@
-"""The U-Net computed as published code computes it: the yardstick's network.
+"""The U-Net computed as in the public EDM code, for the plain loop.
 
-The same weights and the same numbers (a test compares them); only how is different, as in the public EDM code: the box
-filter of resampling is a grouped convolution of its own, also before a 1x1 convolution, and attention makes its matrix.
+The weights and the results are the same (a test compares them). The computation differs: the box filter of resampling
+is a separate grouped convolution, also before a 1x1 convolution, and attention builds its matrix.
 """
 
 import math
@@ -46,7 +46,7 @@ _PLAIN = {DownConv: _PlainDown, UpConv: _PlainUp, UNetBlock: _PlainBlock, Attent
 
 
 def computed_plainly(network: nn.Module) -> nn.Module:
-    """`network` itself, whose parts compute as published code does from now on."""
+    """Make the parts of `network` compute as published code does. Returns `network`."""
     for part in network.modules():
         part.__class__ = _PLAIN.get(type(part), type(part))
     return network

@@ -1,7 +1,7 @@
-"""Gaussian to Swiss roll in a few seconds of training: what benchmarks of quality run on.
+"""Gaussian to Swiss roll in a few seconds of training, for benchmarks of quality.
 
-Quality is SW2, the sliced 2-Wasserstein distance of translated test sources to a test sample of the target, both of
-5,000 points, over 256 directions.
+Quality is SW2, the sliced 2-Wasserstein distance between translated test sources and a test sample of the target, both
+of 5,000 points, over 256 directions.
 """
 
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ class Plane:
 
     @staticmethod
     def make(root: Path, seed: int, device: torch.device, precision: str = "float32") -> "Plane":
-        """Domains are written below `root` unless they are there; they are the same for every seed."""
+        """Write the domains below `root` unless they exist; they are the same for every seed."""
         settings = config.load(SWISSROLL)
         for name in ("source", "target"):
             if not (root / name).exists():
@@ -47,18 +47,18 @@ class Plane:
         return Plane(root, settings, seed, precision, device)
 
     def teacher_run(self, steps: int) -> TeacherRun:
-        """The teacher's training."""
+        """The training run of the teacher."""
         settings = self.settings.teacher.model_copy(update={"steps": steps, "sample_every": 0})
         return TeacherRun(settings=settings, **self._common())
 
     def distill_run(self, lam: float, steps: int, teacher: Weights, start: Start | None = None) -> DistillRun:
-        """The distillation of one lambda."""
+        """The distillation run of one lambda."""
         settings = self.settings.distill.model_copy(update={"steps": steps, "sample_every": 0})
         own = {"source": self._shards("source"), "teacher": teacher, "start": start, "lam": lam}
         return DistillRun(settings=settings, **own, **self._common())
 
     def objective(self, run: TeacherRun | DistillRun) -> TeacherObjective | DistillObjective:
-        """What a run minimises, as a process of its own would have it."""
+        """The objective of a run, as in a training process."""
         AcceleratorState._reset_state(reset_partial_state=True)
         precision = "bf16" if self.precision == "bf16" else "no"
         accelerator = Accelerator(cpu=self.device.type == "cpu", mixed_precision=precision)
@@ -66,19 +66,19 @@ class Plane:
         return TeacherObjective(run, accelerator) if isinstance(run, TeacherRun) else DistillObjective(run, accelerator)
 
     def step(self, objective: TeacherObjective | DistillObjective, t: int) -> None:
-        """Step t as the loop takes it."""
+        """Take step t as the training loop does."""
         seed_global(derived_seed(self.seed, 0, t, "global"), self.device)
         objective.step(t, StepRandom(self.seed, 0, t, self.device))
 
     def trained_teacher(self, steps: int) -> Weights:
-        """Train the teacher to its end."""
+        """Train the teacher and return its weights."""
         objective = self.objective(self.teacher_run(steps))
         for t in range(steps):
             self.step(objective, t)
         return self.written(objective.ema.averaged, "teacher")
 
     def written(self, module: nn.Module, name: str) -> Weights:
-        """A network as a file to start from."""
+        """Write the weights of a network to a file."""
         path = self.root / f"{name}.{self.precision}.{self.seed}.safetensors"
         save_weights(module, path)
         return Weights(path=path, sha256=sha256_of(path))
@@ -91,7 +91,7 @@ class Plane:
         return sliced_w2(made, target, PROJECTIONS, seed=0), (made - source).square().sum(1).mean().item()
 
     def floor(self) -> float:
-        """SW2 of two samples of the target, as large as those of `quality`."""
+        """SW2 of two samples of the target, of the size that `quality` uses."""
         test = self._test("target")
         return sliced_w2(read_split(self.root / "target", "train").data[: len(test)], test, PROJECTIONS, seed=0)
 

@@ -1,8 +1,8 @@
-"""Whether bf16 lands where float32 does: teacher and generator trained in each, over seeds.
+"""Difference of quality between bf16 and float32: teacher and generator trained in each precision, over seeds.
 
-On the plane at lambda 0.02, from one set of points; a seed decides initial weights and every draw, so that the two
-precisions of a seed see the same noise. `sw2_bf16_minus_float32` is the mean difference, with its standard error over
-the seeds; `sd_over_seeds_float32` is what a change of the seed alone does.
+On the plane at lambda 0.02, from the same points. A seed sets the initial weights and all noise, so both precisions of
+a seed see the same noise. `sw2_bf16_minus_float32` is the mean difference, `_se` its standard error over the seeds, and
+`sd_over_seeds_float32` the standard deviation over the seeds.
 """
 
 from benchmarks.landing import landing, lengths_given
@@ -15,7 +15,7 @@ PRECISIONS = ("float32", "bf16")
 
 
 def main() -> None:
-    """Measure, and record."""
+    """Measure and record."""
     lengths = lengths_given("python -m benchmarks.precision", __doc__, seeds=3)
     device = default_device()
     ways = {

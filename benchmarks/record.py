@@ -1,7 +1,6 @@
-"""What a benchmark found, as one JSON file: of which machine, of which commit, when."""
+"""The figures of a benchmark as one JSON file, with the machine, the commit and the date."""
 
 import re
-import subprocess
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -12,6 +11,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat
 
 from benchmarks.machine import device_name, machine
 from rdmd.files import write_text
+from rdmd.pipeline.git import git_commit
 
 RESULTS = Path(__file__).parent / "results"
 _ROOT = Path(__file__).parents[1]
@@ -25,19 +25,19 @@ class Record(BaseModel):
     benchmark: str = Field(pattern=r"^[a-z0-9_]+$")
     date: AwareDatetime
     commit: str
-    """What was measured: a git commit, with `+changes` where the work tree differed from it, or `unknown`."""
+    """The measured git commit, with `+changes` if the work tree differed from it, or `unknown`."""
     machine: str
     """The processor's model and its cores."""
     device: str
     """Where the networks ran: the GPU's model, or the CPU's threads."""
     figures: dict[str, FiniteFloat]
-    """Each name says its unit; what has none is a ratio or a count."""
+    """Each name gives its unit; a figure without a unit is a ratio or a count."""
 
 
 def record(benchmark: str, figures: Mapping[str, float], device: torch.device, results: Path = RESULTS) -> Path:
-    """Print figures, and keep them in a new file below `results`; gives the file.
+    """Print figures and write them to a new file below `results`. Returns the file.
 
-    Four significant digits are kept: no timing has more. Raises ValidationError if a figure is not finite.
+    It keeps four significant digits. Raises ValidationError if a figure is not finite.
     """
     kept = Record(
         benchmark=benchmark,
@@ -57,28 +57,12 @@ def record(benchmark: str, figures: Mapping[str, float], device: torch.device, r
     return path
 
 
-def git_commit() -> str:
-    """The commit that is checked out, with `+changes` where a tracked file differs; `unknown` outside git."""
-    try:
-        commit = _git("rev-parse", "HEAD")
-        # Results that are written meanwhile change nothing of what is measured.
-        changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)benchmarks/results")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return commit + ("+changes" if changed else "")
-
-
-def _git(*arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], cwd=_ROOT, capture_output=True, text=True, check=True)
-    return done.stdout.strip()
-
-
 # Of the code that this process runs; the work tree may change meanwhile.
-_COMMIT = git_commit()
+_COMMIT = str(git_commit(_ROOT) or "unknown")
 
 
 def say(text: str) -> None:
-    """Show what a benchmark is at, on stderr, so that stdout holds figures alone."""
+    """Print progress to stderr, so that stdout has only figures."""
     print(text, file=sys.stderr, flush=True)
 
 

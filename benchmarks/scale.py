@@ -1,9 +1,9 @@
-"""How time and memory of a distillation step grow: with batch, resolution, parameters, lambdas and samples.
+"""Time and memory of a distillation step against batch, resolution, parameters, lambdas and samples.
 
-`python -m benchmarks.scale` measures; `--figure FILE.png` draws the newest record of this machine, which needs
-matplotlib. One thing is varied at a time, from a base that this device takes in seconds. Each point is a process of
-its own, whose peak memory is its own: on a GPU what is allocated, on a CPU what is resident beyond what was before the
-first step, some 250 MiB of which are libraries that a first step loads. Random weights and pictures, float32.
+`python -m benchmarks.scale` measures; `--figure FILE.png` draws the newest record and needs matplotlib. One quantity
+varies at a time, from a base that takes seconds on this device. Each point has its own process and so its own peak
+memory: allocated memory on a GPU; on a CPU, resident memory beyond that before the first step, of which some 250 MiB
+are libraries that the first step loads. Weights and images are random, float32.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.machine import default_device
-from benchmarks.materials import accelerator_for, distill_run, write_pictures
+from benchmarks.materials import accelerator_for, distill_run, write_images
 from benchmarks.peak import peak_mib
 from benchmarks.record import record, say
 from benchmarks.timing import interleaved
@@ -27,13 +27,13 @@ from rdmd.errors import reporting
 from rdmd.pipeline.launch import gpu_count
 from rdmd.training.distill import DistillObjective
 
-# Pictures of a domain where their number is not what is varied.
+# Images of a domain, unless their number varies.
 FEW = 64
 
 
 @dataclass(frozen=True)
 class Point:
-    """A distillation to be timed, and its place on an axis of the figure. `samples` are images kept on the device."""
+    """A distillation to time, and its place on an axis of the figure. `samples` images stay on the device."""
 
     axis: str
     value: int
@@ -47,7 +47,7 @@ class Point:
 
     @property
     def network(self) -> config.ImageNetwork:
-        """A U-Net with attention at 16x16, where the pictures are that large."""
+        """A U-Net with attention at 16x16."""
         return config.ImageNetwork(
             kind="ddpmpp", model_channels=self.channels, channel_mult=list(self.mult), num_blocks=self.blocks,
             attn_resolutions=[16],
@@ -67,7 +67,7 @@ def points(on_gpu: bool) -> list[Point]:
     batches = (1, 4, 16, 64, 256) if on_gpu else (1, 2, 4, 8, 16)
     channels = (32, 64, 128, 192) if on_gpu else (16, 32, 64, 96)
     one = replace(base, batch=4 if on_gpu else 1)
-    # Samples of 8x8, of which ten million are 2 GB; what a step costs there is as it is.
+    # Ten million images of 8x8 need 2 GB.
     small = replace(base, side=8, channels=16, mult=(1, 2), blocks=1)
     return [
         *(replace(base, axis="batch", value=n, batch=n) for n in batches),
@@ -79,7 +79,7 @@ def points(on_gpu: bool) -> list[Point]:
 
 
 def main() -> None:
-    """Measure, and record; or draw."""
+    """Measure and record, or draw the figure."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__)
     parser.add_argument("--figure", type=Path, metavar="FILE.png", help="draw the newest record instead")
     figure = parser.parse_args().figure
@@ -89,7 +89,7 @@ def main() -> None:
         draw_newest(figure)
         return
     on_gpu = gpu_count() > 0
-    # A fork has the libraries at no cost; a process that uses CUDA must not be one.
+    # A fork shares the loaded libraries; CUDA does not work in a fork.
     processes = multiprocessing.get_context("spawn" if on_gpu else "fork")
     figures: dict[str, float] = {}
     for point in points(on_gpu):
@@ -104,19 +104,19 @@ def main() -> None:
 
 
 def measure(point: Point) -> tuple[float, float, float, int]:
-    """Seconds a step (of all lambdas in turn), the distance of their quartiles, peak MiB, parameters of a network."""
+    """Seconds of a step (of all lambdas in turn), their interquartile range, peak MiB, parameters of a network."""
     device = default_device()
     before = peak_mib(device)
     with tempfile.TemporaryDirectory(prefix="rdmd-bench-") as name:
-        shards = write_pictures(Path(name) / "source", FEW, point.side)
+        shards = write_images(Path(name) / "source", FEW, point.side)
         run = distill_run(
             Path(name), point.network, shards, point.side, point.batch,
         )  # fmt: skip
         objectives = [DistillObjective(run, accelerator_for(run, device)) for _ in range(point.lambdas)]
         if point.samples != FEW:
-            pictures = torch.randint(256, (point.samples, point.side, point.side, 3), dtype=torch.uint8, device=device)
+            images = torch.randint(256, (point.samples, point.side, point.side, 3), dtype=torch.uint8, device=device)
             for objective in objectives:
-                objective.source = DomainView(pictures, device)
+                objective.source = DomainView(images, device)
         done = 0
 
         def step() -> None:
@@ -132,7 +132,7 @@ def measure(point: Point) -> tuple[float, float, float, int]:
 
 
 if __name__ == "__main__":
-    # What is freed goes back to the system, so that peaks are what was in use.
+    # Return freed memory to the system, so that a peak is memory in use.
     os.environ.setdefault("MALLOC_ARENA_MAX", "1")
     with reporting(debug=False):
         main()

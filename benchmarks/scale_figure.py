@@ -1,4 +1,4 @@
-"""Draw what `benchmarks.scale` measured: time above, memory below, one thing varied in each column."""
+"""The figure of `benchmarks.scale`: time above, memory below, one varied quantity in each column."""
 
 import re
 from pathlib import Path
@@ -17,7 +17,7 @@ _COLUMNS = {
     "resolution": "side in pixels",
     "channels": "parameters in millions",
     "lambdas": "lambdas in turn",
-    "samples": "training pictures",
+    "samples": "training images",
 }
 
 

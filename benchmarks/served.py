@@ -1,4 +1,4 @@
-"""A generator behind MLflow's server on the loopback, asked as a client asks it."""
+"""A generator behind MLflow's server on the loopback, with a client."""
 
 import json
 import os
@@ -36,23 +36,23 @@ class Server:
     url: str
     process: psutil.Process
 
-    def translate(self, pictures: np.ndarray) -> None:
-        """One request of uint8 pictures (N, H, W, 3), as arrays in JSON."""
-        body = json.dumps({"inputs": pictures.tolist()}).encode()
+    def translate(self, images: np.ndarray) -> None:
+        """Send one request of uint8 images (N, H, W, 3), as arrays in JSON."""
+        body = json.dumps({"inputs": images.tolist()}).encode()
         request = urllib.request.Request(f"{self.url}/invocations", body, {"Content-Type": "application/json"})
         with urllib.request.urlopen(request, timeout=60) as answer:
             answered = json.load(answer)["predictions"]
-        assert len(answered) == len(pictures)
+        assert len(answered) == len(images)
 
     def peak_mib(self) -> float:
-        """The most memory that its largest process has had resident (Linux)."""
+        """Peak resident memory of its largest process (Linux)."""
         processes = [self.process, *self.process.children(recursive=True)]
         return max(high_water_mib(Path(f"/proc/{one.pid}/status")) for one in processes)
 
 
 @contextmanager
 def serving(G: Generator, network: config.Network, side: int, folder: Path) -> Iterator[Server]:
-    """`mlflow models serve` of a generator, for the length of the block."""
+    """Run `mlflow models serve` of a generator for the length of the block."""
     weights = folder / "weights.safetensors"
     save_weights(G.denoiser, weights)
     card = ModelCard(

@@ -1,9 +1,8 @@
-"""Whether one pass of the fake denoiser for both updates lands where two do, and what it saves.
+"""Difference of quality and time between `distill.fake_draws: shared` and `own`.
 
-On the plane at lambda 0.02, over seeds, with the fake's first step learning from noised samples of its own (`own`) or
-from those of the generator's step (`shared`): `distill.fake_draws`. `sw2_shared_minus_own` is the mean difference with
-its standard error over the seeds; `sd_over_seeds_own` is what a change of the seed alone does. `shared_step_over_own`
-is a step's time at 64x64.
+Quality is measured on the plane at lambda 0.02, over seeds. `sw2_shared_minus_own` is the mean difference, `_se` its
+standard error over the seeds, and `sd_over_seeds_own` the standard deviation over the seeds. `shared_step_over_own` is
+the ratio of the times of a step at 64x64.
 """
 
 import tempfile
@@ -14,7 +13,7 @@ import torch
 
 from benchmarks.landing import landing, lengths_given
 from benchmarks.machine import default_device
-from benchmarks.materials import LARGE_64, SMALL_64, accelerator_for, distill_run, write_pictures
+from benchmarks.materials import LARGE_64, SMALL_64, accelerator_for, distill_run, write_images
 from benchmarks.plane import Plane
 from benchmarks.record import record
 from benchmarks.step import WholeStep
@@ -27,7 +26,7 @@ WAYS = ("own", "shared")
 
 
 def main() -> None:
-    """Measure, and record."""
+    """Measure and record."""
     lengths = lengths_given("python -m benchmarks.shared_draws", __doc__, seeds=5)
     device = default_device()
     ways = {draws: lambda root, seed, draws=draws: _plane(root, seed, device, draws) for draws in WAYS}
@@ -44,7 +43,7 @@ def _plane(root: Path, seed: int, device: torch.device, draws: str) -> Plane:
 def _seconds(device: torch.device) -> dict[str, float]:
     network, batch, precision = (LARGE_64, 64, "bf16") if device.type == "cuda" else (SMALL_64, 4, "float32")
     with tempfile.TemporaryDirectory(prefix="rdmd-bench-") as name:
-        shards = write_pictures(Path(name) / "pictures", 256, SIDE)
+        shards = write_images(Path(name) / "images", 256, SIDE)
         contenders = {}
         for draws in WAYS:
             run = distill_run(Path(name), network, shards, SIDE, batch, precision=precision, fake_draws=draws)

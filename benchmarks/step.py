@@ -1,10 +1,10 @@
-"""What a step of distillation takes beside its networks: all of it, over the bare passes that the mathematics needs.
+"""Time of a whole step of distillation, divided by the time of the network passes that it needs.
 
-The whole step has data, noise, generator, teacher, fake denoiser, both updates, the average of the weights, the curves'
-line where one is due. The bare passes are the generator forward and backward, the teacher forward without a graph, and
-the fake denoiser forward and backward (without a graph before that, where its draws are its own), on tensors that are
-there already: same batch, precision, compilation. `step_over_bare` is of the 64x64 network; `_digits` and `_swissroll`
-are of the small ones, which are also timed compiled over eager (on a GPU as CUDA graphs as well).
+The whole step has data, noise, generator, teacher, fake denoiser, both updates, the average of the weights, and the
+line of the curves where it is due. The passes are the generator forward and backward, the teacher forward without a
+graph, and the fake denoiser forward and backward (with `fake_draws: own` also forward without a graph), on tensors that
+exist already, at the same batch, precision and compilation. `step_over_bare` is for the 64x64 network; `_digits` and
+`_swissroll` are for the small ones, which are also timed compiled against eager (on a GPU with CUDA graphs too).
 """
 
 import argparse
@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.machine import default_device
-from benchmarks.materials import LARGE_64, SMALL_64, accelerator_for, distill_run, write_pictures
+from benchmarks.materials import LARGE_64, SMALL_64, accelerator_for, distill_run, write_images
 from benchmarks.process import as_a_training_process
 from benchmarks.record import record, say
 from benchmarks.timing import interleaved
@@ -37,7 +37,7 @@ SWISSROLL = config.PointNetwork(kind="mlp", width=128, depth=3, sigma_data=0.9)
 
 @dataclass(frozen=True)
 class Case:
-    """A network with the batch, threads and rounds that it is timed at."""
+    """A network with its batch, threads and rounds."""
 
     name: str
     network: config.Network
@@ -50,7 +50,7 @@ class Case:
 
 
 class WholeStep:
-    """Steps as the loop takes them, with the curves on disk."""
+    """The steps of the training loop, with the curves on disk."""
 
     def __init__(self, objective: DistillObjective, device: torch.device, curves: Path) -> None:
         self.objective, self.device, self.curves = objective, device, curves
@@ -97,7 +97,7 @@ class BarePasses:
 
 
 def main() -> None:
-    """Measure, and record."""
+    """Measure and record."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.step", description=__doc__)
     parser.add_argument("networks", nargs="*", metavar="NETWORK", help="of 64x64, digits, swissroll; all by default")
     parser.add_argument("--eager", action="store_true", help="do not compile the small networks")
@@ -134,7 +134,7 @@ def main() -> None:
 def measure(case: Case, device: torch.device, eager: bool) -> dict[str, float]:
     """The figures of one network."""
     small = case.name != ""
-    # The large network is compiled where a training would compile it.
+    # Compile the large network where a training would.
     modes = ["off" if small else "auto"]
     if small and not eager:
         modes += ["on", "cuda_graphs"] if device.type == "cuda" else ["on"]
@@ -163,8 +163,8 @@ def _label(case: Case) -> str:
 def _objective(case: Case, root: Path, device: torch.device, mode: str) -> DistillObjective:
     execution = config.Execution(compile=mode)
     if case.side is not None:
-        pictures = root / "pictures"
-        shards = Shards(path=pictures, digest="") if pictures.exists() else write_pictures(pictures, 256, case.side)
+        images = root / "images"
+        shards = Shards(path=images, digest="") if images.exists() else write_images(images, 256, case.side)
         changes = {"precision": case.precision, "execution": execution}
         run = distill_run(root, case.network, shards, case.side, case.batch, **changes)
         return DistillObjective(run, accelerator_for(run, device))

@@ -1,16 +1,15 @@
-"""What several lambdas cost beside one, on the plane.
+"""Time of several lambdas compared with one, on the plane.
 
-`sweep6_over_one`: seconds for the generators of six lambdas that train at once as `rdmd distill` trains them (a process
-each, on a CPU as many as have a core, on a GPU all six), over six times the seconds of one that trains alone. Process
-starts count.
+`sweep6_over_one`: seconds of six generators that train at once as in `rdmd distill` (one process each; on a CPU as many
+at once as there are cores, on a GPU all six), divided by six times the seconds of one that trains alone. The start of
+the processes counts.
 
-`continuation_over_independent`: time to equal quality of a sweep that goes down in lambda, over one whose lambdas start
-from the teacher. The largest lambda is trained alike in both. For every other, the independent generator takes all of
-its steps; the quality to reach is its last SW2 (of the averaged weights) times 1.05. Each way is charged the seconds of
-its training steps until it first reaches that, looked at every 50 steps; one that does not reach it is charged all of
-them, and counted in `continuation_not_reached`. The continued generator goes on from the state with which the one
-before it reached its own quality. Looking costs no time. The costs of transport there are given as well: SW2 alone
-would not show a map that drifts.
+`continuation_over_independent`: time to equal quality of a continued sweep (from the largest lambda down), divided by
+that of independent generators. The largest lambda trains alike in both. For each other lambda, the quality to reach is
+the final SW2 of the independent generator times 1.05, checked every 50 steps. A way is charged the seconds of its
+training steps until it first reaches this quality; one that does not reach it is charged all of them and counted in
+`continuation_not_reached`. The next generator continues from the state in which the one before reached its quality. The
+check itself is not timed. The costs are recorded too, because SW2 alone does not show a map that drifts.
 """
 
 import argparse
@@ -41,14 +40,14 @@ WITHIN = 1.05
 
 @dataclass
 class Course:
-    """A generator's training as it was looked at: (seconds of its steps so far, SW2, cost), and the last objective."""
+    """The checks of a generator's training, (seconds of its steps so far, SW2, cost), and the last objective."""
 
     objective: DistillObjective
     looks: list[tuple[float, float, float]] = field(default_factory=list)
 
 
 def main() -> None:
-    """Measure, and record."""
+    """Measure and record."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.sweep", description=__doc__)
     parser.add_argument("--teacher-steps", type=int, default=1500)
     parser.add_argument("--steps", type=int, default=1000)
@@ -107,7 +106,7 @@ def _seconds(plane: Plane, teacher: Weights, lambdas: tuple[float, ...], steps: 
 
 
 def _continued(plane: Plane, teacher: Weights, steps: int) -> tuple[float, int, dict[str, float]]:
-    """Continuation's seconds over those of independent runs, the lambdas that it missed, and costs at equal quality."""
+    """The ratio of the times, the number of lambdas that missed the quality, and the costs at equal quality."""
     first = _course(plane, CHAIN[0], steps, teacher, None, None)
     spent_apart = spent_continued = first.looks[-1][0]
     before, missed, costs = first.objective, 0, {}
@@ -133,7 +132,7 @@ def _continued(plane: Plane, teacher: Weights, steps: int) -> tuple[float, int, 
 
 
 def _course(plane: Plane, lam: float, steps: int, teacher: Weights, start: Start | None, until: float | None) -> Course:
-    """Train one generator, to its end or until its SW2 is at most `until`."""
+    """Train one generator to its end, or until its SW2 is at most `until`."""
     course = Course(plane.objective(plane.distill_run(lam, steps, teacher, start)))
     seconds = 0.0
     for t in range(0, steps, LOOK_EVERY):

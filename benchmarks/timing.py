@@ -1,4 +1,4 @@
-"""Seconds of things that are compared: in turn, A B A B, so that what slows the machine down slows all of them."""
+"""Time candidates in turn, A B A B, so that a slow moment of the machine affects all of them."""
 
 import statistics
 import time
@@ -20,20 +20,20 @@ class Spread:
 
     @staticmethod
     def of(values: tuple[float, ...]) -> "Spread":
-        """Of one value or more; the quartiles of fewer than four are the extremes."""
+        """The spread of one or more values; for fewer than four, the quartiles are the extremes."""
         low, high = min(values), max(values)
         if len(values) >= 4:
             low, _, high = statistics.quantiles(values, n=4, method="inclusive")
         return Spread(statistics.median(values), low, high)
 
     def figures(self, name: str) -> dict[str, float]:
-        """As figures of a record: `name`, and `name_low` and `name_high`, the quartiles."""
+        """The figures `name` (median), `name_low` and `name_high` (quartiles)."""
         return {name: self.median, f"{name}_low": self.low, f"{name}_high": self.high}
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds a call, one value a round."""
+    """Seconds of a call, one value for each round."""
 
     seconds: tuple[float, ...]
 
@@ -43,17 +43,17 @@ class Timing:
         return Spread.of(self.seconds)
 
     def over(self, other: "Timing") -> Spread:
-        """This one's time as a multiple of another's, round by round: rounds are what shared a moment."""
+        """The ratio of this time to another, round by round."""
         return Spread.of(tuple(a / b for a, b in zip(self.seconds, other.seconds, strict=True)))
 
 
 def interleaved(
     contenders: Mapping[str, Contender], device: torch.device, rounds: int = 7, calls: int = 1, warmup: int = 1
 ) -> dict[str, Timing]:
-    """Time every contender once a round, in the order given; a round's value is the mean over `calls` calls in a row.
+    """Time every contender once in each round, in order; the value of a round is the mean over `calls` calls.
 
-    Each runs `warmup` times `calls` calls before (compilation, caches, the allocator), which are not counted. On a GPU
-    the clock is read when the device has nothing left to do.
+    Each first runs `warmup` times `calls` calls, which do not count (compilation, caches, the allocator). On a GPU the
+    clock is read after the device has finished.
     """
     for run in contenders.values():
         for _ in range(warmup * calls):
@@ -66,7 +66,7 @@ def interleaved(
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has nothing left to do."""
+    """Wait until the device has finished."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

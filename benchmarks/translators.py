@@ -1,4 +1,4 @@
-"""The one-step translator in every form that it runs in on this machine, and its rivals, on one network."""
+"""The one-step translator in each form that runs on this machine, and three baselines, on the same network."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,26 +16,27 @@ from rdmd.networks.build import build_denoiser
 from rdmd.serving.export import export_onnx
 from rdmd.serving.model import Model
 
-# Of the digits study (docs/results/digits.json), where each has an FID.
+# Settings of the digits study (docs/results/digits.json).
 SDEDIT = {"sigma": 2.0, "steps": 10}
-ILVR_DIALS = {"factor": 4, "sigma_stop": 0.8, "steps": 100}
+ILVR_SETTINGS = {"factor": 4, "sigma_stop": 0.8, "steps": 100}
 EGSDE_STEPS = 50
 LAMBDA = 0.01
 
 Translate = Callable[[Tensor], object]
 ONE_STEP = ("eager", "compiled", "onnx")
-RIVALS = ("sdedit", "ilvr", "egsde")
+BASELINES = ("sdedit", "ilvr", "egsde")
 
 
 def generator(network: config.Network, side: int, device: torch.device) -> Generator:
-    """A generator with random weights, as `load_generator` gives one."""
+    """A generator with random weights, in the form that `load_generator` returns."""
     torch.manual_seed(0)
     return Generator(build_denoiser(network, (3, side, side)), 1.0).eval().requires_grad_(False).to(device)
 
 
 def build(name: str, network: config.Network, side: int, device: torch.device, folder: Path) -> Translate:
-    """One of `ONE_STEP` or `RIVALS`, which takes pictures (B, 3, side, side) in [-1, 1] on `device`. `folder` is for
-    files."""
+    """Build one of `ONE_STEP` or `BASELINES`: it takes images (B, 3, side, side) in [-1, 1] on `device`.
+
+    folder: for files."""
     G = generator(network, side, device)
     rng = torch.Generator(device).manual_seed(0)
     if name == "eager":
@@ -47,7 +48,7 @@ def build(name: str, network: config.Network, side: int, device: torch.device, f
     if name == "sdedit":
         method = SDEdit(G.denoiser, SDEDIT["sigma"], SDEDIT["steps"])
     elif name == "ilvr":
-        method = ILVR(G.denoiser, ILVR_DIALS["factor"], ILVR_DIALS["sigma_stop"], ILVR_DIALS["steps"])
+        method = ILVR(G.denoiser, ILVR_SETTINGS["factor"], ILVR_SETTINGS["sigma_stop"], ILVR_SETTINGS["steps"])
     else:
         classifier = build_domain_classifier(network, (3, side, side)).eval().requires_grad_(False).to(device)
         method = EGSDE(G.denoiser, classifier, sigma_0=1.0, steps=EGSDE_STEPS, repel=10.0, attract=1.0, factor=2)
@@ -64,7 +65,7 @@ def _onnx(G: Generator, side: int, file: Path) -> Translate:
     session = onnxruntime.InferenceSession(file, options, providers=onnxruntime.get_available_providers())
 
     def translate(x: Tensor) -> object:
-        pictures = ((x + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
-        return session.run(None, {"source": np.ascontiguousarray(pictures)})
+        images = ((x + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
+        return session.run(None, {"source": np.ascontiguousarray(images)})
 
     return translate

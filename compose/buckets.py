@@ -1,4 +1,4 @@
-"""Make the buckets that are named and not there yet, in the store that MLFLOW_S3_ENDPOINT_URL names."""
+"""Create the named buckets that do not exist yet in the store at MLFLOW_S3_ENDPOINT_URL."""
 
 import os
 import sys

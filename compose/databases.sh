@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A role and a database for each server, that of the same name. Passwords: no quotes, and nothing that a URL reserves.
+# Creates a role and a database with the name of each server. Passwords must not have quotes or characters that a URL reserves.
 set -euo pipefail
 for name in prefect mlflow; do
   password_of="${name^^}_DB_PASSWORD"

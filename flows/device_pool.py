@@ -1,80 +1,66 @@
-"""Devices as slots that flows of one machine share, by Prefect's global concurrency limits: never two runs on one.
+"""GPUs of this machine, each lent to one flow at a time, by a lock file for each GPU in the system's temporary folder.
 
-Every GPU is a limit of its own, `rdmd-gpu-<machine>-<number>`: one count for all of them would bound how many runs
-there are, but not on which GPU. CPUs have a limit only where somebody made one, `rdmd-cpu-<machine>`.
+A lock holds across checkouts, users and Prefect servers, and the system frees it when its process dies.
 """
 
 import contextlib
 import os
-import re
-import socket
+import tempfile
+import threading
 from collections.abc import Iterator
+from pathlib import Path
 
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
-from prefect.concurrency.sync import concurrency
-from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+from filelock import FileLock, Timeout
+from prefect import get_run_logger
+from prefect.exceptions import MissingContextError
 
-from flows.server import SLOT_PREFIX, slots_in_use
 from rdmd import config
 from rdmd.pipeline.launch import Slot, slots
 from rdmd.pipeline.training import SlotPool
 
 
-class SharedSlots(SlotPool):
-    """The machine's slots, lent to one run at a time each, whichever flow it belongs to."""
+class DevicePool(SlotPool):
+    """The slots of this machine. No two pools, in whatever processes, use a GPU at the same time."""
 
     def __init__(self, launch: config.Launch) -> None:
         super().__init__(launch)
-        # More than one only where `launch.parallel` asks for more runs than there are GPUs.
-        every = slots(launch)
-        self._runs_on_each = max(1, -(-len(every) // len({slot.gpus for slot in every})))
+        self._gpus = {gpu: _Gpu(gpu_name(gpu)) for slot in slots(launch) for gpu in slot.gpus}
 
     @contextlib.contextmanager
     def lend(self) -> Iterator[Slot]:
-        """Wait for a slot that no other run uses, and give it back afterwards."""
-        with super().lend() as slot, reserved(slot, self._runs_on_each):
+        """Wait for a slot whose GPUs no other pool uses, and give it back afterwards."""
+        with super().lend() as slot, contextlib.ExitStack() as stack:
+            # In one order, so that two runs never wait for each other.
+            for gpu in sorted(slot.gpus):
+                stack.enter_context(self._gpus[gpu].reserved())
             yield slot
 
 
-@contextlib.contextmanager
-def reserved(slot: Slot, runs_on_each: int = 1) -> Iterator[None]:
-    """Hold the limits of a slot's devices, which are made if need be for `runs_on_each` runs."""
-    names = limits_of(slot)
-    if slot.gpus:
-        for name in names:
-            _make(name, runs_on_each)
-    else:
-        names = [name for name in names if _exists(name)]
-    if not names:
-        yield
-        return
-    # Without `strict` a limit that is missing would only warn, and all runs would go at once.
-    with slots_in_use(), concurrency(names, occupy=1, strict=True):
-        yield
+class _Gpu:
+    """The lock of a GPU, which several slots of one pool share."""
 
+    def __init__(self, name: str) -> None:
+        self._name, self._mutex = name, threading.Lock()
+        # It counts how often it is acquired. Everybody may write to it, since users share GPUs.
+        self._lock = FileLock(Path(tempfile.gettempdir()) / f"rdmd-gpu-{name}.lock", mode=0o666, thread_local=False)
 
-def limits_of(slot: Slot) -> list[str]:
-    """The names of the limits of a slot's devices on this machine."""
-    machine = re.sub(r"[^a-z0-9]+", "-", socket.gethostname().lower()).strip("-")
-    if not slot.gpus:
-        return [f"{SLOT_PREFIX}cpu-{machine}"]
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = visible.split(",") if visible else [str(i) for i in range(max(slot.gpus) + 1)]
-    return [f"{SLOT_PREFIX}gpu-{machine}-{names[gpu].strip()}" for gpu in slot.gpus]
-
-
-def _exists(name: str) -> bool:
-    with get_client(sync_client=True) as client:
+    @contextlib.contextmanager
+    def reserved(self) -> Iterator[None]:
+        with self._mutex:
+            try:
+                self._lock.acquire(blocking=False)
+            except Timeout:
+                with contextlib.suppress(MissingContextError):
+                    get_run_logger().info(f"waiting for GPU {self._name}, which another flow uses")
+                self._lock.acquire(poll_interval=1.0)
         try:
-            client.read_global_concurrency_limit_by_name(name)
-        except ObjectNotFound:
-            return False
-        return True
+            yield
+        finally:
+            with self._mutex:
+                self._lock.release()
 
 
-def _make(name: str, limit: int) -> None:
-    if _exists(name):
-        return
-    with get_client(sync_client=True) as client, contextlib.suppress(ObjectAlreadyExists):
-        client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=name, limit=limit))
+def gpu_name(gpu: int) -> str:
+    """The name by which the system knows the GPU that is the `gpu`-th for this process."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return visible.split(",")[gpu].strip() if visible else str(gpu)

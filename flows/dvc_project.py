@@ -1,4 +1,4 @@
-"""The DVC project: its stages, its remote, and its lock after a `kill -9`."""
+"""The DVC project: its stages, its remote, its experiments, and its lock after a `kill -9`."""
 
 import json
 import os
@@ -20,10 +20,7 @@ from rdmd.pipeline.process_group import run_in_group
 
 
 def mend(root: Path) -> bool:
-    """Remove a `.dvc/tmp/rwlock` that is not JSON, unless a running DVC is just writing it; says whether it did.
-
-    root: the project's folder.
-    """
+    """Remove the `.dvc/tmp/rwlock` of the project at `root` if a killed DVC left it half-written; whether it did."""
     file = root / ".dvc" / "tmp" / "rwlock"
     if not file.exists() or _is_json(file):
         return False
@@ -49,7 +46,7 @@ def _is_json(file: Path) -> bool:
 
 
 def stages_in_order(root: Path = ROOT) -> list[str]:
-    """The stages of dvc.yaml, each after all that it depends on, and otherwise as the file lists them.
+    """The stages of dvc.yaml, each after the stages that it depends on, and otherwise in the order of the file.
 
     Raises UserError if the file, or the params.yaml that it reads, cannot be used.
     """
@@ -71,7 +68,7 @@ def is_up_to_date(stage: str, root: Path = ROOT) -> bool:
 
 
 def save_experiment(name: str, root: Path = ROOT) -> str | None:
-    """Keep params.yaml, dvc.lock and reports/ as a DVC experiment; gives its commit, or None outside git.
+    """Save params.yaml, dvc.lock and reports/ as a DVC experiment; its commit, or None outside git.
 
     The branch, the index and the files are left as they are.
     """
@@ -83,24 +80,21 @@ def save_experiment(name: str, root: Path = ROOT) -> str | None:
             return repo.experiments.save(name=name, force=True, message=f"reproduce: {name}")
         except (DvcException, SCMError) as error:
             raise UserError(
-                f"this run could not be kept as a DVC experiment ({error}); all its files are in place, "
-                f"so mend that and run `dvc exp save --name {name}`."
+                f"this run could not be saved as a DVC experiment ({error}); all its files are in place, so correct "
+                f"that and run `dvc exp save --name {name}`."
             ) from error
 
 
 def _identity(root: Path) -> dict[str, str]:
-    """Who makes the commit of an experiment where git knows nobody, as on a machine that only runs a worker."""
-    asked = [
-        subprocess.run(["git", "config", f"user.{key}"], cwd=root, capture_output=True, check=False).returncode
-        for key in ("name", "email")
-    ]
-    if not any(asked):
+    """The author of an experiment's commit where git has none, as on a machine that only runs a worker."""
+    for key in ("user.name", "user.email"):
+        if subprocess.run(["git", "config", key], cwd=root, capture_output=True, check=False).returncode:
+            break
+    else:
         return {}
-    machine = socket.gethostname()
-    stand_in = {}
-    for role in ("AUTHOR", "COMMITTER"):
-        stand_in |= {f"GIT_{role}_NAME": f"rdmd on {machine}", f"GIT_{role}_EMAIL": f"rdmd@{machine}"}
-    return {key: value for key, value in stand_in.items() if key not in os.environ}
+    name = f"rdmd@{socket.gethostname()}"
+    author = {f"GIT_{role}_{field}": name for role in ("AUTHOR", "COMMITTER") for field in ("NAME", "EMAIL")}
+    return {key: value for key, value in author.items() if key not in os.environ}
 
 
 def open_repo(root: Path) -> Repo:
@@ -111,10 +105,10 @@ def open_repo(root: Path) -> Repo:
         raise UserError(f"{root} is no DVC project ({error}); start this in the project's root.") from error
 
 
-# What the remote has not (yet) is made by the stages.
+# The stages make what the remote lacks.
 PULL = ("pull", "--run-cache", "--allow-missing")
 PUSH = ("push", "--run-cache")
-# For `dvc repro`: the outputs of a run of the run cache come from the remote.
+# For `dvc repro`: take the outputs of earlier runs from the remote.
 RESTORE = ("--pull",)
 
 
@@ -125,21 +119,30 @@ def default_remote(root: Path = ROOT) -> str | None:
         return str(name) if name else None
 
 
-def transfer(arguments: tuple[str, ...], say: Callable[[str], None], lock: int) -> None:
-    """Run `dvc pull` or `dvc push`, its output by `say`. Raises UserError if the remote cannot be used.
+def run_dvc(
+    arguments: tuple[str, ...], say: Callable[[str], None], lock: int, environment: dict[str, str] | None = None
+) -> tuple[int, list[str]]:
+    """Run `dvc` in the project; its exit status and its output, whose lines also go to `say` as they come.
 
     lock: a descriptor that is held open for as long as DVC works.
     """
-    said: list[str] = []
+    output: list[str] = []
 
-    def heard(line: str) -> None:
-        said.append(line)
+    def hear(line: str) -> None:
+        output.append(line)
         say(line)
 
-    if run_in_group([sys.executable, "-m", "dvc", *arguments], dict(os.environ), heard, ROOT, (lock,)):
-        last = said[-1] if said else "no output"
-        failed = next((line for line in said if line.startswith("ERROR:")), last).removeprefix("ERROR: ")
+    command = [sys.executable, "-m", "dvc", *arguments]
+    return run_in_group(command, environment or dict(os.environ), hear, ROOT, (lock,)), output
+
+
+def transfer(arguments: tuple[str, ...], say: Callable[[str], None], lock: int) -> None:
+    """Run `dvc pull` or `dvc push` as `run_dvc` does. Raises UserError if the remote cannot be used."""
+    status, output = run_dvc(arguments, say, lock)
+    if status:
+        errors = [line.removeprefix("ERROR: ") for line in output if line.startswith("ERROR:")]
+        reason = next(iter(errors or output[-1:]), "no output")
         raise UserError(
-            f"`dvc {' '.join(arguments)}` failed ({failed}); mend the remote that `dvc remote list` names, "
-            "or its credentials, and run again."
+            f"`dvc {' '.join(arguments)}` failed ({reason}); correct the remote that `dvc remote list` names, or its "
+            "credentials, and run again."
         )

@@ -20,8 +20,6 @@ _DEFAULTS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # A flow without a server starts one of its own, which takes longer than Prefect's 20 s on a busy laptop.
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "90",
-    # In memory, as by default, a killed server takes the leases of slots with it, and the slots stay taken for good.
-    "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
     # What `flows.reproduce` expects within some minutes from a flow run that lives.
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
     "PREFECT_HOME": str(ROOT / ".prefect"),
@@ -32,6 +30,8 @@ _DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
+    # CPU, memory, disk and network of the machine, and its GPUs where nvidia-ml-py is installed, while a run trains.
+    "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING": "true",
     # The UI would start workers for jobs that nothing here asks for, and leave them behind.
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     "GIT_PYTHON_REFRESH": "quiet",

@@ -23,7 +23,7 @@ from prefect.runtime import flow_run as this_run
 from prefect.states import AwaitingRetry, Completed
 from prefect.tasks import Task
 
-from flows import artifacts as shown
+from flows.artifacts import show_parameters, show_results
 from flows.dvc_project import (
     PULL,
     PUSH,
@@ -31,6 +31,7 @@ from flows.dvc_project import (
     default_remote,
     is_up_to_date,
     mend,
+    run_dvc,
     save_experiment,
     stages_in_order,
     transfer,
@@ -40,12 +41,11 @@ from flows.form import Changed, Changes, apply
 from flows.stages.stage import PARENT_TASK
 from rdmd.errors import UserError
 from rdmd.pipeline.layout import Layout
-from rdmd.pipeline.process_group import run_in_group
 from rdmd.pipeline.store import unregistered
 
-# How often a run is begun whose process died, the first time included.
+# How often a run is started whose process dies, the first time included.
 ATTEMPTS = int(os.environ.get("RDMD_ATTEMPTS", "3"))
-# As DVC says how a stage ended.
+# How DVC reports the exit status of a stage.
 EXITED = re.compile(r"exited with (-?\d+)$")
 NO_CHANGES = Changes()
 # A flow run that has sent no heartbeat for so long is dead: ten beats, see `flows.environment`.
@@ -53,8 +53,8 @@ SILENCE = timedelta(minutes=5)
 WATCHDOG = "rdmd: crash flow runs without a heartbeat"
 
 
-class StageKilled(Exception):  # noqa: N818 (nothing is wrong with the stage)
-    """A stage was ended by a signal that nobody here sent, as by a system that runs out of memory."""
+class StageKilled(Exception):  # noqa: N818 (the stage has no error)
+    """A signal from outside killed a stage, as when the system runs out of memory."""
 
 
 def _was_killed(task: "Task[..., object]", run: TaskRun, state: State) -> bool:
@@ -73,24 +73,17 @@ def stage(name: str, lock: int, flags: tuple[str, ...] = ()) -> State:
     """
     logger = get_run_logger()
     if is_up_to_date(name):
-        # Its output is in git, and the registry is not.
+        # The output of `register` is in git, the registry is not.
         reason = unregistered(Layout(ROOT).registry) if name == "register" else None
         if reason is None:
             logger.info("up to date, skipped")
             return Completed(name="Skipped", message="Up to date.")
         logger.info(f"registering again, since {reason}")
         flags = (*flags, "--force")
-    said: list[str] = []
-
-    def say(line: str) -> None:
-        said.append(line)
-        logger.info(line)
-
-    command = [sys.executable, "-m", "dvc", "repro", "--single-item", *flags, name]
-    status = run_in_group(command, _environment(), say, ROOT, (lock,))
+    status, output = run_dvc(("repro", "--single-item", *flags, name), logger.info, lock, _environment())
     if status:
-        raise _failure(name, status, said)
-    if any("is cached - skipping run" in line for line in said):
+        raise _failure(name, status, output)
+    if any("is cached - skipping run" in line for line in output):
         return Completed(name="Restored", message="From DVC's cache.")
     return Completed(message="Ran.")
 
@@ -99,44 +92,44 @@ def stage(name: str, lock: int, flags: tuple[str, ...] = ()) -> State:
 def parameters(changes: Changes) -> Changed:
     """Write the form's values into params.yaml, and show what changed."""
     changed = apply(changes)
-    shown.parameters(changed)
+    show_parameters(changed)
     return changed
 
 
 @task(cache_policy=NO_CACHE, persist_result=False, task_run_name="dvc {arguments[0]}")
 def share(arguments: tuple[str, ...], lock: int) -> None:
-    """Fetch what others have made from the team's DVC remote, or push what was made here."""
+    """Pull from the team's DVC remote, or push to it."""
     transfer(arguments, get_run_logger().info, lock)
 
 
 @task(cache_policy=NO_CACHE, persist_result=False, task_run_name="results")
 def results(changed: Changed) -> None:
-    """Show the table, the pictures and the way to MLflow."""
-    shown.results(changed.settings)
+    """Show the table, the images and a link to MLflow."""
+    show_results(changed.settings)
 
 
 @task(cache_policy=NO_CACHE, persist_result=False, task_run_name="dvc exp save")
 def keep(name: str) -> None:
-    """Keep a run with changed parameters as a DVC experiment."""
+    """Save a run with changed parameters as a DVC experiment."""
     commit = save_experiment(name)
     get_run_logger().info(
-        f"kept as the DVC experiment {name} ({commit[:8]}): `dvc exp apply {name}` brings it back"
+        f"saved as the DVC experiment {name} ({commit[:8]}): `dvc exp apply {name}` brings it back"
         if commit
-        else "this is no git repository, so no DVC experiment was kept"
+        else "this is no git repository, so no DVC experiment was saved"
     )
 
 
 def start_again(flow: "Flow[..., object]", flow_run: FlowRun, state: State) -> None:
-    """For the worker, when the process of a run has died: schedule the run again, `ATTEMPTS` in all."""
+    """Schedule a run again whose process died, `ATTEMPTS` times in all. The worker calls it."""
     with get_client(sync_client=True) as client:
         if client.read_flow_run(flow_run.id).run_count < ATTEMPTS:
             client.set_flow_run_state(flow_run.id, AwaitingRetry(message="Its process died; it resumes."))
 
 
 def watch_heartbeats(silence: timedelta = SILENCE) -> None:
-    """Let Prefect's server set a flow run to Crashed whose process and worker are both gone; done once for a server.
+    """Let Prefect's server set a flow run to Crashed when its heartbeat stops. One automation serves a server.
 
-    Nobody else would: such a run says Running for good, and keeps the slot of its deployment.
+    Without it a run whose process and worker both died stays Running, and blocks its deployment.
     """
     with get_client(sync_client=True) as client:
         if client.read_automations_by_name(WATCHDOG):
@@ -164,11 +157,10 @@ def watch_heartbeats(silence: timedelta = SILENCE) -> None:
 
 @flow(name="reproduce", on_crashed=[start_again])
 def reproduce(changes: Changes = NO_CHANGES) -> None:
-    """Bring the project up to date with the parameters of the form: what `dvc repro` does, a task for each stage.
+    """Bring the project up to date with the parameters of the form, as `dvc repro` does, with a task for each stage.
 
-    Unfinished trainings resume, finished ones are reused. A form with changed values changes `params.yaml`, and the
-    run is kept as a DVC experiment. Where the project has a default DVC remote, what others made is pulled before, and
-    what this run made is pushed after it.
+    Unfinished trainings resume, finished ones are reused. Changed values go into `params.yaml`, and the run is saved as
+    a DVC experiment. A project with a default DVC remote is pulled before the first stage and pushed after the last.
     """
     watch_heartbeats()
     with _alone_in_the_project() as lock:
@@ -183,12 +175,13 @@ def reproduce(changes: Changes = NO_CHANGES) -> None:
             share(PUSH, lock)
         results(changed)
         if changes != NO_CHANGES:
-            keep(f"{changed.settings.experiment}-{this_run.name}")
+            # A run's name may have spaces and signs that the name of a DVC experiment, a git reference, must not have.
+            keep(re.sub(r"[^A-Za-z0-9_-]+", "-", f"{changed.settings.experiment}-{this_run.name}").strip("-"))
 
 
 @contextmanager
 def _alone_in_the_project() -> Iterator[int]:
-    """Wait until no other run works in this project; gives the lock's descriptor, which children may hold open."""
+    """Wait until no other run works in this project; yields the lock's descriptor, which children may hold open."""
     file = ROOT / ".dvc" / "tmp" / "reproduce.lock"
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("w") as lock:
@@ -201,18 +194,17 @@ def _alone_in_the_project() -> Iterator[int]:
 
 
 def _environment() -> dict[str, str]:
-    """For a stage: `rdmd` and `python` of this environment, and the task that its flow belongs to."""
+    """The environment of a stage: `rdmd` and `python` of this process, and the task above the stage's flow."""
     context = TaskRunContext.get()
     assert context is not None, "stages run as tasks"
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     return os.environ | {"PATH": path, PARENT_TASK: str(context.task_run.id), "PYTHONUNBUFFERED": "1"}
 
 
-def _failure(name: str, status: int, said: list[str]) -> Exception:
-    ended = [int(found[1]) for line in said if (found := EXITED.search(line))]
-    # A shell says 128 + n of a signal n, Python -n; 255 is DVC's own word for any failure.
+def _failure(name: str, status: int, output: list[str]) -> Exception:
+    ended = [int(found[1]) for line in output if (found := EXITED.search(line))]
+    # A shell reports a signal n as 128 + n, Python as -n; DVC reports any failure as 255.
     if 128 < status < 255 or any(number < 0 or number > 128 for number in ended if number != 130):
-        return StageKilled(f"the stage {name} was killed from outside, as systems do that run out of memory")
-    spoken = [line.removeprefix("rdmd: ") for line in said if line.startswith("rdmd: ")]
-    last = spoken[-1] if spoken else (said[-1] if said else "no output")
-    return UserError(f"the stage {name} failed: {last}")
+        return StageKilled(f"the stage {name} was killed from outside, as when the system runs out of memory")
+    errors = [line.removeprefix("rdmd: ") for line in output if line.startswith("rdmd: ")]
+    return UserError(f"the stage {name} failed: {(errors or output or ['no output'])[-1]}")

@@ -14,14 +14,12 @@ from flows.server import (
     API,
     STARTING,
     answers,
-    end_blocks_on_sigterm,
     free_port,
-    free_stale_slots,
     prefect_command,
     running,
-    slots_in_use,
 )
 from rdmd.errors import UserError, reporting
+from rdmd.pipeline.process_group import exit_on_signals
 from rdmd.pipeline.store import relocate
 
 POLL_SECONDS = 0.5
@@ -31,7 +29,7 @@ LOGS = Path(os.environ["PREFECT_HOME"]) / "ui"
 
 def main() -> None:
     """Serve both pages and the deployment `reproduce` on the loopback until Ctrl-C, or until one of them ends."""
-    end_blocks_on_sigterm()
+    exit_on_signals()
     prefect_port, mlflow_port = free_port(), free_port()
     prefect, mlflow = f"http://127.0.0.1:{prefect_port}", f"http://127.0.0.1:{mlflow_port}"
     mlflow_command = [
@@ -51,10 +49,7 @@ def main() -> None:
     LOGS.mkdir(parents=True, exist_ok=True)
     relocate(os.environ["MLFLOW_TRACKING_URI"])
     servers: dict[str, subprocess.Popen[bytes]] = {}
-    free_stale_slots()
     with ExitStack() as stack:
-        # Flows of other checkouts may hold slots on this server.
-        stack.enter_context(slots_in_use())
 
         def start(name: str, command: list[str]) -> None:
             log = stack.enter_context((LOGS / f"{name}.log").open("wb"))

@@ -16,12 +16,12 @@ from two folders to a served model:
   rdmd translate models:/rdmd-folder@champion in/ out/
 
 Every stage of `dvc repro` can be run alone by its command here. Settings are in params.yaml, never in flags.
-Anything that can be mended is said in one sentence; --debug shows the traceback.
+Errors of input are explained in one sentence; --debug shows the traceback.
 """
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that says what is wrong with a command line in one sentence, as everything else here does."""
+    """A parser that explains a wrong command line in one sentence."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(EXIT_USER_ERROR, f"rdmd: {message}; see `{self.prog} --help`.\n")
@@ -68,7 +68,7 @@ def parser() -> argparse.ArgumentParser:
     )
     use.add_argument("name", help="a name that `rdmd experiments` lists")
     use.add_argument("--force", action="store_true", help="overwrite edits")
-    add("check", commands.check, "check params.yaml and the paths in it, in a second")
+    add("check", commands.check, "check params.yaml and the files that it names, in a second")
 
     preprocess = add(
         "preprocess",
@@ -99,7 +99,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         "train-baselines",
         commands.train_baselines,
-        "train what the baselines of params.yaml need beyond the teacher",
+        "train the networks that the baselines of params.yaml need",
         "Resumes unfinished runs and reuses finished ones (runs/). Writes models/baselines.",
     )
     add(
@@ -120,7 +120,7 @@ def parser() -> argparse.ArgumentParser:
     demo = add(
         "demo",
         commands.demo,
-        "open a page that translates a picture by every generator of the front",
+        "open a page that translates an image by every generator of the front",
         "The registered generators, or those of models/generators where nothing is registered.",
     )
     demo.add_argument("--host", default="127.0.0.1", help="where to listen (default: this machine alone)")
@@ -130,7 +130,7 @@ def parser() -> argparse.ArgumentParser:
         add(
             "registry",
             commands.registry,
-            "list, explain, promote and roll back registered generators",
+            "list, promote and roll back registered generators",
             "The rules are `register` in params.yaml; docs/registry.md tells of them.",
         )
     )
@@ -139,16 +139,16 @@ def parser() -> argparse.ArgumentParser:
     translate = add(
         "translate",
         commands.translate,
-        "translate pictures with a trained generator",
-        "Pictures of any size go in; pictures of the model's resolution come out.",
+        "translate images with a trained generator",
+        "Input images have any size; the results have the resolution of the model.",
     )
     translate.add_argument(
         "model",
         metavar="MODEL",
         help="models/generators/lambda-0.1, an entry of runs/, or models:/rdmd-digits@champion",
     )
-    translate.add_argument("given", metavar="IN", type=Path, help="a picture or a folder of pictures")
-    translate.add_argument("out", metavar="OUT", type=Path, help="a file for a picture, a folder for a folder")
+    translate.add_argument("given", metavar="IN", type=Path, help="an image or a folder of images")
+    translate.add_argument("out", metavar="OUT", type=Path, help="a file for an image, a folder for a folder")
     translate.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
 
     export = add(
@@ -186,7 +186,7 @@ def parser() -> argparse.ArgumentParser:
         help="a params file, or a name that `rdmd experiments` lists (default: params.yaml)",
     )
     dry.add_argument("--keep", metavar="DIR", type=Path, help="leave everything in this empty or new folder")
-    add("doctor", commands.doctor, "say what this machine has, and what would fail")
+    add("doctor", commands.doctor, "report what this machine has, and what would fail")
     return top
 
 
@@ -202,7 +202,6 @@ def _registry(command: argparse.ArgumentParser) -> None:
 
     for action in (
         add("list", "show the versions, their aliases and their numbers"),
-        add("explain", "say why the champion is the champion"),
         add("rollback", "make the champion before this one the champion again"),
     ):
         action.add_argument("--model", metavar="NAME", help="a registered model (default: that of params.yaml)")
@@ -211,11 +210,6 @@ def _registry(command: argparse.ArgumentParser) -> None:
     which.add_argument("version", metavar="VERSION", nargs="?", type=int, help="a number that `list` shows")
     which.add_argument("--lambda", metavar="L", dest="lam", type=float, help="the newest version of this lambda")
     promote.add_argument("--alias", default="champion", help="another alias than `champion`")
-    promote.add_argument(
-        "--reevaluate",
-        action="store_true",
-        help="evaluate the present champion's weights on today's data first, so that it is compared",
-    )
 
 
 if __name__ == "__main__":

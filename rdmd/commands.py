@@ -1,16 +1,23 @@
-"""What each `rdmd` command does. Heavy packages are imported by the command that needs them, so `--help` is quick."""
+"""The functions behind the `rdmd` commands. Each imports the heavy packages that it needs: `--help` stays quick."""
 
 import contextlib
 import json
 from argparse import Namespace
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from rdmd import config
 from rdmd.errors import UserError
 from rdmd.pipeline import experiments as files
+from rdmd.pipeline.experiments import NO_GIT, in_git, missing_files
 from rdmd.pipeline.layout import Layout
 from rdmd.ports import listen
 from rdmd.progress import run_bar
+
+if TYPE_CHECKING:
+    from rdmd.serving.demo import FrontModel
+    from rdmd.training.run_config import TrainingRun
+    from rdmd.training.run_folder import Point, RunFolder
 
 LAYOUT = Layout()
 
@@ -32,27 +39,12 @@ def use(given: Namespace) -> None:
 
 
 def check(given: Namespace) -> None:
-    """Check params.yaml and that what it names exists."""
-    settings = config.load()
-    for name, domain in _domains(settings).items():
-        if not domain.path.exists():
-            raise UserError(
-                f"params.yaml: domains.{name}.path is {domain.path}, which does not exist; put your data "
-                "there or correct the path."
-            )
-    if settings.teacher.init is not None and not settings.teacher.init.is_file():
-        raise UserError(
-            f"params.yaml: teacher.init is {settings.teacher.init}, which is not a file; give a "
-            "safetensors file (see `rdmd convert-edm --help`), or null."
-        )
-    cost = settings.distill.cost
-    # The pipeline's own features are made later.
-    given_one = isinstance(cost, config.LPIPS | config.FeatureCost) and cost.weights != config.FEATURES
-    if given_one and not cost.weights.exists():
-        raise UserError(
-            f"params.yaml: distill.cost.weights is {cost.weights}, which does not exist; put the network "
-            f"of the cost {cost.name!r} there or use another cost."
-        )
+    """Check params.yaml, the files that it names, and that this is a git repository."""
+    problems = missing_files(config.load())
+    if not in_git():
+        problems.append(NO_GIT)
+    if problems:
+        raise UserError(" ".join(problems))
 
 
 def preprocess(given: Namespace) -> None:
@@ -61,13 +53,12 @@ def preprocess(given: Namespace) -> None:
     from rdmd.data.preprocess import preprocess as run
 
     settings = config.load()
-    known = _domains(settings)
-    unknown = [name for name in given.domain if name not in known]
-    if unknown:
-        raise UserError(f"params.yaml has no domain {unknown[0]!r}; name one of {', '.join(known)}, or add it.")
+    known = settings.domains.named
+    for name in given.domain:
+        if name not in known:
+            raise UserError(f"params.yaml has no domain {name!r}; name one of {', '.join(known)}, or add it.")
     for name in given.domain or known:
-        manifest = run(settings, name, LAYOUT.shards / name)
-        print(describe(manifest))
+        print(describe(run(settings, name, LAYOUT.shards / name)))
 
 
 def validate(given: Namespace) -> None:
@@ -109,7 +100,7 @@ def distill(given: Namespace) -> None:
 
 
 def train_baselines(given: Namespace) -> None:
-    """Train what the baselines need, without Prefect and MLflow."""
+    """Train the networks of the baselines, without Prefect and MLflow."""
     from rdmd.pipeline.launch import TrainingProcesses
     from rdmd.pipeline.training import train_baselines as run
 
@@ -126,7 +117,7 @@ def evaluate(given: Namespace) -> None:
 
 
 def summary(given: Namespace) -> None:
-    """Show the table, and where the rest is."""
+    """Show the table of metrics, and where the results are."""
     from rdmd.evaluation.table import format_table, read_metrics
 
     if not LAYOUT.metrics.exists():
@@ -152,14 +143,14 @@ def summary(given: Namespace) -> None:
     print(f"champion   {uri}")
     refused = json.loads(LAYOUT.registry.read_text(encoding="utf-8")).get("refused")
     if refused is not None:
-        print(f"           stays, since this sweep's was refused: {refused['reason']}")
+        print(f"           stays, since version {refused['version']} was not promoted: {refused['reason']}")
     print(f"translate  rdmd translate {uri} IN OUT")
     print("serve      make serve")
     print("look       make ui")
 
 
 def registry(given: Namespace) -> None:
-    """List, explain, promote or roll back what is registered."""
+    """List, promote or roll back registered generators."""
     try:
         from flows.registry.commands import COMMANDS
     except ImportError as error:
@@ -171,20 +162,19 @@ def registry(given: Namespace) -> None:
 
 
 def translate(given: Namespace) -> None:
-    """Translate pictures."""
+    """Translate images."""
+    from rdmd.library import Translator
     from rdmd.pipeline.layout import use_local_tracking
-    from rdmd.pipeline.model_source import open_generator
-    from rdmd.pipeline.translate import Model, translate_path
+    from rdmd.pipeline.translate import translate_path
 
     use_local_tracking()
-    device = _device(given.device)
-    generator, shape, fit = open_generator(given.model, device)
-    outcome = translate_path(Model(generator, shape, fit, device), given.given, given.out)
+    translator = Translator.from_pretrained(given.model, given.device)
+    outcome = translate_path(translator.model, given.given, given.out)
     if outcome.broken:
         name, reason = outcome.broken[0]
         total = len(outcome.broken) + outcome.written
         raise UserError(
-            f"{len(outcome.broken)} of {total} pictures in {given.given} could not be read and were "
+            f"{len(outcome.broken)} of {total} images in {given.given} could not be read and were "
             f"left out (the first: {name}: {reason}); mend or remove "
             f"them; {outcome.written} are in {given.out}."
         )
@@ -202,7 +192,7 @@ def serve(given: Namespace) -> None:
     from rdmd.pipeline.store import check_registered
 
     use_local_tracking()
-    # MLflow would take half a minute to find out that it cannot.
+    # MLflow takes half a minute to find that the port is taken.
     listen("the server", given.host, given.port).close()
     model = given.model or _champion()
     if model is None:
@@ -211,25 +201,12 @@ def serve(given: Namespace) -> None:
             "a model of another experiment."
         )
     check_registered(model)
-    command = [
-        sys.executable,
-        "-m",
-        "mlflow",
-        "models",
-        "serve",
-        "--model-uri",
-        model,
-        "--env-manager",
-        "local",
-        "--host",
-        given.host,
-        "--port",
-        str(given.port),
-    ]
+    options = ["--model-uri", model, "--env-manager", "local", "--host", given.host, "--port", str(given.port)]
+    command = [sys.executable, "-m", "mlflow", "models", "serve", *options]
     print(f"serving {model} at http://{given.host}:{given.port}/invocations; Ctrl-C stops it", flush=True)
-    # MLflow starts its server by name, which is found only where this environment is activated.
+    # MLflow starts its server by name, so the environment's programs must be on the path.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    # MLflow's own server would go on, and keep the port, after the end of this process.
+    # Otherwise MLflow's server would outlive this process and keep the port.
     exit_on_signals()
     with contextlib.suppress(KeyboardInterrupt):
         status = run_in_group(command, os.environ | {"PATH": path}, lambda line: print(line, file=sys.stderr))
@@ -239,6 +216,7 @@ def serve(given: Namespace) -> None:
 
 def demo(given: Namespace) -> None:
     """Serve the page that translates an image by every generator of the front."""
+    from rdmd.library import device_of
     from rdmd.pipeline.layout import use_local_tracking
     from rdmd.pipeline.process_group import exit_on_signals
     from rdmd.serving.demo import Front, serve_demo
@@ -258,11 +236,11 @@ def demo(given: Namespace) -> None:
     with listen("the demo", given.host, given.port) as free:
         port = free.getsockname()[1]
     exit_on_signals()
-    front = Front(_front(settings), _device(given.device))
+    front = Front(_front(settings), device_of(given.device))
     serve_demo(front, LAYOUT, f"RDMD: {settings.experiment}", given.host, port)
 
 
-def _front(settings: config.Settings) -> "list[FrontModel]":  # noqa: F821
+def _front(settings: config.Settings) -> "list[FrontModel]":
     """The registered generators of the front, or those on disk where the registry has none."""
     from rdmd.serving.demo import front_on_disk
 
@@ -281,18 +259,14 @@ def _front(settings: config.Settings) -> "list[FrontModel]":  # noqa: F821
 
 def export(given: Namespace) -> None:
     """Write a generator as an ONNX file."""
-    import torch
-
+    from rdmd.library import Translator
     from rdmd.pipeline.layout import use_local_tracking
-    from rdmd.pipeline.model_source import open_generator
     from rdmd.serving.export import export_onnx
-    from rdmd.serving.model import Model
 
     use_local_tracking()
-    device = torch.device("cpu")
-    generator, shape, fit = open_generator(given.model, device)
-    difference = export_onnx(Model(generator, shape, fit, device), given.out)
-    unit = "" if len(shape) == 1 else " of 255"
+    translator = Translator.from_pretrained(given.model, "cpu")
+    difference = export_onnx(translator.model, given.out)
+    unit = "" if translator.model.of_points else " of 255"
     print(f"{given.out} written; on random samples it differs from torch by at most {difference:.2g}{unit}")
 
 
@@ -337,7 +311,7 @@ def dry_run(given: Namespace) -> None:
 
 
 def doctor(given: Namespace) -> None:
-    """Say what this machine has."""
+    """Report what this machine has, and what would fail."""
     from rdmd.doctor import examine
 
     findings = examine(LAYOUT)
@@ -362,7 +336,7 @@ def _champion() -> str | None:
 
 
 @contextlib.contextmanager
-def _bars(folder: "object", run: "object") -> Iterator[Callable[[list], None]]:
+def _bars(folder: "RunFolder", run: "TrainingRun") -> "Iterator[Callable[[list[Point]], None]]":
     from rdmd.training.run_config import run_name
 
     with run_bar(run_name(run), run.settings.steps) as bar:
@@ -372,11 +346,3 @@ def _bars(folder: "object", run: "object") -> Iterator[Callable[[list], None]]:
 def _domains(settings: config.Settings) -> dict[str, config.Domain]:
     """The domains that this experiment has, by name."""
     return {name: domain for name in config.Domains.model_fields if (domain := getattr(settings.domains, name))}
-
-
-def _device(name: str) -> "torch.device":  # noqa: F821
-    import torch
-
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda, but torch finds no CUDA device here; use --device cpu, or see `rdmd doctor`.")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")

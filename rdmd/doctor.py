@@ -1,4 +1,4 @@
-"""What this machine has, and what would fail on it: `rdmd doctor`."""
+"""`rdmd doctor`: what this machine has, and what would fail on it."""
 
 import os
 import platform
@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from rdmd import config
 from rdmd.errors import UserError
+from rdmd.pipeline.experiments import NO_GIT, in_git, missing_files
 from rdmd.pipeline.layout import Layout, use_local_tracking
 from rdmd.pipeline.store import check_sqlite, sqlite_file, unregistered
 
@@ -39,7 +40,8 @@ def examine(layout: Layout) -> list[Finding]:
         _device,
         _memory,
         lambda: _disk(layout),
-        lambda: _settings(),
+        _git,
+        _settings,
         lambda: _domains(layout),
         _mlflow,
         lambda: _champion(layout),
@@ -77,7 +79,7 @@ def _device() -> list[Finding]:
         name = torch.cuda.get_device_name(i)
         findings.append(Finding("ok", "gpu", f"{name}, {free / GIB:.0f} of {total / GIB:.0f} GiB free"))
     if not torch.cuda.device_count():
-        findings.append(Finding("ok", "gpu", "none; digits and swissroll run on the CPU, 64x64 pictures want a GPU"))
+        findings.append(Finding("ok", "gpu", "none; digits and swissroll run on the CPU, 64x64 images need a GPU"))
     return findings
 
 
@@ -125,17 +127,12 @@ def _settings() -> list[Finding]:
             f"experiment {settings.experiment}, lambdas {', '.join(f'{lam:g}' for lam in settings.distill.lambdas)}",
         )
     ]
-    for name in config.Domains.model_fields:
-        domain = getattr(settings.domains, name)
-        if domain is not None and not domain.path.exists():
-            findings.append(
-                Finding(
-                    "FAIL",
-                    "data",
-                    f"domains.{name}.path {domain.path} does not exist; put your data there or correct the path",
-                )
-            )
+    findings += [Finding("FAIL", "data", problem) for problem in missing_files(settings)]
     return findings
+
+
+def _git() -> list[Finding]:
+    return [Finding("ok", "git", "this folder is in a git repository") if in_git() else Finding("warn", "git", NO_GIT)]
 
 
 def _domains(layout: Layout) -> list[Finding]:

@@ -1,8 +1,8 @@
-"""What went wrong, said once, for the person who can mend it.
+"""Errors of the user's input, files and system, reported in a sentence.
 
 `UserError` carries one sentence that names the file or key and the remedy. Every entry point (the `rdmd` command and
-the stages in `flows/`) runs inside `reporting`, which prints that sentence and exits with status 2. A traceback is for
-`--debug`, or for a defect of ours.
+the stages in `flows/`) runs inside `reporting`, which prints that sentence and exits with status 2. Only `--debug` and
+defects of this project show a traceback.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ EXIT_INTERRUPTED = 130
 _MAKE_ROOM = "free some space and repeat the command"
 _ALLOW = "make it readable and writable for this user and repeat the command"
 _NOT_A_FOLDER = "a file lies where a folder belongs, so move it aside or name another place"
-# What the system may refuse, and what a person can do about it. Any other refusal is a defect of ours.
+# Errors of the system that the user can mend, with the remedy. Any other OSError is a defect of this project.
 REMEDIES = {
     errno.ENOSPC: _MAKE_ROOM,
     errno.EDQUOT: _MAKE_ROOM,
@@ -32,21 +32,54 @@ REMEDIES = {
 }
 
 
+# The extra of this project that holds an optional package, by the package's name in an import.
+EXTRAS = {
+    "gradio": "demo",
+    "onnxruntime": "onnx",
+    "onnxscript": "onnx",
+    "prefect_ray": "ray",
+    "ray": "ray",
+} | dict.fromkeys(
+    (
+        "dvc",
+        "great_expectations",
+        "joblib",
+        "mlflow",
+        "networkx",
+        "pandas",
+        "prefect",
+        "ruamel",
+        "sklearn",
+        "torch_fidelity",
+    ),
+    "pipeline",
+)
+
+
 class UserError(Exception):
-    """Something that the person who runs this can mend; its text is one sentence with the remedy."""
+    """An error that the user can mend; its text is one sentence with the remedy."""
 
 
 class Interrupted(Exception):  # noqa: N818 (it is not an error: somebody pressed Ctrl-C, and nothing was lost)
-    """Work was stopped on request at a point from which it can go on; the text says how."""
+    """Work stopped on request and can be resumed; the text says how."""
 
 
 def sentence(error: Exception) -> str | None:
-    """The sentence for the person who can mend `error`: its cause and the remedy. None for a defect of ours."""
+    """The cause of `error` and the remedy, for the user. None for a defect of this project."""
     if isinstance(error, UserError):
-        # A library's own words, quoted in ours, may run over several lines.
+        # A quoted message of a library may have several lines.
         return " ".join(str(error).splitlines())
+    if isinstance(error, ModuleNotFoundError) and error.name is not None:
+        package = error.name.split(".")[0]
+        if package in EXTRAS:
+            return (
+                f"this needs the package {package}, which is missing here; install it with "
+                f"`pip install 'rdmd[{EXTRAS[package]}]'`."
+            )
+        if package == "flows":
+            return "this needs the folder flows/ of the project, which is not installed; run it in a checkout."
     if isinstance(error, OSError) and error.errno in REMEDIES:
-        # Of a copy or a renaming, the second name is the one that was to be written.
+        # For a copy or a rename, the second name is the file that was to be written.
         named = error.filename2 or error.filename
         where = f"{named}: " if named else ""
         return f"{where}{os.strerror(error.errno)}; nothing was lost: {REMEDIES[error.errno]}."
@@ -55,20 +88,20 @@ def sentence(error: Exception) -> str | None:
 
 @contextlib.contextmanager
 def reporting(debug: bool) -> Iterator[None]:
-    """Turn what a person can mend into one line on stderr and an exit status.
+    """Turn an error that the user can mend into one line on stderr and an exit status.
 
-    A `UserError` and what the system refuses (`REMEDIES`) exit with 2, Ctrl-C with 130. With `debug` the exception
-    goes through as it is.
+    A `UserError`, a missing package of an extra and what the system refuses (`REMEDIES`) exit with 2, Ctrl-C with 130.
+    With `debug` the exception goes through as it is.
     """
     try:
         yield
     except (Interrupted, KeyboardInterrupt) as stop:
-        text = str(stop) or "stopped; finished steps are kept, repeat the same command to go on"
-        print(f"rdmd: {text}", file=sys.stderr)
+        reason = str(stop) or "stopped; finished steps are kept, repeat the same command to go on"
+        print(f"rdmd: {reason}", file=sys.stderr)
         raise SystemExit(EXIT_INTERRUPTED) from None
-    except (UserError, OSError) as error:
-        text = sentence(error)
-        if debug or text is None:
+    except (UserError, OSError, ModuleNotFoundError) as error:
+        explained = sentence(error)
+        if debug or explained is None:
             raise
-        print(f"rdmd: {text}", file=sys.stderr)
+        print(f"rdmd: {explained}", file=sys.stderr)
         raise SystemExit(EXIT_USER_ERROR) from None

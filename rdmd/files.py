@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written under a temporary name beside the place they go to, then renamed."""
+"""Write files whole or not at all: under a temporary name in the same folder, then renamed."""
 
 import contextlib
 import hashlib
@@ -32,7 +32,7 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.chmod(0o644)
             temporary.replace(path)
         except BaseException:
-            # A library that failed may hold it open still; cut to nothing, it gives a full disk its room back at once.
+            # A library that failed may hold the file open; truncating it frees the space of a full disk at once.
             with contextlib.suppress(OSError):
                 os.truncate(temporary, 0)
             raise
@@ -62,7 +62,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Let a refusal of the system name what was to be written, `path`, in place of its temporary name or of none."""
+    """Let an OSError name the file that was to be written, `path`, not a temporary name."""
     try:
         yield
     except OSError as error:
@@ -76,15 +76,15 @@ def _naming(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _asking_the_system(temporary: Path) -> Iterator[None]:
-    """Write on where a library failed to. torch and safetensors call a full disk by names of their own; the system
-    then refuses with its own error, which is raised instead."""
+    """If a library failed to write, write a little more. torch and safetensors raise their own errors for a full disk;
+    the system's own error, which names the cause, is raised instead."""
     try:
         yield
     except OSError:
         raise
     except Exception:
         with temporary.open("ab", buffering=0) as file:
-            # The first may fill what is left without an error.
+            # The first write may fill the rest of the disk without an error.
             for _ in range(2):
                 file.write(bytes(2**20))
         raise
@@ -102,5 +102,5 @@ def write_json(path: Path, value: object) -> None:
 
 
 def canonical_json(value: object) -> str:
-    """JSON with sorted keys and no spaces: what a fingerprint is taken of."""
+    """JSON with sorted keys and no spaces, the input of fingerprints."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)

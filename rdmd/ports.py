@@ -1,4 +1,4 @@
-"""Where servers of ours listen: asked of the system before anything is loaded for them."""
+"""Open the ports of servers before their packages are loaded."""
 
 import socket
 
@@ -6,7 +6,7 @@ from rdmd.errors import UserError
 
 
 def listen(who: str, host: str, port: int) -> socket.socket:
-    """A socket that listens there; port 0 is any free one. Raises UserError, naming `who`, if the system refuses."""
+    """A listening socket; port 0 takes any free port. Raises UserError with the name `who` if the system refuses."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family)

@@ -1,8 +1,8 @@
 """Progress with an ETA on a terminal, silence in a log."""
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 from tqdm import tqdm
 
@@ -10,9 +10,9 @@ from rdmd.training.run_folder import Point
 
 
 class RunBar:
-    """The bar of one training run, moved by its curves."""
+    """The progress bar of a training run, updated from its curves."""
 
-    def __init__(self, bar: "tqdm[None]") -> None:
+    def __init__(self, bar: "tqdm[NoReturn]") -> None:
         self._bar = bar
 
     def follow(self, points: list[Point]) -> None:
@@ -23,7 +23,7 @@ class RunBar:
 
 
 @contextmanager
-def run_bar(name: str, steps: int) -> Iterator[RunBar]:
-    """A bar over `steps` optimiser steps on a terminal; nothing where stderr is not one."""
-    with tqdm(total=steps, desc=name, unit="step", disable=not sys.stderr.isatty(), dynamic_ncols=True) as bar:
+def run_bar(name: str, steps: int, disable: bool | None = None) -> Iterator[RunBar]:
+    """A bar over `steps` optimizer steps; if `disable` is None, only where stderr is a terminal."""
+    with tqdm(total=steps, desc=name, unit="step", disable=disable, dynamic_ncols=True) as bar:
         yield RunBar(bar)

@@ -16,11 +16,10 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from torch import Tensor
 
-from rdmd.evaluation.evaluator import EvaluationTask
 from rdmd.evaluation.pareto import knee, nondominated
-from rdmd.evaluation.points import PointTask
 from rdmd.evaluation.row import GENERATOR, IDENTITY, TARGET
 from rdmd.evaluation.table import method_name
+from rdmd.evaluation.task import EvaluationTask, PointTask
 from rdmd.files import replacing
 from studies.measure import Measured
 from studies.statistics import DATA, EXACT, REFERENCES, TEACHER, setting_labels, table

@@ -27,13 +27,11 @@ from rdmd.data.transforms import to_uint8, to_unit
 from rdmd.diffusion.samplers import heun, heun_evaluations, karras_sigmas
 from rdmd.distillation.generator import Generator
 from rdmd.evaluation.classifier import train_classifier
-from rdmd.evaluation.evaluator import EvaluationTask, identity_row, score, target_row, translate
-from rdmd.evaluation.images import ImageTask
+from rdmd.evaluation.evaluator import EvaluationTask, NamedTranslator, identity_row, score, target_row, translate
 from rdmd.evaluation.pareto import mark_front
-from rdmd.evaluation.points import PointTask
 from rdmd.evaluation.row import GENERATOR, IDENTITY, TARGET, Row
 from rdmd.evaluation.table import drifted
-from rdmd.evaluation.translator import NamedTranslator
+from rdmd.evaluation.task import ImageTask, PointTask
 from rdmd.evaluation.transport import exact_plan
 from rdmd.files import canonical_json
 from rdmd.networks.build import build_denoiser

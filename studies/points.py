@@ -11,8 +11,7 @@ from torch import Tensor
 from rdmd import config
 from rdmd.data.readers.points import draw
 from rdmd.data.shards import read_split
-from rdmd.evaluation.points import PointTask, reference_parts
-from rdmd.evaluation.sampling import sample_of
+from rdmd.evaluation.task import PointTask, reference_parts, sample_of
 from rdmd.evaluation.transport import ExactPlan, affine_monge_map, exact_plan
 from rdmd.pipeline.features import evaluation_device
 from rdmd.pipeline.layout import Layout

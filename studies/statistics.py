@@ -8,7 +8,7 @@ import pandas as pd
 
 from rdmd.evaluation.pareto import Point, hypervolume, nondominated
 from rdmd.evaluation.row import GENERATOR, IDENTITY, TARGET, Row
-from rdmd.evaluation.table import Z95, dial
+from rdmd.evaluation.table import Z95, hyperparameters
 from rdmd.files import canonical_json
 
 DATA, TEACHER, EXACT = "data", "teacher", "ot"
@@ -42,7 +42,7 @@ def setting_labels(frame: pd.DataFrame) -> list[str]:
     """What tells each row from the others of its method, such as "λ = 0.1"."""
     columns = zip(frame["method"], frame["lambda"], frame["settings"], strict=True)
     rows = [Row(method=name, lam=None if np.isnan(lam) else lam, settings=settings) for name, lam, settings in columns]
-    return [dial(row, rows) for row in rows]
+    return [hyperparameters(row, rows) for row in rows]
 
 
 def summarise(frame: pd.DataFrame, by: tuple[str, ...] = ()) -> pd.DataFrame:

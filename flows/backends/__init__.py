@@ -13,8 +13,7 @@ from rdmd.training.run_config import DistillRun, DomainClassifierRun, NeuralOTRu
 
 if TYPE_CHECKING:
     # They import torch, which a flow that trains in other processes does not need.
-    from rdmd.evaluation.evaluator import EvaluationTask
-    from rdmd.evaluation.translator import NamedTranslator
+    from rdmd.evaluation.evaluator import EvaluationTask, NamedTranslator
     from rdmd.pipeline.evaluation import Evaluated
 
 

@@ -8,7 +8,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from flows.backends import evaluation_name, training_name
-from flows.device_pool import SharedSlots
+from flows.device_pool import DevicePool
 from flows.tracking.training import watcher
 from rdmd import config
 from rdmd.pipeline.launch import TrainingProcesses
@@ -18,8 +18,7 @@ from rdmd.training.run_config import TrainingRun
 from rdmd.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
-    from rdmd.evaluation.evaluator import EvaluationTask
-    from rdmd.evaluation.translator import NamedTranslator
+    from rdmd.evaluation.evaluator import EvaluationTask, NamedTranslator
     from rdmd.pipeline.evaluation import Evaluated
 
 
@@ -42,7 +41,7 @@ class LocalBackend:
 
     def __init__(self, settings: config.Settings, layout: Layout) -> None:
         watch = watcher(settings, layout)
-        self._training = LocalTraining(SharedSlots(settings.launch), layout, watch, TrainingProcesses())
+        self._training = LocalTraining(DevicePool(settings.launch), layout, watch, TrainingProcesses())
         # A task that another thread calls belongs to the flow of this one.
         self._flow = contextvars.copy_context()
 

@@ -39,8 +39,7 @@ from rdmd.training.run_config import TrainingRun
 from rdmd.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
-    from rdmd.evaluation.evaluator import EvaluationTask
-    from rdmd.evaluation.translator import NamedTranslator
+    from rdmd.evaluation.evaluator import EvaluationTask, NamedTranslator
     from rdmd.pipeline.evaluation import Evaluated
 
 RETRIES = 3

@@ -15,7 +15,7 @@ from prefect.flow_engine import run_flow
 from prefect.states import Pending
 
 from flows.environment import DEBUG
-from flows.server import API, free_stale_slots, wait_for_api
+from flows.server import wait_for_api
 from flows.tracking.runs import open_record
 from rdmd import config
 from rdmd.errors import reporting
@@ -35,9 +35,6 @@ def run_stage(flow: StageFlow, description: str) -> None:
     parser.add_argument(DEBUG, action="store_true", help="show tracebacks and every log line")
     with reporting(parser.parse_args().debug):
         settings = config.load()
-        if not os.environ.get(API):
-            # The flow starts a server of its own.
-            free_stale_slots()
         wait_for_api()
         # A store that cannot be used is told before hours of work rather than after them.
         open_record(settings.experiment)

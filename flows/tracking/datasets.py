@@ -1,4 +1,4 @@
-"""The data of a run as MLflow keeps them: a name, the digest, where DVC puts them, the shape and type, and counts."""
+"""The data of a run in MLflow: the name, the digest, the folder, the shape, the type and the counts."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ DIGEST_LENGTH = 16
 
 
 def pair_digest(source: str, target: str) -> str:
-    """Of two domains together, such as `1f0c...-77ab...`: 33 characters."""
+    """The digest of two domains together, such as `1f0c...-77ab...`: 33 characters."""
     return f"{source[:DIGEST_LENGTH]}-{target[:DIGEST_LENGTH]}"
 
 
@@ -33,7 +33,7 @@ def training_inputs(run: TrainingRun) -> list[DatasetInput]:
 def evaluation_data(source_digest: str, target_digest: str, shards: Path | None = None) -> DatasetInput:
     """The test splits of both domains as one dataset, since a method is measured on the two together.
 
-    Shape and counts are told where `shards` are there to be asked.
+    Its shape and counts come from the folder `shards`, where there is one.
     """
     manifests = [read_manifest(shards / name) for name in ("source", "target")] if shards else []
     counts = {f"num_{one.domain}": one.counts["test"] for one in manifests}
@@ -49,7 +49,7 @@ def evaluation_data(source_digest: str, target_digest: str, shards: Path | None 
 
 
 def log_data(client: MlflowClient, run_id: str, data: list[DatasetInput]) -> None:
-    """Say that a run used `data`; saying it again changes nothing."""
+    """Record that a run used `data`. Repeating it changes nothing."""
     try:
         client.log_inputs(run_id, data)
     except MlflowException:

@@ -1,6 +1,8 @@
-"""An evaluation in MLflow: metrics of the sweep's run and of registered versions."""
+"""An evaluation in MLflow: the numbers of every row, as metrics of the sweep's runs and of registered models.
 
-import hashlib
+`python -m flows.tracking.evaluation FILE` writes a few of them as a flat JSON file, which `dvc metrics diff` compares.
+"""
+
 import sys
 import time
 from pathlib import Path
@@ -11,7 +13,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from flows.tracking.datasets import evaluation_data, log_data
-from flows.tracking.runs import FINGERPRINT, Record, find_run, log_params, provenance
+from flows.tracking.runs import FINGERPRINT, Record, find_run, log_params, provenance_tags
 from flows.tracking.training import record_finished
 from rdmd import config
 from rdmd.data.manifest import read_manifest
@@ -19,56 +21,33 @@ from rdmd.errors import UserError, reporting
 from rdmd.evaluation.row import Metrics, Row
 from rdmd.evaluation.selection import Evaluation
 from rdmd.evaluation.table import read_metrics
-from rdmd.files import canonical_json, write_json
+from rdmd.files import write_json
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.model_card import read_card
 from rdmd.training.run_config import lambda_name
 from rdmd.training.run_folder import RunFolder
 
-SHOWN = ("fid", "sw2", "cost", "class_share")
+# Tag of a child run that stands for a row of the metrics without a training of its own.
+ROW = "rdmd.row"
+REPORTS = ("metrics.json", "pareto.csv", "pareto.png", "samples.png", "index.html")
+_NOT_MEASURED = {"lam", "train_seconds"}
 # FID and costs of one machine's runs agree in more digits than anybody compares.
-DIGITS = 5
+_COMPARED, _DIGITS = ("fid", "sw2", "cost", "class_share"), 5
 
 
 def row_name(row: Row) -> str:
-    """`lambda-0.05`, or a method with its dials: `sdedit sigma 0.5 steps 3`."""
+    """`lambda-0.05`, or a method with its hyperparameters: `sdedit sigma 0.5 steps 3`."""
     if row.lam is not None:
         return lambda_name(row.lam)
-    return " ".join([row.method, *(f"{key} {value}" for key, value in dials(row).items())])
+    return " ".join([row.method, *(f"{key} {value}" for key, value in _hyperparameters(row).items())])
 
 
-def dials(row: Row) -> dict[str, float | int | str]:
-    """The settings that a person chose."""
+def _hyperparameters(row: Row) -> dict[str, float | int | str]:
     return {key: value for key, value in row.settings.items() if key != "run"}
 
 
-def flat(metrics: Metrics) -> dict[str, dict[str, float]]:
-    """What `SHOWN` names of every row, rounded to `DIGITS` digits."""
-    return {
-        row_name(row): {
-            name: float(f"{value:.{DIGITS}g}") for name in SHOWN if (value := getattr(row, name)) is not None
-        }
-        for row in metrics.rows
-    }
-
-
-def main(arguments: list[str]) -> None:
-    """Write the file that is named."""
-    if len(arguments) != 1:
-        raise UserError("name one file to write: `python -m flows.tracking.evaluation metrics.json`.")
-    write_json(Path(arguments[0]), flat(read_metrics(Layout().metrics)))
-
-
-if __name__ == "__main__":
-    with reporting(debug=False):
-        main(sys.argv[1:])
-
-
-_NOT_MEASURED = {"lam", "train_seconds"}
-
-
-def measured(row: Row) -> dict[str, float]:
-    """The numbers of a row by their name in metrics.json; an interval as its two ends."""
+def numbers_of(row: Row) -> dict[str, float]:
+    """The measured numbers of a row by their name in metrics.json; an interval as its two ends."""
     numbers: dict[str, float] = {}
     for name, value in vars(row).items():
         if isinstance(value, tuple):
@@ -78,47 +57,39 @@ def measured(row: Row) -> dict[str, float]:
     return numbers
 
 
-def tie(client: MlflowClient, version: ModelVersion, row: Row, evaluation: Evaluation) -> None:
-    """Give the version's model the row's numbers. The same numbers again add nothing, other data add to them.
+def log_evaluation_of_model(client: MlflowClient, version: ModelVersion, row: Row, evaluation: Evaluation) -> None:
+    """Log the row's numbers as metrics of the version's model. The same numbers of the same data are logged once.
 
     A version whose run was deleted is left as it is.
     """
-    if client.get_run(version.run_id).info.lifecycle_stage != "active":
+    run_id, source = version.run_id, version.source
+    if run_id is None or source is None or client.get_run(run_id).info.lifecycle_stage != "active":
         return
     data = evaluation_data(evaluation.source_digest, evaluation.target_digest)
-    log_data(client, version.run_id, [data])
-    model_id = version.source.removeprefix("models:/")
-    model = client.get_logged_model(model_id)
-    known = {(one.key, one.dataset_digest, one.value) for one in model.metrics or []}
-    for name, value in measured(row).items():
-        if (name, data.dataset.digest, value) not in known:
-            client.log_metric(
-                version.run_id,
-                name,
-                value,
-                step=0,
-                model_id=model_id,
-                dataset_name=data.dataset.name,
-                dataset_digest=data.dataset.digest,
-            )
-
-
-# Of a child that stands for a row of the metrics without a training of its own.
-ROW = "rdmd.row"
-REPORTS = ("metrics.json", "pareto.csv", "pareto.png", "samples.png", "index.html")
+    log_data(client, run_id, [data])
+    name, digest = data.dataset.name, data.dataset.digest
+    model_id = source.removeprefix("models:/")
+    logged = {(one.key, one.dataset_digest, one.value) for one in client.get_logged_model(model_id).metrics or []}
+    for key, value in numbers_of(row).items():
+        if (key, digest, value) not in logged:
+            client.log_metric(run_id, key, value, step=0, model_id=model_id, dataset_name=name, dataset_digest=digest)
 
 
 def record_evaluation(record: Record, parent: Run, metrics: Metrics, layout: Layout) -> None:
-    """Each row's numbers to its run, figures, tables and params.yaml to the sweep's run. Recording again replaces."""
-    digests = [read_manifest(layout.shards / name).digest for name in ("source", "target")]
-    data = evaluation_data(*digests, layout.shards)
+    """Log each row's numbers to its run, and figures, tables and params.yaml to the sweep's run `parent`.
+
+    Recording again replaces.
+    """
+    source, target = (read_manifest(layout.shards / name).digest for name in ("source", "target"))
+    data = evaluation_data(source, target, layout.shards)
     # Where DVC skipped the stage that would have recorded it for this sweep.
     _record_from_files(record, parent, read_card(layout.teacher).run, layout)
     for row in metrics.rows:
-        run = _run_of(record, parent, row, layout)
+        run = _run_of_row(record, parent, row, layout)
         log_data(record.client, run.info.run_id, [data])
-        log_params(record, run, _described(row))
-        _log_measured(record, run, row)
+        lam = {} if row.lam is None else {"lambda": row.lam}
+        log_params(record, run, {"method": row.method, "nfe": row.nfe, **lam, **_hyperparameters(row)})
+        _log_changed_metrics(record, run, row)
         record.client.set_tag(run.info.run_id, "on_front", str(row.on_front).lower())
     log_data(record.client, parent.info.run_id, [data])
     for name in REPORTS:
@@ -128,15 +99,20 @@ def record_evaluation(record: Record, parent: Run, metrics: Metrics, layout: Lay
     record.client.set_terminated(parent.info.run_id)
 
 
-def _run_of(record: Record, parent: Run, row: Row, layout: Layout) -> Run:
-    """The child of a row: the run that trained it, or one that stands for the row."""
-    if row.run is None:
-        return _stand_in(record, parent, row_name(row), ROW, _key(parent, row))
-    found = find_run(record, FINGERPRINT, row.run, parent)
-    if found is None:
+def _run_of_row(record: Record, parent: Run, row: Row, layout: Layout) -> Run:
+    """The child of a row: the run that trained it, or a run without a training."""
+    name = row_name(row)
+    tag, value = (ROW, name) if row.run is None else (FINGERPRINT, row.run)
+    found = find_run(record, tag, value, parent)
+    if found is None and row.run is not None:
         _record_from_files(record, parent, row.run, layout)
-        found = find_run(record, FINGERPRINT, row.run, parent)
-    return found or _stand_in(record, parent, row_name(row), FINGERPRINT, row.run)
+        found = find_run(record, tag, value, parent)
+    if found is not None:
+        return found
+    tags = {tag: value, MLFLOW_PARENT_RUN_ID: parent.info.run_id, **provenance_tags()}
+    made = record.client.create_run(record.experiment_id, run_name=name, tags=tags)
+    record.client.set_terminated(made.info.run_id)
+    return record.client.get_run(made.info.run_id)
 
 
 def _record_from_files(record: Record, parent: Run, fingerprint: str, layout: Layout) -> None:
@@ -145,29 +121,31 @@ def _record_from_files(record: Record, parent: Run, fingerprint: str, layout: La
         record_finished(record, parent, folder)
 
 
-def _stand_in(record: Record, parent: Run, name: str, tag: str, value: str) -> Run:
-    found = find_run(record, tag, value, parent)
-    if found is not None:
-        return found
-    tags = {tag: value, MLFLOW_PARENT_RUN_ID: parent.info.run_id, **provenance()}
-    made = record.client.create_run(record.experiment_id, run_name=name, tags=tags)
-    record.client.set_terminated(made.info.run_id)
-    return record.client.get_run(made.info.run_id)
-
-
-def _key(parent: Run, row: Row) -> str:
-    told_apart = {"sweep": parent.info.run_id, "method": row.method, "lambda": row.lam, "settings": dials(row)}
-    return hashlib.sha256(canonical_json(told_apart).encode()).hexdigest()[:16]
-
-
-def _described(row: Row) -> dict[str, object]:
-    lam = {} if row.lam is None else {"lambda": row.lam}
-    return {"method": row.method, "nfe": row.nfe, **lam, **dials(row)}
-
-
-def _log_measured(record: Record, run: Run, row: Row) -> None:
-    """What differs from what the run has: MLflow keeps a point for every call."""
+def _log_changed_metrics(record: Record, run: Run, row: Row) -> None:
+    """Log the numbers that differ from those of the run: MLflow keeps a point for every call."""
     now = int(time.time() * 1000)
-    new = [Metric(key, value, now, 0) for key, value in measured(row).items() if run.data.metrics.get(key) != value]
+    new = [Metric(key, value, now, 0) for key, value in numbers_of(row).items() if run.data.metrics.get(key) != value]
     if new:
         record.client.log_batch(run.info.run_id, metrics=new)
+
+
+def _flat(metrics: Metrics) -> dict[str, dict[str, float]]:
+    rows: dict[str, dict[str, float]] = {}
+    for row in metrics.rows:
+        numbers = {name: getattr(row, name) for name in _COMPARED}
+        rows[row_name(row)] = {
+            name: float(f"{value:.{_DIGITS}g}") for name, value in numbers.items() if value is not None
+        }
+    return rows
+
+
+def main(arguments: list[str]) -> None:
+    """Write the file that the argument names."""
+    if len(arguments) != 1:
+        raise UserError("name one file to write: `python -m flows.tracking.evaluation metrics.json`.")
+    write_json(Path(arguments[0]), _flat(read_metrics(Layout().metrics)))
+
+
+if __name__ == "__main__":
+    with reporting(debug=False):
+        main(sys.argv[1:])

@@ -1,64 +1,27 @@
-"""What the machine does while a run trains: CPU, memory, disk, network, and GPUs where MLflow can ask them, as the
-`system/` metrics of its MLflow run."""
+"""Runs in MLflow: the store, the experiment, the run of a sweep, and the settings of a run."""
 
 import contextlib
-import fcntl
 import hashlib
 import json
-import logging
 import os
-import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import mlflow
 import mlflow.store.db.utils
+from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Param, Run
-from mlflow.environment_variables import MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING
 from mlflow.exceptions import MlflowException
-from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from flows.environment import ROOT
 from rdmd import config
 from rdmd.errors import UserError
 from rdmd.files import canonical_json
-from rdmd.pipeline.store import check_sqlite, relocate
-
-PREFIX = "system/"
-# A point for each; MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL sets another. Runs shorter than this have none.
-SAMPLING_SECONDS = 10.0
-
-
-def wanted() -> bool:
-    """Whether MLflow's switch leaves system metrics on."""
-    return not MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING.is_set() or bool(MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING.get())
-
-
-@contextlib.contextmanager
-def system_metrics(run_id: str) -> Iterator[None]:
-    """Watch this machine for the length of the block; a resumed run's curves go on.
-
-    Where the system tells nothing, or MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING is false, nothing is recorded: training
-    never fails for it. GPUs need the package nvidia-ml-py (NVIDIA) or pyrsmi (AMD).
-    """
-    monitor = None
-    if wanted():
-        try:
-            monitor = SystemMetricsMonitor(run_id, sampling_interval=SAMPLING_SECONDS, resume_logging=True)
-        except Exception as error:
-            logging.getLogger(__name__).warning("no system metrics are recorded: %s", error)
-    if monitor is None:
-        yield
-        return
-    monitor.start()
-    try:
-        yield
-    finally:
-        monitor.finish()
-
+from rdmd.pipeline.git import git_commit
+from rdmd.pipeline.store import check_sqlite, relocate, sqlite_file
 
 FINGERPRINT = "rdmd.run"
 SWEEP = "rdmd.sweep"
@@ -82,7 +45,8 @@ def open_record(experiment: str) -> Record:
     check_sqlite(uri)
     relocate(uri)
     with _as_user_errors(uri):
-        store = _local_store(uri)
+        file = sqlite_file(uri)
+        store = file.resolve().parent if file is not None else None
         if store is not None:
             _prepare_local_store(store, uri)
         client = MlflowClient()
@@ -96,17 +60,10 @@ def open_record(experiment: str) -> Record:
         return Record(client, found.experiment_id)
 
 
-def _local_store(uri: str) -> Path | None:
-    """The folder of an SQLite store, which holds the artifacts too; None for a server."""
-    scheme = "sqlite:///"
-    return Path(uri.removeprefix(scheme)).resolve().parent if uri.startswith(scheme) else None
-
-
 def _prepare_local_store(store: Path, uri: str) -> None:
     """Make the SQLite schema before anybody writes: several processes on a fresh file corrupt it for good."""
     store.mkdir(parents=True, exist_ok=True)
-    with (store / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FileLock(store / "lock"):
         engine = mlflow.store.db.utils.create_sqlalchemy_engine_with_retry(uri)
         try:
             mlflow.store.db.utils._safe_initialize_tables(engine)
@@ -135,14 +92,15 @@ def _as_user_errors(uri: str) -> Iterator[None]:
 
 def sweep_run(record: Record, settings: config.Settings, digests: dict[str, str]) -> Run:
     """The parent run of a sweep: the same for the same settings and data, whatever the lambdas."""
-    left_out = {"distill": {"lambdas"}, "launch": True, "register_": True}
-    described = settings.model_dump(mode="json", by_alias=True, exclude=left_out)
+    described = settings.model_dump(
+        mode="json", by_alias=True, exclude={"distill": {"lambdas"}, "launch": True, "register_": True}
+    )
     key = hashlib.sha256(canonical_json({"settings": described, "digests": digests}).encode()).hexdigest()[:16]
     found = find_run(record, SWEEP, key)
     if found is not None:
         return found
     run = record.client.create_run(
-        record.experiment_id, run_name=f"sweep {key[:8]}", tags={SWEEP: key, **provenance(), **digests}
+        record.experiment_id, run_name=f"sweep {key[:8]}", tags={SWEEP: key, **provenance_tags(), **digests}
     )
     log_params(record, run, described)
     return run
@@ -159,44 +117,27 @@ def find_run(record: Record, tag: str, value: str, parent: Run | None = None) ->
     return runs[0] if runs else None
 
 
-def log_params(record: Record, run: Run, described: dict[str, object]) -> None:
-    """Record settings by dotted keys, with the values as YAML has them. What `run` has already stays as it is."""
-    new = [(key, value) for key, value in _flat("", described) if key not in run.data.params]
-    params = [Param(key, _as_typed(value)[:PARAM_LENGTH]) for key, value in new]
+def log_params(record: Record, run: Run, settings: Mapping[str, object]) -> None:
+    """Record settings by dotted keys, with the values as YAML has them. Parameters of `run` stay as they are."""
+    params = [
+        Param(key, (value if isinstance(value, str) else json.dumps(value))[:PARAM_LENGTH])
+        for key, value in _dotted("", settings)
+        if key not in run.data.params
+    ]
     for start in range(0, len(params), 100):
         record.client.log_batch(run.info.run_id, params=params[start : start + 100])
 
 
-def _flat(prefix: str, value: object) -> Iterator[tuple[str, object]]:
-    if isinstance(value, dict):
+def _dotted(prefix: str, value: object) -> Iterator[tuple[str, object]]:
+    if isinstance(value, Mapping):
         for key, item in value.items():
-            yield from _flat(f"{prefix}.{key}" if prefix else str(key), item)
+            yield from _dotted(f"{prefix}.{key}" if prefix else str(key), item)
     else:
         yield prefix, value
 
 
-def _as_typed(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def provenance() -> dict[str, str]:
-    """The DVC stage and the git commit, as tags."""
-    tags = {"git_commit": git_commit()}
+def provenance_tags() -> dict[str, str]:
+    """The git commit and the DVC stage, as tags."""
+    tags = {"git_commit": str(git_commit(ROOT) or "unknown")}
     stage = os.environ.get("DVC_STAGE")
     return tags | ({"dvc_stage": stage} if stage else {})
-
-
-def git_commit() -> str:
-    """The commit that is checked out, with `+changes` where the work tree differs; `unknown` outside git."""
-    try:
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
-        state = subprocess.run(
-            ["git", "status", "--porcelain", "--untracked-files=no"],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return commit.stdout.strip() + ("+changes" if state.stdout.strip() else "")

@@ -1,4 +1,4 @@
-"""A training in MLflow and Prefect: parameters, curves, images, progress."""
+"""A training in MLflow and Prefect: parameters, curves, images, the machine's load, progress."""
 
 import contextlib
 import re
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import cast
 from uuid import UUID
 
+import mlflow
 import numpy as np
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Run
@@ -16,16 +17,7 @@ from PIL import Image
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
 from flows.tracking.datasets import log_data, training_inputs
-from flows.tracking.runs import (
-    FINGERPRINT,
-    Record,
-    find_run,
-    log_params,
-    open_record,
-    provenance,
-    sweep_run,
-    system_metrics,
-)
+from flows.tracking.runs import FINGERPRINT, Record, find_run, log_params, open_record, provenance_tags, sweep_run
 from rdmd import config
 from rdmd.data.manifest import read_manifest
 from rdmd.errors import UserError
@@ -37,54 +29,54 @@ from rdmd.training.run_folder import Point, RunFolder
 
 # Curves have names of their own: a run's `cost` is that of the evaluation, on the test split.
 CURVES = "train/"
+# Each message to the two servers costs CPU time that training needs.
+SEND_SECONDS = 5.0
 
 
 @contextlib.contextmanager
 def tracked(
     record: Record, parent: Run, folder: RunFolder, run: TrainingRun
 ) -> Iterator[Callable[[list[Point]], None]]:
-    """A child run of `parent` for one training run; gives the function that records new points of its curves.
+    """A child run of `parent` for one training run; yields the function that records new points of its curves.
 
     Points and grids that the store already holds, from before a crash, are not recorded again. A run that an earlier
-    sweep trained is recorded for this one too, from its files.
+    sweep trained is recorded for this one too, from its files. While it trains, MLflow logs the machine's load.
     """
+    client = record.client
     child = find_run(record, FINGERPRINT, folder.fingerprint, parent)
     if child is None:
-        child = _new(record, parent, folder, run)
+        child = _new_run(record, parent, folder, run)
     elif child.info.status == "FINISHED":
         yield lambda points: None
         return
-    else:
-        record.client.update_run(child.info.run_id, status="RUNNING")
-        for key, value in provenance().items():
-            record.client.set_tag(child.info.run_id, key, value)
     run_id = child.info.run_id
-    recorder = _Recorder(record.client, run_id, folder)
-    trains = folder.result() is None
+    for key, value in provenance_tags().items():
+        client.set_tag(run_id, key, value)
+    recorder = _Recorder(client, run_id, folder)
     try:
-        with system_metrics(run_id) if trains else contextlib.nullcontext():
+        with mlflow.start_run(run_id=run_id, log_system_metrics=False if folder.result() else None):
             yield recorder.record
+            recorder.record([])
+            result = folder.result()
+            if result is not None:
+                client.log_metric(run_id, "train_seconds", result.train_seconds)
+                client.log_metric(run_id, "peak_memory_mib", result.peak_memory_mib)
+                client.set_tag(run_id, "device", result.device)
+                client.set_tag(run_id, "sha256", result.sha256)
     except BaseException as error:
-        record.client.set_terminated(run_id, status="FAILED" if isinstance(error, UserError) else "KILLED")
+        if not isinstance(error, UserError):
+            client.set_terminated(run_id, status="KILLED")
         raise
-    recorder.record([])
-    result = folder.result()
-    if result is not None:
-        record.client.log_metric(run_id, "train_seconds", result.train_seconds)
-        record.client.log_metric(run_id, "peak_memory_mib", result.peak_memory_mib)
-        record.client.set_tag(run_id, "device", result.device)
-        record.client.set_tag(run_id, "sha256", result.sha256)
-    record.client.set_terminated(run_id, status="FINISHED")
 
 
 def record_finished(record: Record, parent: Run, folder: RunFolder) -> None:
-    """Record a run that is finished from its folder, as where an earlier sweep trained it; once."""
+    """Record a finished run from its folder, once, where an earlier sweep trained it."""
     with tracked(record, parent, folder, folder.read_run()) as record_points:
         record_points(folder.curves())
 
 
-def described(run: TrainingRun) -> dict[str, object]:
-    """A run's settings by the keys that they have in params.yaml, and what tells it from its siblings."""
+def _params(run: TrainingRun) -> dict[str, object]:
+    """A run's settings by their keys in params.yaml, and the parameters in which it differs from its siblings."""
     everything = run.model_dump(mode="json")
     settings = everything["settings"]
     own: dict[str, object] = {}
@@ -107,13 +99,12 @@ def described(run: TrainingRun) -> dict[str, object]:
     return common | own | section
 
 
-def _new(record: Record, parent: Run, folder: RunFolder, run: TrainingRun) -> Run:
-    tags = {FINGERPRINT: folder.fingerprint, MLFLOW_PARENT_RUN_ID: parent.info.run_id, **provenance()}
+def _new_run(record: Record, parent: Run, folder: RunFolder, run: TrainingRun) -> Run:
+    tags = {FINGERPRINT: folder.fingerprint, MLFLOW_PARENT_RUN_ID: parent.info.run_id}
     child = record.client.create_run(record.experiment_id, run_name=run_name(run), tags=tags)
-    log_params(record, child, described(run))
-    data = training_inputs(run)
+    log_params(record, child, _params(run))
     for one in (parent, child):
-        log_data(record.client, one.info.run_id, data)
+        log_data(record.client, one.info.run_id, training_inputs(run))
     return child
 
 
@@ -128,7 +119,7 @@ class _Recorder:
         self.grids = {Path(item.path).name for item in client.list_artifacts(run_id, "samples")}
 
     def record(self, points: list[Point]) -> None:
-        """Record new points, and the grids that lie in the run's folder by now."""
+        """Record new points, and the grids that are in the run's folder by now."""
         new = [point for point in points if point.step > self.last_step]
         if new:
             now = int(time.time() * 1000)
@@ -139,17 +130,13 @@ class _Recorder:
         for grid in sorted(self.folder.samples.glob("*.png")):
             if grid.name not in self.grids:
                 self.client.log_artifact(self.run_id, str(grid), "samples")
-                with Image.open(grid) as picture:
-                    self.client.log_image(self.run_id, np.asarray(picture), key="samples", step=int(grid.stem))
+                with Image.open(grid) as image:
+                    self.client.log_image(self.run_id, np.asarray(image), key="samples", step=int(grid.stem))
                 self.grids.add(grid.name)
 
 
-# Each message to the two servers costs CPU time that training wants.
-SEND_SECONDS = 5.0
-
-
 def watcher(settings: config.Settings, layout: Layout) -> Watch:
-    """Opens the watch of a training, which is recorded below the run of its sweep, made here if need be."""
+    """A function that records a training in MLflow, below its sweep's run, and shows its progress in Prefect."""
     record, data = open_record(settings.experiment), digests(layout)
     parent = sweep_run(record, settings, data)
 

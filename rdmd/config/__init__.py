@@ -1,11 +1,11 @@
 """`params.yaml` as typed, validated, frozen objects. The only place that reads it.
 
-Every section of the file is one class; every key is one field with its range. A wrong key or value becomes one
-sentence that names the key, what was given and what is allowed. Inside the project nobody passes dictionaries about.
+Every section of the file is a class; every key is a field with its range. A wrong key or value becomes a sentence that
+names the key, the value and the allowed values.
 """
 
 from rdmd.config.baselines import DDIB, EGSDE, ILVR, Baselines, DomainClassifier, NeuralOT, SDEdit, SDEditSDE
-from rdmd.config.domains import Digits, Domain, Domains, ImageFolder, Noise, Points, Preprocess, Validation
+from rdmd.config.domains import Digits, Domain, DomainName, Domains, ImageFolder, Noise, Points, Preprocess, Validation
 from rdmd.config.evaluation import (
     Champion,
     CheapestUnder,
@@ -22,10 +22,9 @@ from rdmd.config.evaluation import (
     NoFeatures,
     Register,
 )
-from rdmd.config.execution import Execution
+from rdmd.config.launch import Execution, Launch, LocalRunner, RayRunner
 from rdmd.config.networks import ImageNetwork, KarrasLevels, LogNormal, Network, NoiseLaw, PointNetwork
 from rdmd.config.reading import EXPERIMENTS, PARAMS, load, parse
-from rdmd.config.runner import LocalRunner, RayRunner
 from rdmd.config.section import Count, Fraction, Lambda, Number, Positive, Section
 from rdmd.config.settings import Settings
 from rdmd.config.training import (
@@ -38,7 +37,6 @@ from rdmd.config.training import (
     FeatureCost,
     Huber,
     Independent,
-    Launch,
     LowPass,
     Refine,
     SquaredL2,
@@ -67,6 +65,7 @@ __all__ = [
     "Distill",
     "Domain",
     "DomainClassifier",
+    "DomainName",
     "Domains",
     "EfficientNetLite0Features",
     "Evaluate",

@@ -1,15 +1,15 @@
-"""The baselines, each over the grid of its dials (every combination), and the training of those that need some."""
+"""The baselines: each is evaluated over the grid of its hyperparameters (every combination)."""
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from rdmd.config.section import Count, Fraction, Number, Positive, Section, not_a_bool
+from rdmd.config.section import Count, Fraction, Integer, Number, Positive, Section, distinct
 from rdmd.config.training import Cadence
 
-Steps = Annotated[int, BeforeValidator(not_a_bool), Field(ge=1, le=1000)]
+Steps = Annotated[Integer, Field(ge=1, le=1000)]
 Weight = Annotated[Number, Field(ge=0, le=1e6)]
-Factor = Annotated[int, BeforeValidator(not_a_bool), Field(ge=2, le=256)]
+Factor = Annotated[Integer, Field(ge=2, le=256)]
 NoiseLevels = Annotated[list[Positive], Field(min_length=1)]
 
 
@@ -28,13 +28,13 @@ class SDEditSDE(Section):
 
 
 class ILVR(Section):
-    """ILVR: sample from noise with the source's low-pass part put in place after every step above `sigma_stops`.
+    """ILVR: sample from noise, and replace the low-pass part by the source's after every step above `sigma_stops`.
 
-    `factors` divide the resolution. Pictures only.
+    `factors` divide the resolution. Images only.
     """
 
     factors: Annotated[list[Factor], Field(min_length=1)]
-    # 0: down to the last step.
+    # 0 keeps the replacement down to the last step.
     sigma_stops: Annotated[list[Annotated[Number, Field(ge=0, lt=80)]], Field(min_length=1)] = [0.0]
     steps: Steps = 20
 
@@ -49,8 +49,11 @@ class DomainClassifier(Cadence):
 
 
 class EGSDE(Section):
-    """EGSDE: SDEdit's SDE under two energies, of weight `repel` (away from the source's domain) and `attract` (to
-    the source's low-pass part, down by `factor`, which divides the resolution; of points, to all of the source)."""
+    """EGSDE: SDEdit's SDE under two energies.
+
+    `repel` weighs the energy that leads away from the source domain, `attract` the energy that leads to the source's
+    low-pass part. `factor` divides the resolution of that part; points use the whole source.
+    """
 
     sigmas: NoiseLevels
     repel: Annotated[list[Weight], Field(min_length=1)]
@@ -61,7 +64,7 @@ class EGSDE(Section):
 
 
 class DDIB(Section):
-    """DDIB: a teacher of the source encodes, the target's decodes, in as many steps each. The source's teacher has the
+    """DDIB: the source's teacher encodes, the target's teacher decodes, in `steps` steps each. Both teachers have the
     settings of `teacher`."""
 
     steps: Annotated[list[Annotated[Steps, Field(ge=2)]], Field(min_length=1)]
@@ -70,15 +73,16 @@ class DDIB(Section):
 class NeuralOT(Cadence):
     """Neural optimal transport: `sup_f inf_T E w c(x, T(x)) - f(T(x)) + E f(y)`, squared L2 cost.
 
-    A step is one of the potential, after `map_steps` of the map. At the saddle point w only scales f; before it, a
-    smaller w lets the potential outweigh the cost sooner. A map is trained for each.
+    A step updates the map `map_steps` times and then the potential f once. At the saddle point w only scales f; before
+    it, a smaller w lets the potential outweigh the cost sooner. Each weight w trains a map.
     """
 
     cost_weights: Annotated[list[Positive], Field(min_length=1)] = [1.0]
     map_lr: Positive = 3e-4
     potential_lr: Positive = 3e-4
     map_steps: Count = 5
-    # Weight of a penalty on the potential's slope at the target: damps the game, and draws the map to the identity.
+    # Weight of a penalty on the potential's gradient at the target: it stabilises training, and pulls the map towards
+    # the identity.
     r1: Weight = 0.0
     decay: Literal["constant", "linear", "cosine"] = "constant"
     beta1: Fraction = 0.0
@@ -86,14 +90,12 @@ class NeuralOT(Cadence):
 
     @model_validator(mode="after")
     def _distinct(self) -> "NeuralOT":
-        # As in the names of models and runs, which show six digits.
-        if len({f"{weight:g}" for weight in self.cost_weights}) != len(self.cost_weights):
-            raise ValueError("each of `cost_weights` may stand once (six digits count); remove the repeated one")
+        distinct(self.cost_weights, "cost_weights")
         return self
 
 
 class Baselines(Section):
-    """What the generators are compared with; a baseline that is null is left out."""
+    """The methods that the generators are compared with; a baseline that is null is left out."""
 
     sdedit: SDEdit | None = None
     sdedit_sde: SDEditSDE | None = None

@@ -3,16 +3,23 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from rdmd.config.section import Count, Fraction, Number, Positive, Section, not_a_bool
+from rdmd.config.section import Count, Fraction, Integer, Number, Positive, Section
+
+
+def _expanded(path: Path) -> Path:
+    return path.expanduser()
+
+
+DataPath = Annotated[Path, AfterValidator(_expanded)]
 
 
 class ImageFolder(Section):
-    """Pictures in a folder (nested; jpg, png, webp, bmp, tif), or in a zip or tar archive."""
+    """Images in a folder (nested), or in a zip or tar archive."""
 
     reader: Literal["images", "archive"]
-    path: Path
+    path: DataPath
     # Folders below `path` (or inside the archive) when the data set has a split of its own.
     train: str | None = None
     test: str | None = None
@@ -27,28 +34,37 @@ class ImageFolder(Section):
 class Digits(Section):
     """Labelled digits: scikit-learn's bundled 8x8 scans (`digits`), or MNIST's IDX files (`mnist`).
 
-    `path` is what DVC watches: the folder of IDX files, or, for the bundled digits, the reader itself.
+    DVC watches `path`: the folder of IDX files, or, for the bundled digits, the reader itself.
     """
 
     reader: Literal["digits", "mnist"]
-    path: Path
+    path: DataPath
     classes: Annotated[list[Annotated[int, Field(ge=0, le=9)]], Field(min_length=1)]
     colour: Literal["grey", "hue"] = "grey"
-    # Pictures made of one scan, each in another hue; train and test apart, since test scans are fewer.
+    # Images made from a scan, each in another hue. The test split has fewer scans, so it may take more copies.
     train_copies: Annotated[int, Field(ge=1, le=360)] = 1
     test_copies: Annotated[int, Field(ge=1, le=360)] = 1
     limit: Count | None = None
 
+    @model_validator(mode="after")
+    def _copies_differ(self) -> "Digits":
+        if self.colour == "grey" and (self.train_copies, self.test_copies) != (1, 1):
+            raise ValueError(
+                "several copies of each scan in grey would be equal; set `colour` to hue, or `train_copies` and "
+                "`test_copies` to 1"
+            )
+        return self
+
 
 class Points(Section):
-    """A law on the plane, sampled: `gaussian` is N(mean, covariance), the others as docs/method.md defines them."""
+    """Samples of a distribution on the plane: `gaussian` is N(mean, covariance); docs/method.md defines the others."""
 
     reader: Literal["points"]
-    path: Path
+    path: DataPath
     law: Literal["gaussian", "eight_gaussians", "swissroll"]
     train: Count = 20_000
     test: Count = 10_000
-    # Of the law `gaussian`; it is N(0, I) unless they are given.
+    # For `gaussian` alone; the default is N(0, I).
     mean: tuple[Number, Number] = (0.0, 0.0)
     covariance: tuple[tuple[Number, Number], tuple[Number, Number]] = ((1.0, 0.0), (0.0, 1.0))
 
@@ -64,33 +80,44 @@ class Points(Section):
 
 
 class Noise(Section):
-    """N(0, std^2 I) of the experiment's sample shape, for pictures and points alike: the source of DMD.
+    """N(0, std^2 I) in the experiment's sample shape, images or points: the source of DMD.
 
-    Training draws anew at every step. `train` and `test` are how many draws the shards hold: those of `test` are
-    what evaluation is given. `path` is what DVC watches, the reader itself.
+    Training draws new noise at every step. The shards hold `train` and `test` draws; evaluation uses those of `test`.
+    DVC watches `path`, the reader itself.
     """
 
     reader: Literal["noise"]
-    path: Path
+    path: DataPath
     # As distill.sigma_init: G(z) = D(z, std) reads z at its own noise level.
     std: Positive = 80.0
     train: Count = 1000
     test: Count = 1000
 
 
+DomainName = Literal["source", "target", "features"]
 Domain = Annotated[ImageFolder | Digits | Points | Noise, Field(discriminator="reader")]
 
 
 class Domains(Section):
-    """`source` and `target`; `features`, if given, is what the feature classifier learns from."""
+    """`source` and `target`, and optionally `features`, on which the feature classifier is trained."""
 
     source: Domain
     target: Domain
     features: Domain | None = None
 
+    @property
+    def named(self) -> dict[DomainName, Domain]:
+        """The domains that this experiment has, by name."""
+        every: dict[DomainName, Domain | None] = {
+            "source": self.source,
+            "target": self.target,
+            "features": self.features,
+        }
+        return {name: domain for name, domain in every.items() if domain is not None}
+
 
 class Preprocess(Section):
-    """From whatever a reader gives to samples of one size, split and sharded."""
+    """How the samples of a reader become samples of one size, split into train and test."""
 
     kind: Literal["images", "points"]
     resolution: Annotated[int, Field(ge=4, le=1024)] = 64
@@ -101,8 +128,8 @@ class Preprocess(Section):
 
 
 class Validation(Section):
-    """What Great Expectations asks of each domain."""
+    """The least number of samples that each domain needs."""
 
     min_train: Count = 100
     # FID needs two samples on both sides.
-    min_test: Annotated[int, BeforeValidator(not_a_bool), Field(ge=2)] = 20
+    min_test: Annotated[Integer, Field(ge=2)] = 20

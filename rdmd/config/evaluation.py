@@ -1,16 +1,16 @@
-"""The sections `evaluate` and `register`: how translations are judged, and which generators are registered."""
+"""The sections `evaluate` and `register`: the metrics, and the choice of the generators to register."""
 
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from rdmd.config.section import Count, Positive, Section
+from rdmd.config.section import Count, Positive, Section, bare_name, names_of
 
 
 class ClassifierFeatures(Section):
-    """A small convolutional classifier trained by the pipeline: on the `features` domain's classes, or, where there
-    is none, on telling source from target."""
+    """A small convolutional classifier that the pipeline trains: on the classes of the `features` domain, or without
+    such a domain on telling source from target."""
 
     network: Literal["classifier"]
     dim: Count = 64
@@ -20,7 +20,7 @@ class ClassifierFeatures(Section):
 
 
 class InceptionFeatures(Section):
-    """InceptionV3 as torch-fidelity has it (2048 features); `weights` is a local file, or null to download."""
+    """The InceptionV3 of torch-fidelity (2048 features); `weights` is a local file, or null to download."""
 
     network: Literal["inception"]
     weights: Path | None = None
@@ -45,29 +45,29 @@ Features = Annotated[
 
 
 class Evaluate(Section):
-    """The one evaluator, for generators and baselines alike, on the test split."""
+    """The evaluation of generators and baselines on the test split."""
 
     features: Features
     n_source: Annotated[int, Field(ge=2)] = 512
     n_reference: Annotated[int, Field(ge=2)] = 2000
-    # Disjoint samples of the target over which SW2 is averaged: one pair of samples is a noisy yardstick (points only).
+    # Disjoint samples of the target that SW2 is averaged over: one sample gives a noisy estimate (points only).
     references: Count = 1
     batch: Count = 256
-    # Resamples behind the FID interval; 0 gives none.
+    # Bootstrap resamples of the FID interval; 0 for no interval.
     bootstrap: Annotated[int, Field(ge=0)] = 200
     # Directions of the sliced Wasserstein distance; points of the exact transport problem (points only).
     projections: Count = 256
     n_transport: Annotated[int, Field(ge=2)] = 2000
-    # Points of W2, which is one more exact problem for every method; null takes `n_transport`.
+    # Points of W2, a further exact transport problem for every method; null takes `n_transport`.
     n_w2: Annotated[int, Field(ge=2)] | None = None
     # The class whose share among the translations is reported (digits only).
     target_class: Annotated[int, Field(ge=0, le=9)] | None = None
 
 
 class Constraints(Section):
-    """Upper bounds that a champion keeps to, on the numbers of `reports/metrics.json`; null bounds nothing.
+    """Upper bounds for the champion on the numbers of `reports/metrics.json`; null bounds nothing.
 
-    `fid` is for pictures, `sw2` for points; `cost` is the mean over dimensions.
+    `fid` is for images, `sw2` for points; `cost` is the mean over dimensions.
     """
 
     fid: Positive | None = None
@@ -95,7 +95,7 @@ class MostRealistic(Section):
 
 
 class CheapestUnder(Section):
-    """The smallest cost whose realism keeps to a bound: `fid` for pictures, `sw2` for points."""
+    """The smallest cost whose realism stays below a bound: `fid` for images, `sw2` for points."""
 
     rule: Literal["cheapest-under"]
     fid: Positive | None = None
@@ -104,43 +104,34 @@ class CheapestUnder(Section):
     @model_validator(mode="after")
     def _one_bound(self) -> "CheapestUnder":
         if (self.fid is None) == (self.sw2 is None):
-            raise ValueError("cheapest-under takes one bound; give `fid` (pictures) or `sw2` (points)")
+            raise ValueError("cheapest-under takes one bound; give `fid` (images) or `sw2` (points)")
         return self
 
 
 class MostRealisticUnder(Section):
-    """The best realism whose cost keeps to a bound."""
+    """The best realism whose cost stays below a bound."""
 
     rule: Literal["most-realistic-under"]
     cost: Positive
 
 
-_Champion = Knee | MostFaithful | MostRealistic | CheapestUnder | MostRealisticUnder
-_BARE = [get_args(kind.model_fields["rule"].annotation)[0] for kind in (Knee, MostFaithful, MostRealistic)]
-
-
-def _named(given: object) -> object:
-    """A bare name stands for a section of that rule and nothing else."""
-    if isinstance(given, str):
-        if given not in _BARE:
-            raise ValueError(
-                f"{given!r} is no rule by itself; use one of {', '.join(_BARE)}, or a section such as "
-                "`{rule: cheapest-under, fid: 20}`"
-            )
-        return {"rule": given}
-    if not isinstance(given, dict | Section):
-        raise ValueError("needs a rule such as `knee`, or a section such as `{rule: cheapest-under, fid: 20}`")
-    return given
-
-
-Champion = Annotated[_Champion, Field(discriminator="rule"), BeforeValidator(_named)]
+Champion = Annotated[
+    Knee | MostFaithful | MostRealistic | CheapestUnder | MostRealisticUnder,
+    Field(discriminator="rule"),
+    bare_name(
+        "rule",
+        names_of("rule", (Knee, MostFaithful, MostRealistic)),
+        "rule by itself",
+        "{rule: cheapest-under, fid: 20}",
+    ),
+]
 
 
 class Register(Section):
-    """What is registered, and how the champion is picked from it.
+    """Which generators are registered, and which of them becomes the champion.
 
-    `front: intervals` keeps a generator unless another is better beyond both their intervals; `front: points` goes by
-    the measured values alone.
+    `front: intervals` keeps a generator unless another is better beyond both intervals; `front: points` compares the
+    measured values alone.
     """
 
     front: Literal["intervals", "points"] = "intervals"

@@ -1,4 +1,4 @@
-"""Networks and noise laws."""
+"""Networks, and the distributions of noise levels."""
 
 from typing import Annotated, Literal
 
@@ -16,7 +16,7 @@ class ImageNetwork(Section):
     num_blocks: Count = 4
     attn_resolutions: list[Count] = [16]
     dropout: Fraction = 0.0
-    # Channels of the published networks' augmentation input; 0 for none. Ours is always called without augmentation.
+    # Channels of the augmentation input of published networks; 0 for none. This project never augments.
     augment_dim: Annotated[int, Field(ge=0)] = 0
     sigma_data: Positive = 0.5
 

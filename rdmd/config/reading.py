@@ -1,4 +1,4 @@
-"""Read `params.yaml` and say what is wrong with it in one sentence that names the key."""
+"""Read `params.yaml`, and explain every problem in it in a sentence that names the key."""
 
 import difflib
 import reprlib
@@ -8,104 +8,66 @@ from typing import Any
 
 import yaml
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from rdmd.config.section import Section
 from rdmd.config.settings import Settings
 from rdmd.errors import UserError
 
-# pydantic puts the kind of a section into the path of a key; people did not write it there.
-_UNION_TAGS = {
-    "images",
-    "archive",
-    "digits",
-    "mnist",
-    "points",
-    "noise",
-    "ddpmpp",
-    "mlp",
-    "lognormal",
-    "karras",
-    "classifier",
-    "inception",
-    "none",
-    "squared_l2",
-    "l1",
-    "huber",
-    "low_pass",
-    "features",
-    "lpips",
-    "knee",
-    "most-faithful",
-    "most-realistic",
-    "cheapest-under",
-    "most-realistic-under",
-    "local",
-    "ray",
-    "one",
-    "each",
-}
-_UNION_PARENTS = {"source", "target", "features", "network", "noise", "cost", "champion", "runner", "input_noise"}
-
-
-def sentence(error: ValidationError, known: set[str]) -> str:
-    """The problem to mend first, as one sentence with the key's dotted path. `known` is every key of any section."""
-    problems = error.errors()
-    # A misspelt section is missing under its right name as well, and telling that first would mislead.
-    first = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
-    place = [
-        part
-        for i, part in enumerate(first["loc"])
-        if not (i > 0 and part in _UNION_TAGS and first["loc"][i - 1] in _UNION_PARENTS)
-    ]
-    key = ".".join(str(part) for part in place)
-    given = first.get("input")
-    more = f" ({len(problems) - 1} more after this one.)" if len(problems) > 1 else ""
-    match first["type"]:
-        case "extra_forbidden":
-            name = str(place[-1])
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean `{near[0]}`?" if near else "remove it."
-            if name in known:
-                hint = f"`{name}` belongs to another section: move it there, or remove it."
-            return f"unknown key `{key}`; {hint}{more}"
-        case "missing" | "union_tag_not_found":
-            missing = key if first["type"] == "missing" else f"{key}.{_tag_name(place)}"
-            return f"the key `{missing}` is missing; add it (`rdmd experiments` lists complete files).{more}"
-        case "value_error":
-            where = f"`{key}`: " if key else ""
-            return f"{where}{first['ctx']['error']!s}.{more}"
-        case "union_tag_invalid":
-            return (
-                f"`{key}.{_tag_name(place)}` is {first['ctx']['tag']!r}; use one of "
-                f"{first['ctx']['expected_tags']}.{more}"
-            )
-        case "model_type" | "model_attributes_type":
-            return f"`{key}` is a section: put its keys below it (`rdmd experiments` lists complete files).{more}"
-    shown = reprlib.repr(given)
-    return f"`{key}` is {shown}: {first['msg'][0].lower()}{first['msg'][1:]}; change it.{more}"
-
-
-def _tag_name(place: list[Any]) -> str:
-    """The key that tells apart the kinds of the section at `place`."""
-    if "domains" in place:
-        return "reader"
-    names = {
-        "network": "kind",
-        "noise": "law",
-        "features": "network",
-        "cost": "name",
-        "champion": "rule",
-        "runner": "name",
-    }
-    return names.get(str(place[-1]), "kind")
-
-
 PARAMS = Path("params.yaml")
 EXPERIMENTS = Path("experiments")
 
 
+def sentences(error: ValidationError, raw: dict[str, Any]) -> str:
+    """Every problem as a sentence with the key's dotted path and the remedy."""
+    problems = error.errors()
+    unknown = [problem for problem in problems if problem["type"] == "extra_forbidden"]
+    # A misspelt section is missing under its right name as well, which would mislead.
+    others = [
+        problem for problem in problems if problem not in unknown and not (unknown and problem["type"] == "missing")
+    ]
+    known = _known_keys()
+    sentences = [_sentence(problem, _place(problem, raw), known) for problem in [*unknown, *others]]
+    return " ".join(text if text.endswith("?") else f"{text}." for text in sentences)
+
+
+def _place(problem: ErrorDetails, raw: dict[str, Any]) -> list[str]:
+    """The keys that lead to a problem. pydantic adds the names of a union's members, which are not in the file."""
+    place: list[str] = []
+    current: Any = raw
+    for i, part in enumerate(problem["loc"]):
+        here = (isinstance(current, dict) and part in current) or (isinstance(current, list) and isinstance(part, int))
+        if here:
+            current = current[part]
+        if here or (problem["type"] == "missing" and i == len(problem["loc"]) - 1):
+            place.append(str(part))
+    return place
+
+
+def _sentence(problem: ErrorDetails, place: list[str], known: set[str]) -> str:
+    key, context = ".".join(place), problem.get("ctx", {})
+    discriminator = str(context.get("discriminator", "")).strip("'")
+    match problem["type"]:
+        case "extra_forbidden":
+            if place[-1] in known:
+                return f"unknown key `{key}`; `{place[-1]}` belongs to another section: move it there, or remove it"
+            near = difflib.get_close_matches(place[-1], known, n=1)
+            return f"unknown key `{key}`; " + (f"did you mean `{near[0]}`?" if near else "remove it")
+        case "missing":
+            return f"the key `{key}` is missing; add it (`rdmd experiments` lists complete files)"
+        case "union_tag_not_found":
+            return f"the key `{key}.{discriminator}` is missing; add it (`rdmd experiments` lists complete files)"
+        case "value_error":
+            return f"`{key}`: {context['error']!s}" if key else str(context["error"])
+        case "union_tag_invalid":
+            return f"`{key}.{discriminator}` is {context['tag']!r}; use one of {context['expected_tags']}"
+        case "model_type" | "model_attributes_type":
+            return f"`{key}` is a section: put its keys below it (`rdmd experiments` lists complete files)"
+    return f"`{key}` is {reprlib.repr(problem['input'])}: {problem['msg'][0].lower()}{problem['msg'][1:]}; change it"
+
+
 class _StrictLoader(yaml.SafeLoader):
-    """YAML in which a key given twice is an error rather than a silent override."""
+    """YAML in which a repeated key is an error, not a silent override."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[object] = set()
@@ -158,7 +120,7 @@ def parse(text: str, name: str) -> Settings:
     try:
         return Settings.model_validate(raw)
     except ValidationError as error:
-        raise UserError(f"{name}: {sentence(error, _known_keys())}") from None
+        raise UserError(f"{name}: {sentences(error, raw)}") from None
 
 
 def _known_keys() -> set[str]:

@@ -1,8 +1,7 @@
-"""Domains: from what a user brings to shards that training reads.
+"""Domains: from the user's data to the shards that training reads.
 
-In the order that data flows: `readers` (folders, archives, MNIST, digits, laws on the plane) give `samples`;
-`splits` sends each to train or test by its content; `transforms` crops, resizes and colours; `shards` writes
-and reads WebDataset shards under a `manifest`; `preprocess` ties these together. `table` and `validation`
-look at the finished shards with Great Expectations.
-`pixels` converts between uint8 and [-1, 1].
+In the order that data flows: `readers` (folders, archives, MNIST, digits, distributions on the plane) yield `samples`;
+`splits` assigns each sample to train or test by its content; `transforms` crops, resizes and colours; `shards` writes
+and reads WebDataset shards under a `manifest`; `preprocess` joins these steps. `sample_table` and `expectations` check
+the finished shards with Great Expectations. Training draws batches from a `view`, in the order that `sampling` decides.
 """

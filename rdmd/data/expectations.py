@@ -1,4 +1,4 @@
-"""Great Expectations between the shards and training."""
+"""Great Expectations checks the shards before anything is trained on them."""
 
 import logging
 import os
@@ -10,52 +10,44 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rdmd import files
-from rdmd.config import Digits, Domain, Noise, Settings
+from rdmd.config import Digits, DomainName, Noise, Settings
 from rdmd.data.manifest import read_manifest
 from rdmd.data.sample_table import domain_table, with_crossings
 from rdmd.errors import UserError
 
 if TYPE_CHECKING:
+    import pandas as pd
+    from great_expectations.core import ExpectationValidationResult
+    from great_expectations.data_context import EphemeralDataContext
+    from great_expectations.datasource.fluent import PandasDatasource
     from great_expectations.expectations import Expectation
 
 
 @dataclass(frozen=True)
 class Check:
-    """One expectation about one domain, in words."""
+    """One expectation about a domain, its meaning and the remedy."""
 
     title: str
-    """What should hold, completing "the domain ..."."""
+    """Completes the sentence "The domain ..."."""
     remedy: str
     expectation: "Expectation"
 
 
-def checks(settings: Settings, name: str, domain: Domain) -> list[Check]:
-    """The suite of the domain `name`, from the settings alone, in the order in which failures are told."""
+def checks(settings: Settings, name: DomainName) -> list[Check]:
+    """The suite of the domain `name`, from the settings alone, in the order in which failures are listed."""
     from great_expectations import expectations as expect
     from great_expectations.expectations.row_conditions import Column
 
-    points = settings.preprocess.kind == "points"
-    real = points or isinstance(domain, Noise)
-    side = settings.preprocess.resolution
+    domain = settings.domains.named[name]
+    real = settings.preprocess.kind == "points" or isinstance(domain, Noise)
     largest = float(np.finfo(np.float32).max)
     again = f"preprocess {name} again"
-    # The digits and laws that come with the project have a path for DVC's sake alone.
+    # Generated domains have a path for DVC alone.
     place = f"domains.{name}" if domain.reader in ("digits", "points", "noise") else str(domain.path)
     mend = f"mend or remove them in {place} and {again}"
-
-    def row_count(split: str, least: int, remedy: str) -> Check:
-        return Check(
-            f"has at least {least} {split} samples",
-            remedy,
-            expect.ExpectTableRowCountToBeBetween(min_value=least, row_condition=Column("split") == split),
-        )
-
+    shape = "x".join(map(str, settings.stored_shape))
     suite = [
-        Check(
-            "has samples of one shape",
-            again,
-            expect.ExpectColumnValuesToBeInSet(column="shape", value_set=["2" if points else f"{side}x{side}x3"]),
-        ),
+        Check("has samples of one shape", again, expect.ExpectColumnValuesToBeInSet(column="shape", value_set=[shape])),
         Check(
             "has samples of one type",
             again,
@@ -74,26 +66,17 @@ def checks(settings: Settings, name: str, domain: Domain) -> list[Check]:
         ),
     ]
     if not real:
-        suite.append(
-            Check(
-                "has no picture of one colour all over",
-                mend,
-                expect.ExpectColumnValuesToBeBetween(column="std", min_value=0, strict_min=True),
-            )
-        )
+        flat = expect.ExpectColumnValuesToBeBetween(column="std", min_value=0, strict_min=True)
+        suite.append(Check("has no image of a single colour", mend, flat))
     if isinstance(domain, Digits):
-        suite.append(
-            Check(
-                "has no label beyond the classes asked for",
-                again,
-                expect.ExpectColumnValuesToBeInSet(column="label", value_set=sorted(domain.classes)),
-            )
-        )
+        labels = expect.ExpectColumnValuesToBeInSet(column="label", value_set=sorted(domain.classes))
+        suite.append(Check("has no label outside `classes`", again, labels))
     for split, least in (("train", settings.validation.min_train), ("test", settings.validation.min_test)):
-        # FID takes no less than two test samples.
+        # FID needs two test samples.
         lower = "" if (split, least) == ("test", 2) else f"lower validation.min_{split} or "
         add = f"raise domains.{name}.{split}" if real else f"add samples to {place}"
-        suite.append(row_count(split, least, f"{lower}{add}, and {again}"))
+        rows = expect.ExpectTableRowCountToBeBetween(min_value=least, row_condition=Column("split") == split)
+        suite.append(Check(f"has at least {least} {split} samples", f"{lower}{add}, and {again}", rows))
     suite += [
         Check(
             "shares no sample between train and test",
@@ -114,11 +97,8 @@ def checks(settings: Settings, name: str, domain: Domain) -> list[Check]:
     return suite
 
 
-if TYPE_CHECKING:
-    import pandas as pd
-
+# Failing samples named per expectation in the report; the count is always exact.
 NAMED = 20
-"""Failing samples named per expectation in the report; the count is always exact."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +112,7 @@ class FailingSample:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One expectation's answer."""
+    """The result of one expectation."""
 
     domain: str
     title: str
@@ -140,16 +120,16 @@ class Outcome:
     column: str | None
     success: bool
     observed: int | None
-    """The number of rows, for expectations about it."""
+    """The number of rows, for expectations about that number."""
     failing: int
     samples: tuple[FailingSample, ...]
-    """The first of the failing ones."""
+    """The first `NAMED` of the failing samples."""
     remedy: str
 
 
 @dataclass(frozen=True)
 class DomainCounts:
-    """How many samples of a domain were looked at, and which."""
+    """The samples of a domain that were checked."""
 
     train: int
     test: int
@@ -158,65 +138,62 @@ class DomainCounts:
 
 @dataclass(frozen=True)
 class ValidationReport:
-    """What reports/validation.json holds. Equal shards and settings give an equal report."""
+    """reports/validation.json. Equal shards and settings give an equal report."""
 
     success: bool
-    domains: dict[str, DomainCounts]
+    domains: dict[DomainName, DomainCounts]
     outcomes: tuple[Outcome, ...]
 
 
 def validate(settings: Settings, shards: Path, report: Path, docs: Path) -> ValidationReport:
-    """Check `shards/source`, `shards/target` and, where there is such a domain, `shards/features`.
+    """Check `shards/source`, `shards/target` and, if there is such a domain, `shards/features`.
 
-    Writes `report` (JSON) and `docs` (Great Expectations' Data Docs, a folder of HTML), whether or not all is
-    well, and then raises `UserError` with the first failed expectation, its samples' names and the remedy.
+    Writes `report` (JSON) and `docs` (Great Expectations' Data Docs, a folder of HTML) in any case. Raises `UserError`
+    if expectations failed: with each of them, its samples' names and the remedy.
     """
-    named = {
-        "source": settings.domains.source,
-        "target": settings.domains.target,
-        "features": settings.domains.features,
-    }
-    domains = {name: domain for name, domain in named.items() if domain is not None}
-    tables = with_crossings({name: domain_table(shards / name) for name in domains})
+    names = list(settings.domains.named)
+    tables = with_crossings({name: domain_table(shards / name) for name in names})
     counts = {
         name: DomainCounts(
-            train=int((table["split"] == "train").sum()),
-            test=int((table["split"] == "test").sum()),
+            train=int((tables[name]["split"] == "train").sum()),
+            test=int((tables[name]["split"] == "test").sum()),
             digest=read_manifest(shards / name).digest,
         )
-        for name, table in tables.items()
+        for name in names
     }
-    gx = _great_expectations()
-    suites = {name: checks(settings, name, domain) for name, domain in domains.items()}
+    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
+    # Imported late, because it takes seconds.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import great_expectations as gx
+        from great_expectations.data_context.types.base import ProgressBarsConfig
+    # Its messages about each run are not for a pipeline's log; warnings still come through.
+    logging.getLogger("great_expectations").setLevel(logging.WARNING)
     context = gx.get_context(mode="ephemeral")
-    context.variables.progress_bars = {"globally": False}
+    context.variables.progress_bars = ProgressBarsConfig(globally=False)
     source = context.data_sources.add_pandas("shards")
     outcomes = tuple(
-        outcome for name, suite in suites.items() for outcome in _run(gx, context, source, name, suite, tables[name])
+        outcome for name in names for outcome in _run(context, source, name, checks(settings, name), tables[name])
     )
     result = ValidationReport(all(outcome.success for outcome in outcomes), counts, outcomes)
     files.write_json(report, asdict(result))
     with files.replacing_folder(docs) as folder:
         backend = {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(folder.resolve())}
-        context.add_data_docs_site("reports", {"class_name": "SiteBuilder", "store_backend": backend})
+        site: Any = {"class_name": "SiteBuilder", "store_backend": backend}
+        context.add_data_docs_site("reports", site)
         context.build_data_docs(site_names=["reports"])
-    _raise_first(result, report)
+    failures = [_failure(outcome) for outcome in outcomes if not outcome.success]
+    if failures:
+        raise UserError(f"validation (see {report}): {' '.join(failures)}")
     return result
 
 
-def _great_expectations() -> Any:
-    """The library, imported late (it takes seconds), with its telemetry off."""
-    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import great_expectations as gx
-    # Its per-run chatter is not for a pipeline's log; warnings still come through.
-    logging.getLogger("great_expectations").setLevel(logging.WARNING)
-    return gx
-
-
-def _run(gx: Any, context: Any, source: Any, name: str, suite: list[Check], table: "pd.DataFrame") -> list[Outcome]:
+def _run(
+    context: "EphemeralDataContext", source: "PandasDatasource", name: str, suite: list[Check], table: "pd.DataFrame"
+) -> list[Outcome]:
     """Run one domain's suite; the result stays in `context`, from which the Data Docs are built."""
+    import great_expectations as gx
+
     batch = source.add_dataframe_asset(name).add_batch_definition_whole_dataframe("all")
     for index, check in enumerate(suite):
         check.expectation.notes = f"The domain {check.title}."
@@ -226,19 +203,21 @@ def _run(gx: Any, context: Any, source: Any, name: str, suite: list[Check], tabl
     results = definition.run(
         batch_parameters={"dataframe": table},
         result_format={
-            # Anything less leaves the samples' names out of the pages.
+            # A shorter format leaves the samples' names out of the pages.
             "result_format": "COMPLETE",
             "unexpected_index_column_names": ["key", "name"],
             "partial_unexpected_count": NAMED,
         },
         run_id=gx.RunIdentifier(run_name=name),
     ).results
-    ordered = sorted(results, key=lambda result: result.expectation_config.meta["index"])
-    return [_outcome(name, check, result) for check, result in zip(suite, ordered, strict=True)]
+    # Great Expectations returns them in an order of its own.
+    of_index = {config.meta["index"]: result for result in results if (config := result.expectation_config)}
+    return [_outcome(name, check, of_index[index]) for index, check in enumerate(suite)]
 
 
-def _outcome(name: str, check: Check, result: Any) -> Outcome:
+def _outcome(name: str, check: Check, result: "ExpectationValidationResult") -> Outcome:
     config, found = result.expectation_config, result.result
+    assert config is not None
     column = config.kwargs.get("column")
     if result.exception_info and result.exception_info.get("raised_exception"):
         raise RuntimeError(f"{name}: {config.type} could not run: {result.exception_info['exception_message']}")
@@ -259,29 +238,22 @@ def _outcome(name: str, check: Check, result: Any) -> Outcome:
     )
 
 
-def _raise_first(result: ValidationReport, report: Path) -> None:
-    failed = [outcome for outcome in result.outcomes if not outcome.success]
-    if not failed:
-        return
-    first = failed[0]
-    if first.samples:
-        names = "; ".join(_described(first, sample) for sample in first.samples[:3])
-        evidence = f"{first.failing} {'sample fails' if first.failing == 1 else 'samples fail'}: {names}"
-        evidence += "; ..." if first.failing > 3 else ""
+def _failure(outcome: Outcome) -> str:
+    """A failed expectation as a sentence with the first samples and the remedy."""
+    if outcome.samples:
+        names = "; ".join(_described(outcome.column, sample) for sample in outcome.samples[:3])
+        evidence = f"{outcome.failing} {'sample fails' if outcome.failing == 1 else 'samples fail'}: {names}"
+        evidence += "; ..." if outcome.failing > 3 else ""
     else:
-        evidence = f"it has {first.observed}"
-    others = f"; failed expectations in all: {len(failed)}" if len(failed) > 1 else ""
-    raise UserError(
-        f"validation: expected that the {first.domain} domain {first.title}, but {evidence} "
-        f"({first.expectation}{others}, see {report}); {first.remedy}."
-    )
+        evidence = f"it has {outcome.observed}"
+    return f"expected that the {outcome.domain} domain {outcome.title}, but {evidence}; {outcome.remedy}."
 
 
-def _described(outcome: Outcome, sample: FailingSample) -> str:
-    match outcome.column:
+def _described(column: str | None, sample: FailingSample) -> str:
+    match column:
         case "in_other_split" | "in_other_domain":
             return f"{sample.name} ({sample.key}) equals {sample.value}"
         case "sha256":
             return f"{sample.name} ({sample.key})"
         case _:
-            return f"{sample.name} ({sample.key}) has {outcome.column} {sample.value}"
+            return f"{sample.name} ({sample.key}) has {column} {sample.value}"

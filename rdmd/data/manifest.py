@@ -1,4 +1,4 @@
-"""What a folder of shards holds, where it came from and how: `manifest.json`."""
+"""`manifest.json`: the contents of a folder of shards, and how they were made."""
 
 import hashlib
 import json
@@ -13,7 +13,6 @@ from rdmd import files
 from rdmd.data.samples import Split
 from rdmd.errors import UserError
 
-FORMAT = 1
 MANIFEST = "manifest.json"
 SAMPLES = "samples.csv"
 
@@ -33,51 +32,55 @@ class Shard(_Frozen):
 
 
 class BrokenSample(_Frozen):
-    """A sample that was left out because it could not be decoded."""
+    """A sample that could not be decoded, which is left out."""
 
     name: str
     reason: str
 
 
 class Duplicate(_Frozen):
-    """A sample that was left out because its content equals that of an earlier one."""
+    """A sample whose content equals that of an earlier sample, which is left out."""
 
     name: str
     same_as: str
 
 
 class Manifest(_Frozen):
-    """The account of one domain. `digest` changes when, and only when, the samples or their order do."""
+    """One domain. `digest` changes if, and only if, the samples or their order change."""
 
-    format: Literal[1] = FORMAT
+    format: Literal[1] = 1
     domain: str
     kind: Literal["images", "points", "noise"]
-    """uint8 pictures, float32 points, or float32 noise in the shape of pictures (noise on the plane is points)."""
+    """uint8 images, float32 points, or float32 noise in the shape of images (noise on the plane is points)."""
     resolution: int | None
     """Side in pixels; null for points."""
     channels: int | None
     seed: int
     reader: dict[str, Any]
-    """The domain's settings as they stood in params.yaml, for people; nothing reads them back."""
+    """The domain's settings in params.yaml, for people; no code reads them back."""
     preprocess: dict[str, Any]
     counts: dict[Split, int]
     label_counts: dict[Split, dict[str, int]]
     shards: tuple[Shard, ...]
     samples_sha256: str
-    """Of samples.csv, which names every sample."""
+    """SHA-256 of samples.csv, which lists every sample."""
     broken: tuple[BrokenSample, ...]
     duplicates: tuple[Duplicate, ...]
+    others: dict[str, int] = {}
+    """Files of other kinds in the domain's folder or archive, which are not read: how many there are of each suffix."""
     digest: str
 
     @property
     def dtype(self) -> type[np.generic]:
-        """As stored: uint8 in 0..255 for images, float32 for the others."""
+        """Type of the stored values: uint8 in 0..255 for images, float32 otherwise."""
         return np.uint8 if self.kind == "images" else np.float32
 
     @property
     def sample_shape(self) -> tuple[int, ...]:
-        """As stored: (H, W, 3) for images and their noise, (2,) for points."""
-        return (2,) if self.kind == "points" else (self.resolution, self.resolution, self.channels)
+        """Shape of a stored sample: (H, W, 3) for images and their noise, (2,) for points."""
+        if self.resolution is None or self.channels is None:
+            return (2,)
+        return (self.resolution, self.resolution, self.channels)
 
     def of(self, split: Split) -> tuple[Shard, ...]:
         """The shards of one split, in order."""
@@ -115,12 +118,10 @@ def remedy(folder: Path) -> str:
 
 
 def describe(manifest: Manifest) -> str:
-    """One line for a person: what the domain holds and what was left out."""
-    left_out = [
-        f"{len(manifest.broken)} broken" if manifest.broken else "",
-        f"{len(manifest.duplicates)} duplicate" if manifest.duplicates else "",
-    ]
-    tail = f"; left out: {', '.join(text for text in left_out if text)}" if any(left_out) else ""
+    """One line for a person: the domain's contents, and what was left out."""
+    left_out = {"broken": len(manifest.broken), "duplicate": len(manifest.duplicates), **manifest.others}
+    shown = ", ".join(f"{count} {kind}" for kind, count in left_out.items() if count)
+    tail = f"; left out: {shown}" if shown else ""
     shape = "x".join(str(side) for side in manifest.sample_shape)
     return (
         f"{manifest.domain}: {manifest.counts['train']} train and {manifest.counts['test']} test samples of "

@@ -1,4 +1,4 @@
-"""One line per stored sample, computed from the shards themselves: what Great Expectations looks at."""
+"""A table with a line for each stored sample, computed from the shards: the input of Great Expectations."""
 
 import hashlib
 import io
@@ -23,8 +23,8 @@ _BLOCK = 256
 def domain_table(folder: Path) -> "pd.DataFrame":
     """The samples of one domain, train first: `COLUMNS`, with shape as `8x8x3` and values in stored units.
 
-    `scan` is the content behind the sample, `sha256` that of the stored bytes. A NaN among the values makes
-    min, max, mean and std NaN. Raises `UserError` if the shards are missing or altered.
+    `scan` is the hash of the content before resizing and colouring, `sha256` that of the stored bytes. A NaN among the
+    values makes min, max, mean and std NaN. Raises `UserError` if the shards are missing or altered.
     """
     import pandas as pd
 
@@ -41,8 +41,7 @@ def domain_table(folder: Path) -> "pd.DataFrame":
 def _measured(samples: Iterable[tuple[str, dict[str, bytes]]]) -> Iterator[tuple[str, tuple[Any, ...]]]:
     """Each key with its shape, dtype, min, max, mean, std, sha256 and label.
 
-    Neighbours with the same npy header are measured together: on points that is ten times quicker than one by
-    one.
+    Neighbours with the same npy header are measured together, which is ten times faster for points.
     """
     for header, group in groupby(samples, key=lambda sample: _header(sample[1]["npy"])):
         while block := tuple(islice(group, _BLOCK)):
@@ -62,7 +61,7 @@ def _measured_block(
     shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
     contents = [sample["npy"][len(header) :] for _, sample in block]
     values = np.frombuffer(b"".join(contents), dtype).reshape(len(block), -1)
-    # An infinite coordinate makes the mean and deviation NaN, which is the answer, not a fault to warn of.
+    # An infinite coordinate gives a NaN mean and deviation, which the expectations report.
     with np.errstate(invalid="ignore"):
         lows, highs = values.min(axis=1).tolist(), values.max(axis=1).tolist()
         means = values.mean(axis=1, dtype=np.float64).tolist()
@@ -75,44 +74,36 @@ def _measured_block(
 
 
 def with_crossings(tables: Mapping[str, "pd.DataFrame"]) -> dict[str, "pd.DataFrame"]:
-    """The tables with two columns more, each naming a sample of equal content, or None where there is none.
+    """Add two columns, which name a sample of equal content, or hold None.
 
-    `in_other_split`: found on the other side of train and test, in this domain or any other.
-    `in_other_domain`: found in the target, for a source sample, and the other way round. Equal means the same
-    stored bytes or the same scan, so a scan whose copies differ in hue counts too.
+    `in_other_split`: a sample of the other split (train or test), in this domain or any other. `in_other_domain`: a
+    sample of the target for a source sample, and of the source for a target sample. Samples are equal if they have the
+    same stored bytes or the same scan, so copies of a scan in different hues are equal.
     """
-    places = {split: _places(tables, split) for split in SPLITS}
-    everywhere = {name: _merged(_places({name: table}, split) for split in SPLITS) for name, table in tables.items()}
-    other_split = {"train": "test", "test": "train"}
-    other_domain = {"source": "target", "target": "source"}
+    by_split = {
+        split: _first_places((name, table[table["split"] == split]) for name, table in tables.items())
+        for split in SPLITS
+    }
+    by_domain = {name: _first_places([(name, table)]) for name, table in tables.items()}
+    other_split = {"train": by_split["test"], "test": by_split["train"]}
+    other_domain = {"source": by_domain.get("target", {}), "target": by_domain.get("source", {})}
     return {
         name: table.assign(
-            in_other_split=_found(table, [places[other_split[split]] for split in table["split"]]),
-            in_other_domain=_found(table, [everywhere.get(other_domain.get(name, ""), {})] * len(table)),
+            in_other_split=_found(table, [other_split[split] for split in table["split"]]),
+            in_other_domain=_found(table, [other_domain.get(name, {})] * len(table)),
         )
         for name, table in tables.items()
     }
 
 
-def _places(tables: Mapping[str, "pd.DataFrame"], split: str) -> dict[str, str]:
-    """Where each content, by either hash, is first found in `split`."""
-    return _merged(_contents(name, table[table["split"] == split]) for name, table in tables.items())
-
-
-def _contents(name: str, table: "pd.DataFrame") -> dict[str, str]:
+def _first_places(tables: Iterable[tuple[str, "pd.DataFrame"]]) -> dict[str, str]:
+    """The first place of each content, by either hash."""
     places: dict[str, str] = {}
-    for key, sample, scan, sha256 in zip(table["key"], table["name"], table["scan"], table["sha256"], strict=True):
-        place = f"{sample} ({name} {key})"
-        places.setdefault(scan, place)
-        places.setdefault(sha256, place)
+    for domain, table in tables:
+        for key, name, scan, sha256 in zip(table["key"], table["name"], table["scan"], table["sha256"], strict=True):
+            for digest in (scan, sha256):
+                places.setdefault(digest, f"{name} ({domain} {key})")
     return places
-
-
-def _merged(parts: Iterable[dict[str, str]]) -> dict[str, str]:
-    merged: dict[str, str] = {}
-    for part in parts:
-        merged = part | merged
-    return merged
 
 
 def _found(table: "pd.DataFrame", elsewhere: list[dict[str, str]]) -> "pd.Series":

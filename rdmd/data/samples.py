@@ -1,26 +1,31 @@
-"""What readers give: decoded samples, and the names of those that could not be decoded."""
+"""What readers return: decoded samples, and the names of files that could not be decoded."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from rdmd.errors import UserError
+
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = ("train", "test")
+# How a file begins that Git LFS left in the place of the real one.
+LFS_POINTER = b"version https://git-lfs"
 
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """One decoded sample, as it came: not yet cropped, resized or coloured."""
+    """One decoded sample, not yet cropped, resized or coloured."""
 
     name: str
-    """Where it came from: a path below the domain's folder, or an index within a file."""
+    """Its path below the domain's folder, or its index within a file."""
     array: np.ndarray
     """uint8 (H, W, 3) in 0..255; float32 (2,); or, of noise, float32 (H, W, 3)."""
     label: int | None = None
     split: Split | None = None
-    """The data set's own split; None where the content decides (see `splits`)."""
+    """The data set's own split; None if the content decides (see `splits`)."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,15 @@ class Reading:
 
     total: int
     items: Iterator[Sample | Broken]
+    others: dict[str, int] = field(default_factory=dict)
+    """Files of other kinds, which are not read: how many there are of each suffix."""
+
+
+def refuse_lfs_pointer(path: Path) -> None:
+    """Raise `UserError` if Git LFS left a pointer in the place of the file."""
+    with path.open("rb") as file:
+        if file.read(len(LFS_POINTER)) == LFS_POINTER:
+            raise UserError(f"{path} is a Git LFS pointer and not the file itself; run `git lfs pull`.")
 
 
 def printable(name: str) -> str:

@@ -1,4 +1,4 @@
-"""The random state and the order of samples as functions of (seed, rank, step): a resumed run is the run."""
+"""The random state and the order of samples are functions of (seed, rank, step), so a resumed run repeats itself."""
 
 import hashlib
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from rdmd.data.transforms import to_unit
 
 @dataclass(frozen=True)
 class StepRandom:
-    """Random generators of one optimiser step on one rank; each named use has a stream of its own."""
+    """Random generators of one optimiser step on one rank; each named use has its own stream."""
 
     seed: int
     rank: int
@@ -23,7 +23,7 @@ class StepRandom:
         return self._generator(name, self.device)
 
     def host_stream(self, name: str) -> torch.Generator:
-        """The same on the CPU: what it draws is the same whatever the device."""
+        """The same on the CPU: its draws do not depend on the device."""
         return self._generator(name, torch.device("cpu"))
 
     def _generator(self, name: str, device: torch.device) -> torch.Generator:
@@ -35,8 +35,8 @@ class StepRandom:
 def seed_global(seed: int, device: torch.device) -> None:
     """Seed the global generators that a step on `device` may draw from, as dropout does.
 
-    `torch.manual_seed` reaches every kind of device there is, and takes down where it was called from for each that is
-    not in use: more time than the steps of a small network can spare.
+    `torch.manual_seed` seeds every kind of device, and records a stack trace for each unused one, which takes longer
+    than a step of a small network.
     """
     if device.type not in ("cpu", "cuda"):
         torch.manual_seed(seed)
@@ -59,5 +59,5 @@ def drawn(size: int, n: int, random: StepRandom, name: str) -> Tensor:
 
 
 def seen_by_networks(stored: Tensor) -> Tensor:
-    """uint8 pictures as float32 in [-1, 1]; anything else as it is."""
+    """uint8 images as float32 in [-1, 1]; anything else as it is."""
     return to_unit(stored) if stored.dtype == torch.uint8 else stored

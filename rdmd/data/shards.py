@@ -1,30 +1,32 @@
-"""A domain on disk: WebDataset shards, written byte-identically and read back verified.
+"""A domain on disk: WebDataset shards, written with repeatable bytes and verified when read.
 
+Only the functions that read samples import WebDataset and torch, which takes seconds: writing needs neither.
 A folder holds `train-000000.tar`, ..., `test-000000.tar`, ... with an entry `<key>.npy` (uint8 (H, W, 3), or
 float32 (2,)) and, where samples are labelled, `<key>.cls` for each sample; `samples.csv` names them;
 `manifest.json` has the hashes.
 """
 
+import contextlib
 import csv
 import hashlib
 import io
+import tarfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-import webdataset as wds
-from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from rdmd import files
 from rdmd.data.manifest import SAMPLES, Manifest, Shard, read_manifest, remedy
 from rdmd.data.samples import SPLITS, Split
 from rdmd.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +69,7 @@ class Written:
 class LoadedDomain:
     """One split in memory, in stored order."""
 
-    data: torch.Tensor
+    data: "torch.Tensor"
     """uint8 (N, 3, H, W), or float32 (N, 2); of noise, float32 (N, 3, H, W)."""
     table: Callable[[], list[Row]]
     """Reads the samples' lines of samples.csv."""
@@ -78,8 +80,10 @@ class LoadedDomain:
         return self.table()
 
     @cached_property
-    def labels(self) -> torch.Tensor | None:
+    def labels(self) -> "torch.Tensor | None":
         """int64 (N,), or None where no sample is labelled."""
+        import torch
+
         labels = [row.label for row in self.rows]
         return None if "" in labels else torch.tensor([int(label) for label in labels])
 
@@ -90,43 +94,35 @@ class LoadedDomain:
         return tuple(row.scan for row in self.rows)
 
 
-# --- writing ------------------------------------------------------------------------------------------------
-
-
 def write_shards(folder: Path, entries: Iterable[Entry], samples_per_shard: int) -> Written:
-    """Write `entries` into an empty folder, in their order, and name them in samples.csv.
+    """Write `entries` into an empty folder, in their order, and list them in samples.csv.
 
-    The same entries give the same bytes. The caller sees to it that a failure leaves no half-written folder.
+    Equal entries give equal bytes. A failure leaves an incomplete folder, which the caller removes.
     """
     counts: Counter[Split] = Counter()
     labels: dict[Split, Counter[int]] = {split: Counter() for split in SPLITS}
-    with ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
         table = stack.enter_context((folder / SAMPLES).open("w", encoding="utf-8", newline=""))
         lines = csv.writer(table, lineterminator="\n")
         lines.writerow(Row.__dataclass_fields__)
-        writers: dict[Split, wds.ShardWriter] = {}
+        open_shards: dict[Split, tarfile.TarFile] = {}
         for entry in entries:
-            if entry.split not in writers:
-                writers[entry.split] = stack.enter_context(_writer(folder, entry.split, samples_per_shard))
-            key = f"{entry.split}-{counts[entry.split]:08d}"
-            record: dict[str, Any] = {"__key__": key, "npy": _npy_bytes(entry.array)}
-            if entry.label is not None:
-                record["cls"] = str(entry.label).encode()
-                labels[entry.split][entry.label] += 1
-            writers[entry.split].write(record)
-            counts[entry.split] += 1
-            sha256 = hashlib.sha256(np.ascontiguousarray(entry.array)).hexdigest()
-            lines.writerow(
-                [
-                    key,
-                    entry.split,
-                    entry.name,
-                    sha256,
-                    entry.scan,
-                    "" if entry.label is None else entry.label,
-                    "" if entry.hue is None else repr(entry.hue),
-                ]
-            )
+            split, label = entry.split, entry.label
+            shard, position = divmod(counts[split], samples_per_shard)
+            if position == 0:
+                if split in open_shards:
+                    open_shards[split].close()
+                path = folder / f"{split}-{shard:06d}.tar"
+                open_shards[split] = stack.enter_context(tarfile.open(path, "w", format=tarfile.USTAR_FORMAT))
+            key = f"{split}-{counts[split]:08d}"
+            if label is not None:
+                _add(open_shards[split], f"{key}.cls", str(label).encode())
+                labels[split][label] += 1
+            _add(open_shards[split], f"{key}.npy", _npy_bytes(entry.array))
+            counts[split] += 1
+            sha256 = hashlib.sha256(entry.array.tobytes()).hexdigest()
+            shown = "" if label is None else label
+            lines.writerow([key, split, entry.name, sha256, entry.scan, shown, _hue(entry.hue)])
     return Written(
         shards=tuple(shard for split in SPLITS for shard in _shards(folder, split, counts[split], samples_per_shard)),
         counts={split: counts[split] for split in SPLITS},
@@ -135,27 +131,21 @@ def write_shards(folder: Path, entries: Iterable[Entry], samples_per_shard: int)
     )
 
 
+def _add(shard: tarfile.TarFile, name: str, content: bytes) -> None:
+    """Append a file with a fixed time and owner, so that the bytes are repeatable."""
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    shard.addfile(member, io.BytesIO(content))
+
+
+def _hue(hue: float | None) -> str:
+    return "" if hue is None else repr(hue)
+
+
 def _npy_bytes(array: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     np.save(buffer, np.ascontiguousarray(array), allow_pickle=False)
     return buffer.getvalue()
-
-
-def _writer(folder: Path, split: Split, samples_per_shard: int) -> wds.ShardWriter:
-    # ShardWriter fills the pattern with `%`, so one in the folder's name must be doubled. An absolute path
-    # has no scheme that gopen could mistake for a URL. Fixed time and owner make the bytes repeatable.
-    pattern = f"{folder.resolve()}/".replace("%", "%%") + f"{split}-%06d.tar"
-    return wds.ShardWriter(
-        pattern,
-        maxcount=samples_per_shard,
-        maxsize=float("inf"),
-        verbose=0,
-        encoder=False,
-        mtime=0,
-        user="",
-        group="",
-        mode=0o644,
-    )
 
 
 def _shards(folder: Path, split: Split, count: int, samples_per_shard: int) -> Iterator[Shard]:
@@ -168,9 +158,6 @@ def _shards(folder: Path, split: Split, count: int, samples_per_shard: int) -> I
             bytes=path.stat().st_size,
             sha256=files.sha256_of(path),
         )
-
-
-# --- reading ------------------------------------------------------------------------------------------------
 
 
 def stored_array(folder: Path, split: Split) -> np.ndarray:
@@ -203,6 +190,8 @@ def stored_array(folder: Path, split: Split) -> np.ndarray:
 
 def read_split(folder: Path, split: Split) -> LoadedDomain:
     """One split of a domain, whole and in memory, in stored order. Raises `UserError` as `stored_array`."""
+    import torch
+
     manifest = read_manifest(folder)
     data = torch.from_numpy(stored_array(folder, split))
     return LoadedDomain(
@@ -225,9 +214,8 @@ def read_rows(folder: Path, manifest: Manifest) -> list[Row]:
         raise UserError(f"{path} is missing; {remedy(folder)}.") from None
     if hashlib.sha256(content).hexdigest() != manifest.samples_sha256:
         raise UserError(f"{path} was changed after it was made; {remedy(folder)}.")
-    lines = csv.reader(io.StringIO(content.decode(), newline=""))
-    next(lines)
-    return sorted((Row(*line) for line in lines), key=lambda row: SPLITS.index(row.split))
+    lines: Iterable[dict[str, Any]] = csv.DictReader(io.StringIO(content.decode(), newline=""))
+    return sorted((Row(**line) for line in lines), key=lambda row: SPLITS.index(row.split))
 
 
 def stored_samples(folder: Path, manifest: Manifest, split: Split) -> Iterator[tuple[str, dict[str, bytes]]]:
@@ -235,8 +223,9 @@ def stored_samples(folder: Path, manifest: Manifest, split: Split) -> Iterator[t
 
     Raises `UserError` at the first shard that is missing or differs from the manifest.
     """
-    pipeline = wds.DataPipeline(lambda: _verified(folder, manifest, split), tar_file_expander, group_by_keys)
-    for sample in pipeline:
+    from webdataset.tariterators import group_by_keys, tar_file_expander
+
+    for sample in group_by_keys(tar_file_expander(_verified(folder, manifest, split))):
         yield sample["__key__"], sample
 
 

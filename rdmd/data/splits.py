@@ -1,8 +1,8 @@
-"""Train or test, decided by what a sample is rather than by its name or place.
+"""Train or test, decided by a sample's content and not by its name or place.
 
 The samples of a class are ranked by a hash of (seed, content), and the first of them are test samples. Names and the
-order of listing therefore play no part, exact duplicates never straddle the two, and new samples move only those whose
-rank is next to the bound. Since every class is ranked by itself, a scan lands in the same split of every domain that
+order of listing therefore have no influence, exact duplicates are never in both splits, and new samples move only those
+whose rank is next to the bound. Every class is ranked by itself, so a scan is in the same split of every domain that
 holds all of its class.
 """
 
@@ -19,7 +19,7 @@ from rdmd.data.samples import Split
 def content_digest(array: np.ndarray) -> str:
     """SHA-256, in hex, of an array's type, shape and values."""
     digest = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
-    digest.update(np.ascontiguousarray(array))
+    digest.update(array.tobytes())
     return digest.hexdigest()
 
 

@@ -1,67 +1,69 @@
 """From a decoded image to the experiment's size and colour, and between stored bytes and the range of networks."""
 
 import colorsys
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import torch
 from PIL import Image
 
 from rdmd.data.splits import fraction
 
+if TYPE_CHECKING:
+    import torch
 
-def to_unit(pixels: torch.Tensor) -> torch.Tensor:
+
+def to_unit(pixels: "torch.Tensor") -> "torch.Tensor":
     """uint8 in 0..255, any shape, to float32 in [-1, 1]: x / 127.5 - 1."""
-    return pixels.to(torch.float32) / 127.5 - 1
+    return pixels.float() / 127.5 - 1
 
 
-def to_uint8(unit: torch.Tensor) -> torch.Tensor:
+def to_uint8(unit: "torch.Tensor") -> "torch.Tensor":
     """Floats in [-1, 1] to uint8 in 0..255: round(127.5 x + 127.5), clamped. The inverse of `to_unit`.
 
     Raises `FloatingPointError` if a value is not finite, which would otherwise become a plausible pixel.
     """
-    if not torch.isfinite(unit).all():
-        raise FloatingPointError("a picture holds a value that is not finite")
+    if not unit.isfinite().all():
+        raise FloatingPointError("an image holds a value that is not finite")
     return quantise(unit)
 
 
-def quantise(unit: torch.Tensor) -> torch.Tensor:
-    """`to_uint8` without its check, whose branch on values no exporter can follow."""
-    return (unit.to(torch.float32) * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8)
+def quantise(unit: "torch.Tensor") -> "torch.Tensor":
+    """`to_uint8` without the check, because exporters cannot trace a branch on values."""
+    return (unit.float() * 127.5 + 127.5).round().clamp(0, 255).byte()
 
 
-def fit(picture: np.ndarray, resolution: int, how: Literal["crop", "pad"]) -> np.ndarray:
-    """A square picture, uint8 (resolution, resolution, 3), of a uint8 (H, W, 3) one.
+def fit(image: np.ndarray, resolution: int, how: Literal["crop", "pad"]) -> np.ndarray:
+    """Make a uint8 (H, W, 3) image square: uint8 (resolution, resolution, 3).
 
-    `crop` keeps the central square; `pad` keeps everything and fills up with white, on which transparent
-    pictures are laid too. Resizing is Lanczos over the whole support, so shrinking does not alias; a picture
-    that has the size already is returned as it is.
+    `crop` keeps the central square; `pad` keeps everything and fills the rest with white, the background of
+    transparent images too. Lanczos resizing covers the whole support, so shrinking does not alias. An image of the
+    right size is returned unchanged.
     """
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     if (height, width) == (resolution, resolution):
-        return picture
-    image = Image.fromarray(np.ascontiguousarray(picture))
+        return image
+    original = Image.fromarray(np.ascontiguousarray(image))
     if how == "crop":
         side = min(height, width)
         left, top = (width - side) // 2, (height - side) // 2
         # Not `resize(box=)`: there the filter reaches past the box, and the cut-off margins bleed in.
-        square = image.crop((left, top, left + side, top + side))
+        square = original.crop((left, top, left + side, top + side))
         return np.asarray(square.resize((resolution, resolution), Image.Resampling.LANCZOS))
     scale = resolution / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     canvas = Image.new("RGB", (resolution, resolution), "white")
     place = ((resolution - size[0]) // 2, (resolution - size[1]) // 2)
-    canvas.paste(image.resize(size, Image.Resampling.LANCZOS), place)
+    canvas.paste(original.resize(size, Image.Resampling.LANCZOS), place)
     return np.asarray(canvas)
 
 
-def colour(picture: np.ndarray, hue: float) -> np.ndarray:
-    """A grey picture in one colour: grey v in [0, 1] times the RGB of the fully saturated `hue` in [0, 1).
+def colour(image: np.ndarray, hue: float) -> np.ndarray:
+    """Tint a grey image: grey v in [0, 1] times the RGB of the fully saturated `hue` in [0, 1).
 
     uint8 (H, W, 3) with equal channels to uint8 (H, W, 3); black stays black and white becomes the colour.
     """
     tint = np.array(colorsys.hsv_to_rgb(hue, 1.0, 1.0))
-    return np.rint(picture[..., :1] * tint).astype(np.uint8)
+    return np.rint(image[..., :1] * tint).astype(np.uint8)
 
 
 def hues(seed: int, digest: str, copies: int) -> list[float]:

@@ -1,5 +1,6 @@
-"""What training draws batches from: the split of a domain, or fresh noise."""
+"""The sources of training batches: the split of a domain, or fresh noise."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -11,7 +12,7 @@ from rdmd.data.samples import Split
 from rdmd.data.sampling import StepRandom, drawn, seen_by_networks
 from rdmd.data.shards import stored_array
 
-# Of the memory that is free on a GPU before the networks are made: the rest is theirs, and the other domain's.
+# Share of the free GPU memory that one domain may take: the networks and the other domain need the rest.
 RESIDENT_SHARE = 0.25
 
 
@@ -24,7 +25,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class FreshNoise:
-    """N(0, std^2 I), drawn anew for every batch: the source of DMD, of which no two steps see the same sample."""
+    """N(0, std^2 I), drawn anew for every batch: the source of DMD."""
 
     sample_shape: tuple[int, ...]
     std: float
@@ -52,13 +53,21 @@ class DomainView:
         return seen_by_networks(samples.permute(0, 3, 1, 2).contiguous() if samples.ndim == 4 else samples)
 
 
+# The folder of a domain, a split of it, and a device -> what training draws batches from, such as `open_domain`.
+OpenDomain = Callable[[Path, Split, torch.device], Source]
+
+
 def open_domain(shards: Path, split: Split, device: torch.device) -> DomainView:
     """A split of a domain for training on `device`.
 
-    It is memory-mapped, so the system's file cache decides how much of it is in memory. A GPU takes it whole where it
-    fits into a quarter of the free memory. Raises UserError for missing or damaged shards.
+    It is memory-mapped, so the system's file cache decides how much of it is in memory. Raises UserError for missing
+    or damaged shards.
     """
-    stored = torch.from_numpy(stored_array(shards, split))
+    return view_of(torch.from_numpy(stored_array(shards, split)), device)
+
+
+def view_of(stored: Tensor, device: torch.device) -> DomainView:
+    """Samples for training on `device`. A GPU takes all of them where they fit into a quarter of its free memory."""
     if device.type == "cuda" and stored.nbytes <= RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]:
         stored = stored.to(device)
     return DomainView(stored, device)

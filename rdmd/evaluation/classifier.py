@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from rdmd.config import ClassifierFeatures
+from rdmd.evaluation.corruption import corrupted
 from rdmd.networks.classifier import ClassifierNet
 
 
@@ -28,7 +29,7 @@ class FeatureClassifier:
         self.net = net.eval().requires_grad_(False)
         self.side = side
         self.dim: int = net.head.in_features
-        self.n_classes: int = net.head.out_features
+        self.n_classes: int = net.head.out_features - 1
         self.classes = list(classes) if classes is not None else list(range(self.n_classes))
 
     @property
@@ -53,9 +54,10 @@ class FeatureClassifier:
 
     @torch.no_grad()
     def classify(self, images: Tensor, batch: int = 512) -> Tensor:
-        """(N, 3, H, W) uint8 to the index of the likeliest class, (N,) on the CPU."""
+        """(N, 3, H, W) uint8 to the index of the likeliest class, (N,) on the CPU. "Corrupted" is none."""
         device = self.net.head.weight.device
-        return torch.cat([self.net(part.to(device)).argmax(dim=1).cpu() for part in images.split(batch)])
+        logits = torch.cat([self.net(part.to(device)).cpu() for part in images.split(batch)])
+        return logits[:, : self.n_classes].argmax(dim=1)
 
     def accuracy(self, images: Tensor, labels: Tensor) -> float:
         """The share of pictures (N, 3, H, W) uint8 whose class index (N,) is found."""
@@ -72,8 +74,10 @@ def train_classifier(
 ) -> FeatureClassifier:
     """Train on (N, 3, H, W) uint8 pictures and class indices (N,), on the pictures' device.
 
-    Cross-entropy under AdamW with a cosine rate. The result is a function of the arguments: initial weights
-    and batches come from `seed` alone. `progress` is called with (steps done, loss) after every step.
+    A quarter of each batch is corrupted at random strength and belongs to a class of its own, so that features see
+    corruption and not only what tells the classes apart. Cross-entropy under AdamW with a cosine rate. The result is a
+    function of the arguments: initial weights, batches and corruptions come from `seed` alone. `progress` is called
+    with (steps done, loss) after every step.
     Raises `FloatingPointError` at a step whose loss is not finite.
     """
     if len(images) != len(labels) or images.dtype != torch.uint8:
@@ -91,7 +95,10 @@ def train_classifier(
     )
     for step in range(1, settings.steps + 1):
         pick = torch.randint(len(images), (settings.batch,), generator=rng).to(images.device)
-        loss = cross_entropy(net(images[pick]), labels[pick])
+        spoilt = settings.batch // 4
+        batch = torch.cat([corrupted(images[pick[:spoilt]], rng), images[pick[spoilt:]]])
+        wanted = torch.cat([labels.new_full((spoilt,), n_classes), labels[pick[spoilt:]]])
+        loss = cross_entropy(net(batch), wanted)
         value = loss.item()
         if not math.isfinite(value):
             raise FloatingPointError(f"the feature classifier's loss is {value} at step {step}")

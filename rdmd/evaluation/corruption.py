@@ -66,7 +66,7 @@ def _shuffled(x: Tensor, side: int, share: float, rng: torch.Generator) -> Tenso
     rows, columns = x.shape[-2] // side, x.shape[-1] // side
     whole = x[..., : rows * side, : columns * side]
     patches = whole.unflatten(3, (columns, side)).unflatten(2, (rows, side)).permute(0, 2, 4, 1, 3, 5)
-    patches = patches.reshape(len(x), rows * columns, -1)
+    patches = patches.flatten(3).flatten(1, 2)
     count = rows * columns
     moved = torch.rand(len(x), count, generator=rng).argsort(dim=1)[:, : math.ceil(share * count)]
     order = torch.arange(count).repeat(len(x), 1).scatter(1, moved, moved.roll(1, dims=1)).to(x.device)
@@ -114,6 +114,14 @@ KINDS: dict[str, Callable[[Tensor, float, torch.Generator], Tensor]] = {
 }
 
 
+def corrupted(images: Tensor, rng: torch.Generator) -> Tensor:
+    """Images (N, 3, H, W) uint8, each corrupted: kinds take turns, and the strength of each is drawn from (0, 1]."""
+    parts = images.tensor_split(len(KINDS))
+    strengths = 1 - torch.rand(len(KINDS), generator=rng)
+    turns = zip(parts, KINDS, strengths.tolist(), strict=True)
+    return torch.cat([corrupt(part, kind, strength, rng) for part, kind, strength in turns])
+
+
 @dataclass(frozen=True)
 class CorruptionCheck:
     """Frechet distances of held-out images to others of the same kind, clean and corrupted at each of `STRENGTHS`."""
@@ -126,14 +134,15 @@ class CorruptionCheck:
     def refused(self) -> str | None:
         """Why realism on these features ranks nothing, in a clause; None if every corruption raises the distance.
 
-        Of 64 images against 64, a distance moves by some percent with the draw. So it may fall by `SLACK` from one
-        strength to the next, clean images first, and the greatest strength must raise it by more than that.
+        No strength may bring images nearer to the target than clean ones, and the greatest must take them farther, both
+        by more than `SLACK`, by which a distance of 64 images to 64 moves with the draw. Where features are saturated,
+        images that are corrupted beyond recognition need not go on rising, but keep half of what was gained before.
         """
+        low, high = (1 - SLACK) * self.clean, (1 + SLACK) * self.clean
         for kind, distances in self.corrupted.items():
-            steps = zip([self.clean, *distances], distances, strict=False)
-            if any(after < (1 - SLACK) * before for before, after in steps) or (
-                distances[-1] <= (1 + SLACK) * self.clean
-            ):
+            gains = [distance - self.clean for distance in distances]
+            falls = any(gain < max(gains[:index], default=0) / 2 for index, gain in enumerate(gains) if index)
+            if min(distances) < low or distances[-1] <= high or falls:
                 found = ", ".join(f"{distance:.3g}" for distance in distances)
                 return f"{kind} at rising strength gives the distances {found}, and clean images {self.clean:.3g}"
         return None

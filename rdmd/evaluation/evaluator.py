@@ -1,24 +1,144 @@
-"""From a translator and a task to a row: the one evaluator, for generators and baselines alike."""
+"""Evaluation of translators and of their outputs: `evaluate` for tensors, `evaluate_translator` for a translator."""
 
 import statistics
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
-from rdmd.evaluation.images import ImageTask
-from rdmd.evaluation.points import PointTask
-from rdmd.evaluation.row import IDENTITY, TARGET, Row
-from rdmd.evaluation.translator import Translator
+from rdmd.config import Evaluate, NoFeatures
+from rdmd.evaluation.features import FeatureNetwork, features_of, load_network
+from rdmd.evaluation.row import IDENTITY, TARGET, Row, Scores
+from rdmd.evaluation.task import EvaluationTask, ImageFeatures, ImageTask, PointTask, pixels
+from rdmd.evaluation.transport import exact_plan
 
-EvaluationTask = ImageTask | PointTask
+
+def evaluate(
+    translations: Tensor,
+    source: Tensor | None,
+    reference: Tensor,
+    features: FeatureNetwork | Literal["inception", "efficientnet_lite0"] = "inception",
+    *,
+    seed: int = 0,
+    batch: int = 256,
+    bootstrap: int = 200,
+    projections: int = 256,
+    n_transport: int = 2000,
+    device: torch.device | str = "cpu",
+) -> Scores:
+    """Every metric of translations: realism against `reference`, and faithfulness to `source`.
+
+    Images are (N, 3, H, W), uint8 or floats in [-1, 1]; points are (N, d) floats. `source` and `translations` are in
+    the same order; a source of None (generation from noise) leaves the metrics of faithfulness None.
+
+    Args:
+        features: the network of FID, KID, precision and recall: InceptionV3, whose weights are downloaded once, or
+            EfficientNet-Lite0, whose weights are installed, or a network on `device`. Points need none.
+        seed: of KID's subsets, of the bootstrap and of the directions of the sliced Wasserstein distance.
+        batch: images at once in the feature network.
+        bootstrap: resamples behind the 95% intervals of FID and SW2; 0 gives none.
+        projections: directions of the sliced Wasserstein distance.
+        n_transport: the number of points in exact transport (W2, L2-UVP).
+        device: the device of the feature network.
+
+    Raises `ValueError` if shapes do not fit, `FloatingPointError` if a value is not finite, and `UserError` if the
+    weights of the feature network cannot be had.
+    """
+    if source is not None and source.shape != translations.shape:
+        raise ValueError(f"{tuple(translations.shape)} translations of {tuple(source.shape)} sources")
+    if translations.shape[1:] != reference.shape[1:] or translations.ndim not in (2, 4):
+        raise ValueError(
+            f"translations {tuple(translations.shape)} and reference {tuple(reference.shape)} must both be images "
+            "(N, 3, H, W) or points (N, d)"
+        )
+    device = torch.device(device)
+    settings = Evaluate(
+        features=NoFeatures(network="none"),
+        batch=batch,
+        bootstrap=bootstrap,
+        projections=projections,
+        n_transport=n_transport,
+    )
+    task: EvaluationTask
+    if translations.ndim == 2:
+        plan = None if source is None else exact_plan(source[:n_transport], reference[:n_transport])
+        task = PointTask(
+            source=translations if source is None else source,
+            reference=reference,
+            plan=plan,
+            settings=settings,
+            seed=seed,
+            device=device,
+        )
+        return task.score(translations)
+    network = load_network(features, device) if isinstance(features, str) else features
+    translations, reference = pixels(translations, batch), pixels(reference, batch)
+    task = ImageTask(
+        source=translations if source is None else pixels(source, batch),
+        source_groups=torch.arange(len(translations)),
+        reference=reference,
+        reference_groups=torch.arange(len(reference)),
+        features=ImageFeatures(network),
+        reference_features=features_of(network, reference, batch, device),
+        settings=settings,
+        seed=seed,
+        device=device,
+    )
+    return task.score_realism(translations) if source is None else task.score(translations)
+
+
+class Translator(Protocol):
+    """Any map from a source batch to a target batch: a generator, a diffusion baseline, a neural transport map.
+
+    Attributes:
+        method: "rdmd", "sdedit", ...; lower case, the same for every setting of one method.
+        lam: the weight of the transport cost, or None for a method that has none.
+        settings: the hyperparameters, such as {"sigma": 0.6, "steps": 10}.
+        nfe: network evaluations for one sample.
+        train_seconds: wall-clock seconds of training, or None if nothing was trained.
+    """
+
+    @property
+    def method(self) -> str: ...
+    @property
+    def lam(self) -> float | None: ...
+    @property
+    def settings(self) -> dict[str, float | int | str]: ...
+    @property
+    def nfe(self) -> int: ...
+    @property
+    def train_seconds(self) -> float | None: ...
+
+    def __call__(self, source: Tensor, rng: torch.Generator) -> Tensor:
+        """Translate (B, 3, H, W) images in [-1, 1], or (B, 2) points, to the same shape on the same device.
+
+        `rng` lives on the device of `source` and is the only permitted source of randomness.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class NamedTranslator:
+    """A `Translator` made of a function of (source, rng) and its description."""
+
+    map: Callable[[Tensor, torch.Generator], Tensor]
+    method: str
+    nfe: int
+    lam: float | None = None
+    settings: dict[str, float | int | str] = field(default_factory=dict)
+    train_seconds: float | None = None
+
+    def __call__(self, source: Tensor, rng: torch.Generator) -> Tensor:
+        """As `Translator`."""
+        return self.map(source, rng)
 
 
 @dataclass(frozen=True)
 class Translations:
-    """A translator's outputs on a task's source, float on the CPU, and the time of one."""
+    """The outputs of a translator on a task's source, float on the CPU, and the seconds for one of them."""
 
     samples: Tensor
     seconds_per_image: float
@@ -26,11 +146,10 @@ class Translations:
 
 @torch.no_grad()
 def translate(translator: Translator, task: EvaluationTask) -> Translations:
-    """Translate the task's source, batch by batch.
+    """Translate the task's source, batch by batch, with random numbers from the task's seed.
 
-    The first batch is translated once more beforehand, for warm-up, and thrown away. The time of a sample
-    is the median over batches of the largest size; transfers to and from the device are left out. The
-    random state is a function of the task's seed. Raises `FloatingPointError`, naming the method, if an
+    The time of a sample is the median over batches of the largest size, without transfers to and from the device; the
+    first batch is translated once more beforehand, for warm-up. Raises `FloatingPointError`, naming the method, if an
     output is not finite.
     """
     batches = task.inputs().split(task.settings.batch)
@@ -40,10 +159,10 @@ def translate(translator: Translator, task: EvaluationTask) -> Translations:
     outputs, seconds = [], []
     for number, batch in enumerate(batches):
         source = batch.to(task.device)
-        _wait(task.device)
+        _synchronise(task.device)
         start = time.perf_counter()
         output = translator(source, rng)
-        _wait(task.device)
+        _synchronise(task.device)
         if len(batch) == len(batches[0]):
             seconds.append((time.perf_counter() - start) / len(batch))
         if not torch.isfinite(output).all():
@@ -71,30 +190,29 @@ def score(translator: Translator, translations: Translations, task: EvaluationTa
 
 
 def evaluate_translator(translator: Translator, task: EvaluationTask, run: str | None = None) -> Row:
-    """Translate and score in one go. `run` is the fingerprint of the training run behind the translator."""
+    """Translate the task's source and score the result. `run` is the fingerprint of the training run."""
     return score(translator, translate(translator, task), task, run)
 
 
 def identity_row(task: EvaluationTask) -> Row:
-    """The source as it is: perfectly faithful, and as far from the target as the two domains are apart."""
+    """The untranslated source: perfectly faithful, and as far from the target as the two domains are apart."""
     return Row(method=IDENTITY, **dict(task.score(task.inputs())))
 
 
-def target_row(task: EvaluationTask, target: Tensor, scans: Sequence[str] | None = None) -> Row:
-    """The target's training samples against its test samples: the realism that a perfect generator would
-    have.
+def target_row(task: EvaluationTask, target: Tensor, groups: Sequence[str] | None = None) -> Row:
+    """The target's training samples against its test samples: the realism of a perfect generator.
 
-    `target` is (N, 3, H, W) uint8, or points (N, d); `scans` as in `ImageTask.score_target`. There is nothing to
-    be faithful to: those metrics are None.
+    `target` is (N, 3, H, W) uint8, or points (N, d); `groups` as in `EvaluationTask.score_target`. The metrics of
+    faithfulness are None.
     """
-    return Row(method=TARGET, **dict(task.score_target(target, scans)))
+    return Row(method=TARGET, **dict(task.score_target(target, groups)))
 
 
 def _name(translator: Translator) -> str:
-    dial = "" if translator.lam is None else f" at lambda {translator.lam:g}"
-    return f"the method {translator.method!r}{dial}"
+    at_lambda = "" if translator.lam is None else f" at lambda {translator.lam:g}"
+    return f"the method {translator.method!r}{at_lambda}"
 
 
-def _wait(device: torch.device) -> None:
+def _synchronise(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -1,10 +1,13 @@
-"""A number together with how far it can be trusted."""
+"""How close a translation is to its source, one value for each image, and the mean of such values."""
 
 import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+LARGEST_PSNR = 100.0
+SSIM_WINDOW = 7
 
 
 @dataclass(frozen=True)
@@ -24,41 +27,9 @@ def estimate(values: Tensor) -> Estimate:
     return Estimate(values.mean().item(), se)
 
 
-def colour_vector(images: Tensor) -> Tensor:
-    """The mean of each channel over the pixels, divided by the largest of the three: (N, 3, H, W) uint8 to
-    (N, 3).
-
-    Brightness drops out: a thin and a thick stroke of one hue on black have the same vector. The largest
-    entry is 1. A black picture has no colour and counts as grey, (1, 1, 1).
-    """
-    means = images.double().mean(dim=(2, 3))
-    largest = means.amax(dim=1, keepdim=True)
-    return torch.where(largest > 0, means / largest.clamp(min=1e-12), torch.ones_like(means))
-
-
-def colour_error(source: Tensor, translation: Tensor) -> Tensor:
-    """The mean absolute difference of the two colour vectors, one value a sample (N,), between 0 and 1.
-
-    0 is the same hue and saturation; 1 is a pure primary against its complement, such as red against cyan.
-    Two pictures in independent, fully saturated hues on black differ by 13/27 on average.
-    """
-    if source.shape != translation.shape:
-        raise ValueError(f"source {tuple(source.shape)} and translation {tuple(translation.shape)} must be alike")
-    return (colour_vector(source) - colour_vector(translation)).abs().mean(dim=1)
-
-
-LARGEST_PSNR = 100.0
-SSIM_WINDOW = 7
-
-
 def cost(source: Tensor, translation: Tensor) -> Tensor:
     """c(x, y): the squared difference in [-1, 1], averaged over channels and pixels. Between 0 and 4."""
     return (_levels_apart(source, translation) * (2 / 255)).square().mean(dim=1)
-
-
-def cost_sum(source: Tensor, translation: Tensor) -> Tensor:
-    """The squared Euclidean distance in [-1, 1]: `cost` times the number of dimensions."""
-    return (_levels_apart(source, translation) * (2 / 255)).square().sum(dim=1)
 
 
 def l2_norm01(source: Tensor, translation: Tensor) -> Tensor:
@@ -69,18 +40,18 @@ def l2_norm01(source: Tensor, translation: Tensor) -> Tensor:
 def psnr(source: Tensor, translation: Tensor) -> Tensor:
     """Peak signal-to-noise ratio in dB, `10 log10(255^2 / MSE)`.
 
-    An untouched picture, whose PSNR is infinite, counts as 100 dB so that a mean exists; the largest finite
-    value of a 64x64 RGB picture is 89 dB.
+    An unchanged image, whose PSNR is infinite, counts as 100 dB so that a mean exists; the largest finite value of a
+    64x64 RGB image is 89 dB.
     """
     mse = _levels_apart(source, translation).square().mean(dim=1)
     return (10 * torch.log10(255**2 / mse)).clamp(max=LARGEST_PSNR)
 
 
 def ssim(source: Tensor, translation: Tensor) -> Tensor:
-    """Structural similarity (Wang et al. 2004) as scikit-image has it, at most 1.
+    """Structural similarity (Wang et al. 2004) as scikit-image computes it, at most 1.
 
-    The window is 7x7, or the largest odd one that fits a smaller picture; uniform weights, data range 255,
-    mean over channels.
+    The window is 7x7, or the largest odd size that fits a smaller image; uniform weights, data range 255, mean over
+    channels.
     """
     from skimage.metrics import structural_similarity
 
@@ -88,10 +59,31 @@ def ssim(source: Tensor, translation: Tensor) -> Tensor:
     side = min(source.shape[2:])
     window = min(SSIM_WINDOW, side if side % 2 else side - 1)
     if window < 3:
-        raise ValueError(f"SSIM needs pictures of 3x3 or more, got {tuple(source.shape[2:])}")
+        raise ValueError(f"SSIM needs images of 3x3 or more, got {tuple(source.shape[2:])}")
     pairs = zip(source.cpu().numpy(), translation.cpu().numpy(), strict=True)
     values = [structural_similarity(x, y, win_size=window, data_range=255, channel_axis=0) for x, y in pairs]
     return torch.tensor(values, dtype=torch.float64)
+
+
+def colour_error(source: Tensor, translation: Tensor) -> Tensor:
+    """The mean absolute difference of the two colour vectors, one value for each sample (N,), between 0 and 1.
+
+    0 is the same hue and saturation; 1 is a pure primary against its complement, such as red against cyan. Two images
+    in independent, fully saturated hues on black differ by 13/27 on average.
+    """
+    _check_pair(source, translation)
+    return (colour_vector(source) - colour_vector(translation)).abs().mean(dim=1)
+
+
+def colour_vector(images: Tensor) -> Tensor:
+    """The mean of each channel over the pixels, divided by the largest of the three: (N, 3, H, W) uint8 to (N, 3).
+
+    Brightness drops out: a thin and a thick stroke of one hue on black have the same vector. The largest entry is 1. A
+    black image has no colour and counts as grey, (1, 1, 1).
+    """
+    means = images.double().mean(dim=(2, 3))
+    largest = means.amax(dim=1, keepdim=True)
+    return torch.where(largest > 0, means / largest.clamp(min=1e-12), torch.ones_like(means))
 
 
 def _levels_apart(source: Tensor, translation: Tensor) -> Tensor:
@@ -103,7 +95,7 @@ def _levels_apart(source: Tensor, translation: Tensor) -> Tensor:
 def _check_pair(source: Tensor, translation: Tensor) -> None:
     if source.shape != translation.shape or source.ndim != 4:
         raise ValueError(
-            f"source {tuple(source.shape)} and translation {tuple(translation.shape)} must be (N, 3, H, W) alike"
+            f"source {tuple(source.shape)} and translation {tuple(translation.shape)} must both be (N, 3, H, W)"
         )
     if source.dtype != torch.uint8 or translation.dtype != torch.uint8:
         raise ValueError("image metrics take uint8; use rdmd.data.transforms.to_uint8")

@@ -1,4 +1,9 @@
-"""The trade-off between faithfulness (cost) and realism (FID, or SW2 for points): both are to be small."""
+"""The trade-off between faithfulness (cost) and realism (FID, or SW2 for points): both are to be small.
+
+Here a point is on the front if no other measured point is better. `Row.on_front` and the curves of figures use this
+front. The generators that the stage `register` registers are on the front of `rdmd.evaluation.selection`, which by
+default also considers the intervals of the measurements.
+"""
 
 import math
 from collections.abc import Sequence
@@ -15,7 +20,7 @@ def nondominated(points: Sequence[Point]) -> list[bool]:
 
     Equal points do not dominate each other: all copies of a point on the front are on it.
     """
-    return [not any(_dominates(other, point) for other in points) for point in points]
+    return [not any(a <= x and b <= y and (a, b) != (x, y) for a, b in points) for x, y in points]
 
 
 def hypervolume(points: Sequence[Point], reference: Point) -> float:
@@ -32,28 +37,26 @@ def hypervolume(points: Sequence[Point], reference: Point) -> float:
 
 
 def knee(points: Sequence[Point]) -> int:
-    """The index of the point of the front nearest to the front's ideal corner, each axis scaled to the
-    front's span.
+    """The index of the front's point nearest to the front's ideal corner, with each axis scaled to the front's span.
 
-    Of equally near points it is the one with the smaller first coordinate, then the earlier one. Raises
-    `ValueError` if there are no points.
+    Of equally near points the result is the first with the smallest first coordinate. Raises `ValueError` without
+    points.
     """
     front = [index for index, on_front in enumerate(nondominated(points)) if on_front]
     if not front:
         raise ValueError("there is no front without points")
     lows = [min(points[index][axis] for index in front) for axis in (0, 1)]
-    spans = [max(points[index][axis] for index in front) - lows[axis] for axis in (0, 1)]
+    # An axis without extent moves no point from the corner.
+    spans = [max(points[index][axis] for index in front) - lows[axis] or math.inf for axis in (0, 1)]
 
     def distance(index: int) -> float:
-        return math.hypot(
-            *((points[index][axis] - lows[axis]) / spans[axis] if spans[axis] > 0 else 0.0 for axis in (0, 1))
-        )
+        return math.hypot(*((points[index][axis] - lows[axis]) / spans[axis] for axis in (0, 1)))
 
     return min(front, key=lambda index: (distance(index), points[index][0], index))
 
 
 def mark_front(rows: Sequence[Row]) -> list[Row]:
-    """The rows in their order, `on_front` set by (cost, realism) among generators, False elsewhere.
+    """The rows in their order, with `on_front` set by (cost, realism) among generators and False elsewhere.
 
     Generators from noise have no cost: their front is the best realism. A generator whose realism could not be measured
     is not on the front.
@@ -65,10 +68,9 @@ def mark_front(rows: Sequence[Row]) -> list[Row]:
 
 
 def pick(rows: Sequence[Row], rule: Rule) -> Row:
-    """The generator that `rule` names: the knee of the front, or the front's end of least cost or of best
-    realism.
+    """The row with `on_front` that `rule` names: the knee, or the end of least cost or of best realism.
 
-    Raises `ValueError` if no row is on the front.
+    Raises `ValueError` if no row has `on_front`.
     """
     front = [row for row in rows if row.on_front]
     if not front:
@@ -78,9 +80,9 @@ def pick(rows: Sequence[Row], rule: Rule) -> Row:
         case "knee":
             return front[knee(points)]
         case "most-faithful":
-            return front[min(range(len(front)), key=lambda index: points[index])]
+            return front[points.index(min(points))]
         case "most-realistic":
-            return front[min(range(len(front)), key=lambda index: points[index][::-1])]
+            return front[points.index(min(points, key=lambda point: point[::-1]))]
 
 
 def plane(row: Row) -> Point:
@@ -91,9 +93,5 @@ def plane(row: Row) -> Point:
 
 
 def _ranked(row: Row) -> Point:
-    """`plane`, with one cost for all generators from noise, which have none."""
+    """`plane`, with a cost of 0 for generators from noise, which have none."""
     return plane(row if row.cost is not None else row.model_copy(update={"cost": 0.0}))
-
-
-def _dominates(a: Point, b: Point) -> bool:
-    return a[0] <= b[0] and a[1] <= b[1] and a != b

@@ -1,8 +1,8 @@
 """How like the target a set of translations is: FID, KID, precision and recall, on features (N, dim) float64.
 
-In every function `generated` comes first and `reference` second. Where one scan stands behind several samples
-(copies in other colours), `Units` say which: copies are no independent samples, so intervals draw whole units, and
-a sample's neighbours are those of other units.
+In every function `generated` comes first and `reference` second. Samples that are no independent draws (copies of one
+scan in several colours) form a group (`Groups`): intervals draw whole groups, and the neighbours of a sample are those
+of other groups.
 """
 
 from dataclasses import dataclass
@@ -43,8 +43,8 @@ class PrecisionRecall:
 
 
 @dataclass(frozen=True)
-class Units:
-    """Which independent unit each sample comes from: int64 (N,), 0 to the number of units less one, on each side."""
+class Groups:
+    """The group of each sample: int64 (N,), 0 to the number of groups less one, on each side."""
 
     generated: Tensor
     reference: Tensor
@@ -76,9 +76,9 @@ def fid(generated: Tensor, reference: Tensor) -> float:
 
 
 def fid_interval(
-    generated: Tensor, reference: Tensor, resamples: int, seed: int, units: Units | None = None
+    generated: Tensor, reference: Tensor, resamples: int, seed: int, groups: Groups | None = None
 ) -> tuple[float, float]:
-    """A 95% bootstrap interval around `fid`: both sets are drawn again with replacement, unit by unit, `resamples`
+    """A 95% bootstrap interval around `fid`: both sets are drawn again with replacement, group by group, `resamples`
     times.
 
     A resample repeats samples, so its FID is biased further upward, by about as much as the estimate itself
@@ -88,13 +88,13 @@ def fid_interval(
     at these sizes, which a comparison at equal sizes shares.
     """
     generated, reference = generated.double(), reference.double()
-    units = units or _every_sample(generated, reference)
-    if resamples < 2 or not can_be_resampled(units):
-        raise ValueError("a bootstrap interval needs two or more resamples, of two or more units on both sides")
+    groups = groups or _every_sample(generated, reference)
+    if resamples < 2 or not can_be_resampled(groups):
+        raise ValueError("a bootstrap interval needs two or more resamples, of two or more groups on both sides")
     rng = torch.Generator().manual_seed(seed)
     values = torch.tensor(
         [
-            frechet_distance(_resampled(generated, units.generated, rng), _resampled(reference, units.reference, rng))
+            frechet_distance(_resampled(generated, groups.generated, rng), _resampled(reference, groups.reference, rng))
             for _ in range(resamples)
         ],
         dtype=torch.float64,
@@ -127,32 +127,34 @@ def kid(generated: Tensor, reference: Tensor, seed: int) -> Kid:
     return Kid(float(np.mean(values)), float(np.std(values)))
 
 
-def precision_recall(generated: Tensor, reference: Tensor, units: Units | None = None) -> PrecisionRecall:
+def precision_recall(generated: Tensor, reference: Tensor, groups: Groups | None = None) -> PrecisionRecall:
     """Improved precision and recall (Kynkaanniemi et al. 2019), k = 3.
 
     A set's manifold is the union of balls around its samples, each as large as the distance to its third
-    neighbour of another unit. Memory is bounded: distances are made 1024 rows at a time.
+    neighbour of another group. Memory is bounded: distances are made 1024 rows at a time.
     """
     _check(generated)
     _check(reference)
     generated, reference = generated.double(), reference.double()
-    units = units or _every_sample(generated, reference)
-    if not have_neighbours(units):
-        raise ValueError(f"precision and recall need {NEIGHBOURS} samples of other units beside each, on both sides")
+    groups = groups or _every_sample(generated, reference)
+    if not have_neighbours(groups):
+        raise ValueError(f"precision and recall need {NEIGHBOURS} samples of other groups beside each, on both sides")
     return PrecisionRecall(
-        precision=_share_within(generated, reference, units.reference),
-        recall=_share_within(reference, generated, units.generated),
+        precision=_share_within(generated, reference, groups.reference),
+        recall=_share_within(reference, generated, groups.generated),
     )
 
 
-def can_be_resampled(units: Units) -> bool:
-    """Whether there are two or more units on both sides: draws of one unit are all equal."""
-    return min(int(side.max()) for side in (units.generated, units.reference)) > 0
+def can_be_resampled(groups: Groups) -> bool:
+    """Whether there are two or more groups on both sides: draws of one group are all equal."""
+    return min(int(side.max()) for side in (groups.generated, groups.reference)) > 0
 
 
-def have_neighbours(units: Units) -> bool:
-    """Whether each sample of both sides has as many samples of other units beside it as `precision_recall` needs."""
-    return all(len(side) - int(torch.bincount(side).max()) >= NEIGHBOURS for side in (units.generated, units.reference))
+def have_neighbours(groups: Groups) -> bool:
+    """Whether each sample of both sides has as many samples of other groups beside it as `precision_recall` needs."""
+    return all(
+        len(side) - int(torch.bincount(side).max()) >= NEIGHBOURS for side in (groups.generated, groups.reference)
+    )
 
 
 def _check(features: Tensor) -> None:
@@ -168,14 +170,14 @@ def _weighted_moments(features: Tensor, counts: Tensor) -> Moments:
     return Moments(mean, (centred * counts[:, None]).T @ centred / (total - 1))
 
 
-def _every_sample(generated: Tensor, reference: Tensor) -> Units:
-    return Units(torch.arange(len(generated)), torch.arange(len(reference)))
+def _every_sample(generated: Tensor, reference: Tensor) -> Groups:
+    return Groups(torch.arange(len(generated)), torch.arange(len(reference)))
 
 
-def _resampled(features: Tensor, units: Tensor, rng: torch.Generator) -> Moments:
-    count = int(units.max()) + 1
+def _resampled(features: Tensor, groups: Tensor, rng: torch.Generator) -> Moments:
+    count = int(groups.max()) + 1
     drawn = torch.bincount(torch.randint(count, (count,), generator=rng), minlength=count)
-    return _weighted_moments(features, drawn[units].double())
+    return _weighted_moments(features, drawn[groups].double())
 
 
 def _subset(features: Tensor, size: int, rng: torch.Generator) -> Tensor:
@@ -195,21 +197,21 @@ def _squared_distances(x: Tensor, y: Tensor) -> Tensor:
     return (x.square().sum(dim=1)[:, None] + y.square().sum(dim=1) - 2 * x @ y.T).clamp(min=0)
 
 
-def _radii(features: Tensor, units: Tensor) -> Tensor:
-    """The squared distance from each sample to its k-th neighbour of another unit: (N,)."""
+def _radii(features: Tensor, groups: Tensor) -> Tensor:
+    """The squared distance from each sample to its k-th neighbour of another group: (N,)."""
     parts = []
-    for part, own in zip(features.split(_BLOCK), units.split(_BLOCK), strict=True):
-        distances = _squared_distances(part, features).masked_fill(own[:, None] == units, torch.inf)
+    for part, own in zip(features.split(_BLOCK), groups.split(_BLOCK), strict=True):
+        distances = _squared_distances(part, features).masked_fill(own[:, None] == groups, torch.inf)
         parts.append(distances.kthvalue(NEIGHBOURS, dim=1).values)
     return torch.cat(parts)
 
 
-def _share_within(samples: Tensor, manifold: Tensor, units: Tensor) -> float:
+def _share_within(samples: Tensor, manifold: Tensor, groups: Tensor) -> float:
     centre = manifold.mean(dim=0)
     samples, manifold = samples - centre, manifold - centre
     # Distances come from a matrix product, in which equal samples are a rounding error apart instead of at
     # zero.
     slack = 1e-12 * manifold.square().sum(dim=1).max()
-    radii = _radii(manifold, units) + slack
+    radii = _radii(manifold, groups) + slack
     inside = [(_squared_distances(part, manifold) <= radii).any(dim=1) for part in samples.split(_BLOCK)]
     return torch.cat(inside).double().mean().item()

@@ -1,4 +1,8 @@
-"""On what a generator was measured: two numbers are compared only where this is the same."""
+"""The generators of an evaluation that are registered, and the rules by which the champion is chosen among them.
+
+`front` decides which generators the stage `register` registers; `choose` applies `register.constraints` and
+`register.champion`. Numbers are compared only within one `Evaluation`.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -6,16 +10,22 @@ from typing import Literal
 
 from rdmd import config
 from rdmd.errors import UserError
-from rdmd.evaluation.pareto import nondominated, pick, plane
+from rdmd.evaluation.pareto import Rule, nondominated, pick, plane
 from rdmd.evaluation.row import GENERATOR, FeaturesRecord, Interval, Metrics, Row
 
-# Enough of a digest to tell two apart in a sentence.
+How = Literal["intervals", "points"]
+# Half the width of a 95% interval in standard errors, rounded up.
+STANDARD_ERRORS = 2.0
+# Characters of a digest that messages show.
 SHOWN = 8
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The data (digests of the two domains' shards), the features, the sizes and the seed of an evaluation."""
+    """The data (digests of the two domains' shards), the features, the sizes and the seed of an evaluation.
+
+    `features` is `name:sha256`, or `none` for points.
+    """
 
     features: str
     source_digest: str
@@ -26,16 +36,15 @@ class Evaluation:
 
     @property
     def short(self) -> str:
-        """In a line, for people."""
+        """One line for messages."""
         return (
-            f"features {self.features[: _cut(self.features)]}, {self.n_source} sources against "
-            f"{self.n_reference} references, seed {self.seed}, data {self.source_digest[:SHOWN]} to "
-            f"{self.target_digest[:SHOWN]}"
+            f"features {_shown(self.features)}, {self.n_source} sources against {self.n_reference} references, "
+            f"seed {self.seed}, data {_shown(self.source_digest)} to {_shown(self.target_digest)}"
         )
 
 
 def evaluation_of(metrics: Metrics, source_digest: str, target_digest: str) -> Evaluation:
-    """What the rows of `metrics` were measured on, for generators of these data."""
+    """The evaluation behind `metrics`, for generators of these data."""
     return Evaluation(
         features=features_name(metrics.features),
         source_digest=source_digest,
@@ -46,43 +55,25 @@ def evaluation_of(metrics: Metrics, source_digest: str, target_digest: str) -> E
     )
 
 
-def require_fit_features(metrics: Metrics) -> None:
-    """Raise `UserError` if the realism in `metrics` was measured on features that may not rank."""
-    if metrics.features.refused is not None:
-        raise UserError(
-            f"the features `{metrics.features.name}` rank no generators, so that there is no champion: "
-            f"{metrics.features.refused}; set another evaluate.features, such as {{network: efficientnet_lite0}}, and "
-            "repeat `dvc repro`."
-        )
-
-
 def features_name(features: FeaturesRecord) -> str:
     """`classifier:<sha256>`; `none` for points."""
     return f"{features.name}:{features.sha256}" if features.sha256 else features.name
 
 
 def differences(before: Evaluation, now: Evaluation) -> list[str]:
-    """What differs, such as "n_source (256, now 512)"; empty where the numbers of both may be compared."""
-    found = []
-    for field in fields(Evaluation):
-        old, new = getattr(before, field.name), getattr(now, field.name)
-        if old != new:
-            found.append(f"{field.name} ({_shown(old)}, now {_shown(new)})")
-    return found
+    """The fields that differ, such as "n_source (256, now 512)"; empty if the numbers of both may be compared."""
+    pairs = [(field.name, getattr(before, field.name), getattr(now, field.name)) for field in fields(Evaluation)]
+    return [f"{name} ({_shown(old)}, now {_shown(new)})" for name, old, new in pairs if old != new]
 
 
-def _shown(value: str | int) -> str:
-    return value[: _cut(value)] if isinstance(value, str) else str(value)
-
-
-def _cut(text: str) -> int:
-    """The length at which a name with a digest, or a digest, is cut."""
-    return text.find(":") + 1 + SHOWN
-
-
-How = Literal["intervals", "points"]
-# Half the width of a 95% interval in standard errors, rounded up.
-STANDARD_ERRORS = 2.0
+def require_fit_features(metrics: Metrics) -> None:
+    """Raise `UserError` if the features of `metrics` may not rank generators."""
+    if metrics.features.refused is not None:
+        raise UserError(
+            f"the features `{metrics.features.name}` rank no generators, so that there is no champion: "
+            f"{metrics.features.refused}; set another evaluate.features, such as {{network: efficientnet_lite0}}, and "
+            "repeat `dvc repro`."
+        )
 
 
 @dataclass(frozen=True)
@@ -96,8 +87,8 @@ class Box:
 def box(row: Row) -> Box:
     """The row's intervals: cost +- 2 `cost_se`, and the bootstrap interval of its realism.
 
-    Either shrinks to the measured value where no interval was measured, and is widened to hold the measured value,
-    which a bootstrap interval may miss. Raises `ValueError` if the row has no cost or no realism.
+    Without a measured interval it is the measured value alone. A bootstrap interval that misses the measured value is
+    widened to hold it. Raises `ValueError` if the row has no cost or no realism.
     """
     cost, realism = plane(row)
     spread = STANDARD_ERRORS * (row.cost_se or 0.0)
@@ -106,11 +97,11 @@ def box(row: Row) -> Box:
 
 
 def front(rows: Sequence[Row], how: How) -> list[bool]:
-    """For each row, whether it is on the front of (cost, realism), both to be small.
+    """For each generator, whether it is on the front of (cost, realism), both to be small: it is registered.
 
     `points`: no other's measured values are at least as good in both and better in one. `intervals`: no other's whole
-    box lies at or below this one's in both. The second front holds the first, and equals it where no interval has
-    any width. Raises `UserError` if the test split was too small for the realism of any.
+    box lies at or below this one's in both. The second front contains the first, and equals it where no interval has
+    any width. Raises `UserError` if the test split was too small for realism.
     """
     if any(row.realism is None for row in rows):
         raise UserError(
@@ -124,23 +115,13 @@ def front(rows: Sequence[Row], how: How) -> list[bool]:
 
 
 def registered(rows: Sequence[Row], how: How) -> list[bool]:
-    """For each row of an evaluation, whether the stage `register` makes a version of it: the generators on `front`.
+    """For each row of an evaluation, whether the stage `register` registers it: the generators on `front`.
 
     A generator without a cost (its source is noise) or without a realism is not registered.
     """
-    candidates = [
-        index
-        for index, row in enumerate(rows)
-        if row.method == GENERATOR and row.cost is not None and row.realism is not None
-    ]
-    flags = front([rows[index] for index in candidates], how)
-    chosen = {index for index, flag in zip(candidates, flags, strict=True) if flag}
-    return [index in chosen for index in range(len(rows))]
-
-
-def _surely_better(a: Box, b: Box) -> bool:
-    not_worse = a.cost[1] <= b.cost[0] and a.realism[1] <= b.realism[0]
-    return not_worse and (a.cost[1] < b.cost[0] or a.realism[1] < b.realism[0])
+    eligible = [row.method == GENERATOR and row.cost is not None and row.realism is not None for row in rows]
+    flags = iter(front([row for row, flag in zip(rows, eligible, strict=True) if flag], how))
+    return [flag and next(flags) for flag in eligible]
 
 
 @dataclass(frozen=True)
@@ -152,8 +133,7 @@ class Bound:
     limit: float
 
     def excess(self, row: Row) -> float:
-        """The row's value over the limit, as a ratio: at most 1 where the bound holds, infinite where nothing was
-        measured."""
+        """The row's value divided by the limit: at most 1 if the bound holds, infinite without a value."""
         value = getattr(row, self.metric)
         return float("inf") if value is None else value / self.limit
 
@@ -171,26 +151,17 @@ class Choice:
 
 
 def bounds(rules: config.Register) -> list[Bound]:
-    """What a champion keeps to: the constraints, then the bound of the rule itself."""
-    found = [
-        Bound(f"register.constraints.{metric}", metric, limit)
-        for metric, limit in rules.constraints
-        if limit is not None
-    ]
-    match rules.champion:
-        case config.CheapestUnder(fid=fid, sw2=sw2):
-            metric, limit = ("fid", fid) if fid is not None else ("sw2", sw2)
-            found.append(Bound(f"register.champion.{metric}", metric, limit))
-        case config.MostRealisticUnder(cost=limit):
-            found.append(Bound("register.champion.cost", "cost", limit))
-    return found
+    """The bounds that a champion keeps to: the constraints, then the bound of the rule itself."""
+    limits = {f"constraints.{metric}": limit for metric, limit in rules.constraints}
+    limits |= {f"champion.{metric}": limit for metric, limit in rules.champion if metric != "rule"}
+    return [Bound(f"register.{key}", key.split(".")[1], limit) for key, limit in limits.items() if limit is not None]
 
 
 def choose(rows: Sequence[Row], rules: config.Register) -> Choice:
-    """The champion among generators: the front first, then the bounds on measured values, then the rule.
+    """The champion among generators: first the front, then the bounds on measured values, then the rule.
 
-    Raises `UserError` if none on the front keeps to the bounds, naming the key and the nearest, and `ValueError` if
-    there are no rows.
+    Raises `UserError` that names the key and the nearest generator if none on the front keeps to the bounds, and
+    `ValueError` if there are no rows.
     """
     if not rows:
         raise ValueError("there is no champion without generators")
@@ -200,21 +171,34 @@ def choose(rows: Sequence[Row], rules: config.Register) -> Choice:
     if not admissible:
         raise UserError(_none_admissible([rows[index] for index in on_front], limits))
     candidates = [rows[index].model_copy(update={"on_front": True}) for index in admissible]
-    champion = admissible[candidates.index(pick(candidates, _end(rules)))]
+    champion = admissible[candidates.index(pick(candidates, _END[rules.champion.rule]))]
     return Choice(tuple(on_front), tuple(admissible), champion)
 
 
 def describe(rules: config.Register) -> str:
-    """The rules in a line, such as "knee of the front under intervals, with register.constraints.fid <= 20"."""
-    limits = "".join(f", {'with' if number == 0 else 'and'} {bound}" for number, bound in enumerate(bounds(rules)))
-    return f"{rules.champion.rule} of the front by {rules.front}{limits}"
+    """The rules in a line, such as "knee of the front by intervals, with register.constraints.fid <= 20"."""
+    limits = [f", {'with' if number == 0 else 'and'} {bound}" for number, bound in enumerate(bounds(rules))]
+    return f"{rules.champion.rule} of the front by {rules.front}{''.join(limits)}"
 
 
-def _end(rules: config.Register) -> str:
-    """The rule that is left once its bound has been kept to."""
-    return {"cheapest-under": "most-faithful", "most-realistic-under": "most-realistic"}.get(
-        rules.champion.rule, rules.champion.rule
-    )
+# The rule for the generators that keep to the bound of the champion's rule.
+_END: dict[str, Rule] = {
+    "knee": "knee",
+    "most-faithful": "most-faithful",
+    "most-realistic": "most-realistic",
+    "cheapest-under": "most-faithful",
+    "most-realistic-under": "most-realistic",
+}
+
+
+def _shown(value: str | int) -> str:
+    """A digest, or a name with a digest, cut to `SHOWN` characters of the digest."""
+    return value[: value.find(":") + 1 + SHOWN] if isinstance(value, str) else str(value)
+
+
+def _surely_better(a: Box, b: Box) -> bool:
+    not_worse = a.cost[1] <= b.cost[0] and a.realism[1] <= b.realism[0]
+    return not_worse and (a.cost[1] < b.cost[0] or a.realism[1] < b.realism[0])
 
 
 def _none_admissible(rows: Sequence[Row], limits: Sequence[Bound]) -> str:

@@ -10,7 +10,8 @@ STEM_SIDE = 16
 
 
 class ClassifierNet(nn.Module):
-    """Three convolutions over two resolutions, global mean and maximum, `dim` features, linear logits."""
+    """Three convolutions over two resolutions, global mean and maximum, `dim` features, linear logits: one for each
+    class, and the last for a corrupted image."""
 
     def __init__(self, side: int, dim: int, n_classes: int) -> None:
         super().__init__()
@@ -28,7 +29,7 @@ class ClassifierNet(nn.Module):
             nn.ReLU(),
         )
         self.penultimate = nn.Linear(2 * wide, dim)
-        self.head = nn.Linear(dim, n_classes)
+        self.head = nn.Linear(dim, n_classes + 1)
 
     def embed(self, x: Tensor) -> Tensor:
         """(B, 3, H, W) in [-1, 1] to features (B, dim), with a gradient."""
@@ -41,5 +42,5 @@ class ClassifierNet(nn.Module):
         return self.embed(images.float() / 127.5 - 1.0)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) uint8 to logits (B, n_classes)."""
+        """(B, 3, H, W) uint8 to logits (B, n_classes + 1)."""
         return self.head(relu(self.features(images)))

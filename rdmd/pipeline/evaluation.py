@@ -1,24 +1,21 @@
-"""The evaluating stage: every translator through one evaluator, then the report."""
+"""The stage `evaluate`: every translator goes through one evaluator, then the report is written."""
 
 import json
 import sys
 from dataclasses import dataclass
 from typing import Any
 
-import torch
+from torch import Tensor
 
 from rdmd import config
 from rdmd.data.shards import read_split
 from rdmd.data.transforms import to_uint8
 from rdmd.errors import UserError
-from rdmd.evaluation.evaluator import EvaluationTask, identity_row, score, target_row, translate
-from rdmd.evaluation.features import FeatureCache
-from rdmd.evaluation.images import ImageTask, image_task
+from rdmd.evaluation.evaluator import NamedTranslator, identity_row, score, target_row, translate
 from rdmd.evaluation.pareto import mark_front
-from rdmd.evaluation.points import noise_point_task, point_task
 from rdmd.evaluation.row import Metrics, Row
 from rdmd.evaluation.table import write_metrics, write_pareto
-from rdmd.evaluation.translator import NamedTranslator
+from rdmd.evaluation.task import EvaluationTask, ImageTask, PointTask, image_task, point_task
 from rdmd.pipeline.features import evaluation_device, load_features
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.provenance import provenance_of
@@ -35,63 +32,7 @@ class Evaluated:
     """A translator's row, and its translations of the sources that the report shows."""
 
     row: Row
-    samples: torch.Tensor
-
-
-def evaluation_task(settings: config.Settings, layout: Layout) -> EvaluationTask:
-    """The test split with what it is judged by. Raises UserError if shards or the feature network are missing.
-
-    Says which metrics are left out where the split is too small for them.
-    """
-    task = _evaluation_task(settings, layout)
-    left_out = task.left_out()
-    if left_out:
-        print(f"left out of the table: {left_out}", file=sys.stderr)
-    return task
-
-
-def _evaluation_task(settings: config.Settings, layout: Layout) -> EvaluationTask:
-    device = evaluation_device(settings)
-    source = read_split(layout.shards / "source", "test")
-    reference = read_split(layout.shards / "target", "test")
-    if settings.preprocess.kind == "points":
-        task = noise_point_task if isinstance(settings.domains.source, config.Noise) else point_task
-        return task(source.data, reference.data, settings.evaluate, settings.seed, device)
-    features, classifier, refused = load_features(settings, layout, device)
-    return image_task(
-        source.data,
-        reference.data,
-        features,
-        settings.evaluate,
-        settings.seed,
-        device,
-        classifier,
-        source.scans,
-        reference.scans,
-        FeatureCache(layout.feature_cache),
-        refused,
-    )
-
-
-def evaluate_one(translator: NamedTranslator, task: EvaluationTask) -> Evaluated:
-    """Translate the test sources and measure the result."""
-    translations = translate(translator, task)
-    run = translator.settings.get("run")
-    row = score(translator, translations, task, str(run) if run else None)
-    return Evaluated(row, translations.samples[: shown(task)])
-
-
-def shown(task: EvaluationTask) -> int:
-    """How many of the sources, which lie in random order, the report gets to see."""
-    return SHOWN_IMAGES if isinstance(task, ImageTask) else SHOWN_POINTS
-
-
-def reference_rows(task: EvaluationTask, layout: Layout) -> list[Row]:
-    """What the numbers are read against: the source as it is, unless it is noise, and the target's own training
-    samples."""
-    train = read_split(layout.shards / "target", "train")
-    target = target_row(task, train.data, train.scans)
-    return [target] if task.from_noise else [identity_row(task), target]
+    samples: Tensor
 
 
 def evaluate(settings: config.Settings, layout: Layout) -> Metrics:
@@ -100,40 +41,76 @@ def evaluate(settings: config.Settings, layout: Layout) -> Metrics:
 
 
 def evaluate_on(task: EvaluationTask, settings: config.Settings, layout: Layout) -> Metrics:
-    """As `evaluate`, on a task at hand."""
+    """As `evaluate`, on an existing task."""
     evaluated = [evaluate_one(translator, task) for translator in translators(settings, layout, task.device)]
     return write_evaluation(settings, layout, task, evaluated)
+
+
+def evaluation_task(settings: config.Settings, layout: Layout) -> EvaluationTask:
+    """The test split with its feature network. Raises UserError if shards or the feature network are missing.
+
+    Prints the metrics for which the split is too small.
+    """
+    device, seed, evaluate = evaluation_device(settings), settings.seed, settings.evaluate
+    source = read_split(layout.shards / "source", "test")
+    reference = read_split(layout.shards / "target", "test")
+    task: EvaluationTask
+    if settings.preprocess.kind == "points":
+        from_noise = isinstance(settings.domains.source, config.Noise)
+        task = point_task(source.data, reference.data, evaluate, seed, device, from_noise)
+    else:
+        features = load_features(settings, layout, device)
+        task = image_task(source.data, reference.data, features, evaluate, seed, device, source.scans, reference.scans)
+    left_out = task.left_out()
+    if left_out:
+        print(f"left out of the table: {left_out}", file=sys.stderr)
+    return task
+
+
+def evaluate_one(translator: NamedTranslator, task: EvaluationTask) -> Evaluated:
+    """Translate the test sources and score the result."""
+    translations = translate(translator, task)
+    run = translator.settings.get("run")
+    row = score(translator, translations, task, str(run) if run else None)
+    return Evaluated(row, translations.samples[: shown(task)])
+
+
+def shown(task: EvaluationTask) -> int:
+    """The number of sources, which lie in random order, that the report gets."""
+    return SHOWN_IMAGES if isinstance(task, ImageTask) else SHOWN_POINTS
 
 
 def write_evaluation(
     settings: config.Settings, layout: Layout, task: EvaluationTask, evaluated: list[Evaluated]
 ) -> Metrics:
-    """Mark the front and write reports/: metrics.json, pareto.csv, the figures and index.html."""
-    rows = mark_front([one.row for one in evaluated])
+    """Mark the front, add the rows of references, and write reports/: metrics.json, pareto.csv, figures, index.html."""
+    rows = mark_front([each.row for each in evaluated])
+    train = read_split(layout.shards / "target", "train")
+    references = [] if task.from_noise else [identity_row(task)]
     metrics = Metrics(
         experiment=settings.experiment,
         seed=settings.seed,
         features=task.record(),
         n_source=len(task.source),
         n_reference=len(task.reference),
-        rows=[*rows, *reference_rows(task, layout)],
+        rows=[*rows, *references, target_row(task, train.data, train.scans)],
     )
     write_metrics(metrics, layout.metrics)
     write_pareto(metrics, layout.reports / "pareto.csv")
-    translations = [(row, one.samples) for row, one in zip(rows, evaluated, strict=True)]
+    translations = [(row, each.samples) for row, each in zip(rows, evaluated, strict=True)]
     samples, provenance = _samples(task, translations), provenance_of(settings, layout)
     write_report(metrics, samples, provenance, _validation(layout), layout.reports, settings.register_.front)
     return metrics
 
 
-def _samples(task: EvaluationTask, translations: list[tuple[Row, torch.Tensor]]) -> Samples:
+def _samples(task: EvaluationTask, translations: list[tuple[Row, Tensor]]) -> Samples:
     source = task.source[: shown(task)]
-    if isinstance(task, ImageTask):
-        # Noise is shown with two standard deviations from black to grey to white.
-        images = to_uint8(source / (2 * source.std())) if task.from_noise else source
-        return Samples(images, [(row, to_uint8(samples)) for row, samples in translations])
-    exact = None if task.plan is None else task.plan.barycentres[: shown(task)]
-    return Samples(source, translations, task.reference, exact)
+    if isinstance(task, PointTask):
+        exact = None if task.plan is None else task.plan.barycentres[: shown(task)]
+        return Samples(source, translations, task.reference, exact)
+    # Noise is shown with two standard deviations from black to grey to white.
+    images = to_uint8(source / (2 * source.std())) if task.from_noise else source
+    return Samples(images, [(row, to_uint8(samples)) for row, samples in translations])
 
 
 def _validation(layout: Layout) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""Experiments are files: listing them, and putting one into params.yaml."""
+"""List the experiments in experiments/, and copy one to params.yaml."""
 
 import re
 import subprocess
@@ -20,7 +20,7 @@ class Experiment:
 
 
 def experiments(folder: Path = config.EXPERIMENTS) -> list[Experiment]:
-    """The experiments that ship or were saved, by name; the summary is the file's first comment."""
+    """The experiments in `folder`, by name; the summary is the first comment of the file."""
     if not folder.is_dir():
         raise UserError(f"{folder}/ does not exist here; run this from the project's root.")
     files = sorted(folder.glob("*.yaml"))
@@ -60,8 +60,40 @@ def use(name: str, force: bool, params: Path = config.PARAMS, folder: Path = con
     return chosen
 
 
+NO_GIT = "This folder is not in a git repository, which DVC and make need; run `git init` in the project's root."
+
+
+def in_git(folder: Path = Path()) -> bool:
+    """Whether `folder` or a parent is the root of a git work tree."""
+    return any((place / ".git").exists() for place in (folder.resolve(), *folder.resolve().parents))
+
+
+def missing_files(settings: config.Settings) -> list[str]:
+    """The files and folders that params.yaml names and that do not exist: a sentence for each, with the remedy."""
+    problems = [
+        f"params.yaml: domains.{name}.path is {domain.path}, which does not exist; put your data there or correct the "
+        "path."
+        for name, domain in settings.domains.named.items()
+        if not domain.path.exists()
+    ]
+    initial, cost = settings.teacher.init, settings.distill.cost
+    if initial is not None and not initial.is_file():
+        problems.append(
+            f"params.yaml: teacher.init is {initial}, which is not a file; give a safetensors file (see "
+            "`rdmd convert-edm --help`), or null."
+        )
+    # The pipeline itself makes FEATURES.
+    weights = cost.weights if isinstance(cost, config.LPIPS | config.FeatureCost) else config.FEATURES
+    if weights != config.FEATURES and not weights.exists():
+        problems.append(
+            f"params.yaml: distill.cost.weights is {weights}, which does not exist; put the network of the cost "
+            f"{cost.name!r} there or use another cost."
+        )
+    return problems
+
+
 def _kept_elsewhere(params: Path, known: list[Experiment]) -> bool:
-    """Whether the bytes of params.yaml lie in an experiment's file or in the last commit."""
+    """Whether an experiment's file or the last commit holds the same bytes."""
     current = params.read_bytes()
     if any(experiment.path.read_bytes() == current for experiment in known):
         return True

@@ -1,19 +1,22 @@
-"""The stage that makes the feature network of FID and KID, and where evaluation finds it."""
+"""The stage `features`: it makes the feature network of FID and KID, which the evaluation loads."""
 
 import json
 import sys
 from dataclasses import asdict, dataclass
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from rdmd import config
+from rdmd.data.samples import SPLITS
 from rdmd.data.shards import LoadedDomain, read_split
 from rdmd.errors import UserError
 from rdmd.evaluation.classifier import FeatureClassifier, train_classifier
 from rdmd.evaluation.classifier_folder import load_classifier, save_classifier
 from rdmd.evaluation.corruption import FEWEST, STRENGTHS, check_corruptions
-from rdmd.evaluation.features import FeatureNetwork
+from rdmd.evaluation.features import FeatureCache, FeatureNetwork, load_inception
+from rdmd.evaluation.task import ImageFeatures
 from rdmd.files import replacing_folder, write_json
 from rdmd.networks.efficientnet_lite import load_efficientnet_lite0
 from rdmd.pipeline.layout import Layout
@@ -23,79 +26,84 @@ _CHECK = "check.json"
 
 @dataclass(frozen=True)
 class LabelledSplits:
-    """What a feature classifier learns from and is tested on: pictures (N, 3, H, W) uint8 with class indices (N,)."""
+    """The splits on which a feature classifier is trained and tested: images (N, 3, H, W) uint8 and class indices (N,).
 
-    train: tuple[torch.Tensor, torch.Tensor]
-    test: tuple[torch.Tensor, torch.Tensor]
+    `sentence` describes them.
+    """
+
+    train: tuple[Tensor, Tensor]
+    test: tuple[Tensor, Tensor]
     classes: list[str | int]
     sentence: str
 
 
 def train_features(settings: config.Settings, layout: Layout) -> str:
-    """Make models/features as params.yaml asks, and say in a sentence what it is.
+    """Make models/features as params.yaml asks, and describe it in a sentence.
 
-    A classifier is trained here; the others need nothing trained, so the folder only says so. What a network gives for
-    corrupted images of the target's test split is in `check.json`. InceptionV3 is taken at its word: its FID rises with
-    corruption (Heusel et al. 2017, figure 3), and it may be downloaded later.
+    A classifier is trained here; for other networks the folder holds their name alone. `check.json` holds the effect of
+    corruptions of the target's test images on the network. InceptionV3 is not checked: its FID rises with corruption
+    (Heusel et al. 2017, figure 3), and it may be downloaded later.
     """
     features = settings.evaluate.features
-    if not isinstance(features, config.ClassifierFeatures):
+    if isinstance(features, config.ClassifierFeatures):
+        sentence = _train_classifier(features, settings, layout)
+    else:
         with replacing_folder(layout.features) as temporary:
             write_json(temporary / "features.json", features.model_dump(mode="json"))
-        said = f"the feature network is {features.network}: nothing to train"
-    else:
-        said = _train_classifier(features, settings, layout)
+        sentence = f"the feature network is {features.network}: nothing to train"
     if isinstance(features, config.InceptionFeatures | config.NoFeatures):
-        return said
+        return sentence
     refused = _check(settings, layout)
     if refused is None:
-        return f"{said}; every corruption of the target's test images raises its Frechet distance"
-    return f"{said}\nREALISM RANKS NOTHING ON THESE FEATURES, and no champion can be registered: {refused}"
+        return f"{sentence}; every corruption of the target's test images raises its Frechet distance"
+    return f"{sentence}\nREALISM RANKS NOTHING ON THESE FEATURES, and no champion can be registered: {refused}"
 
 
-def _train_classifier(features: config.ClassifierFeatures, settings: config.Settings, layout: Layout) -> str:
-    splits = _labelled(settings, layout)
-    device = evaluation_device(settings)
-    with tqdm(total=features.steps, desc="features", unit="step", disable=not sys.stderr.isatty()) as bar:
-        classifier = train_classifier(
-            splits.train[0].to(device),
-            splits.train[1],
-            features,
-            len(splits.classes),
-            settings.seed,
-            lambda step, loss: bar.update(step - bar.n),
-        )
-    accuracy = {name: classifier.accuracy(*data) for name, data in {"train": splits.train, "test": splits.test}.items()}
-    card = save_classifier(
-        classifier, layout.features, splits.classes, accuracy["train"], accuracy["test"], splits.sentence
-    )
-    return (
-        f"a classifier of {len(card.classes)} classes, {card.dim} features, sha256 {card.sha256[:12]}: "
-        f"{card.test_accuracy:.1%} right on {len(splits.test[1])} test pictures"
-    )
-
-
-def load_features(
-    settings: config.Settings, layout: Layout, device: torch.device
-) -> tuple[FeatureNetwork, FeatureClassifier | None, str | None]:
-    """The feature network; where it is a classifier of labelled classes, that classifier; and why realism on it ranks
-    nothing, if it does not.
+def load_features(settings: config.Settings, layout: Layout, device: torch.device) -> ImageFeatures:
+    """The feature network with the outcome of its check, and with a cache.
 
     Raises UserError if the network or its check is missing or damaged.
     """
     network, classifier = _load_network(settings, layout, device)
-    if isinstance(settings.evaluate.features, config.InceptionFeatures):
-        return network, classifier, None
-    file = layout.features / _CHECK
-    try:
-        refused = json.loads(file.read_bytes())["refused"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"{file} cannot be read; make it again with `rdmd features`.") from None
-    return network, classifier, refused
+    refused = None
+    if not isinstance(settings.evaluate.features, config.InceptionFeatures):
+        file = layout.features / _CHECK
+        try:
+            refused = json.loads(file.read_bytes())["refused"]
+        except (OSError, ValueError, KeyError, TypeError):
+            raise UserError(f"{file} cannot be read; make it again with `rdmd features`.") from None
+    return ImageFeatures(network, classifier, refused, FeatureCache(layout.feature_cache))
+
+
+def evaluation_device(settings: config.Settings) -> torch.device:
+    """The first GPU, unless there is none or launch.device is cpu. A CPU computes with `launch.threads` threads."""
+    if settings.launch.threads is not None:
+        torch.set_num_threads(settings.launch.threads)
+    gpu = settings.launch.device != "cpu" and torch.cuda.is_available()
+    return torch.device("cuda" if gpu else "cpu")
+
+
+def _train_classifier(features: config.ClassifierFeatures, settings: config.Settings, layout: Layout) -> str:
+    splits = _labelled(settings, layout)
+    images, labels = splits.train
+    with tqdm(total=features.steps, desc="features", unit="step", disable=not sys.stderr.isatty()) as bar:
+
+        def progress(step: int, loss: float) -> None:
+            bar.update(step - bar.n)
+
+        classifier = train_classifier(
+            images.to(evaluation_device(settings)), labels, features, len(splits.classes), settings.seed, progress
+        )
+    train, test = (classifier.accuracy(*split) for split in (splits.train, splits.test))
+    card = save_classifier(classifier, layout.features, splits.classes, train, test, splits.sentence)
+    return (
+        f"a classifier of {len(card.classes)} classes, {card.dim} features, sha256 {card.sha256[:12]}: "
+        f"{card.test_accuracy:.1%} right on {len(splits.test[1])} test images"
+    )
 
 
 def _check(settings: config.Settings, layout: Layout) -> str | None:
-    """Check the network that was just made, write the outcome beside it, and give why it is refused, if it is."""
+    """Check the new network, write the outcome beside it, and give the reason if it is refused."""
     device = evaluation_device(settings)
     held_out = read_split(layout.shards / "target", "test").data
     if len(held_out) < FEWEST:
@@ -111,10 +119,9 @@ def _check(settings: config.Settings, layout: Layout) -> str | None:
 def _load_network(
     settings: config.Settings, layout: Layout, device: torch.device
 ) -> tuple[FeatureNetwork, FeatureClassifier | None]:
+    """The network, and once more as a classifier where it knows the classes of the domain `features`."""
     features = settings.evaluate.features
     if isinstance(features, config.InceptionFeatures):
-        from rdmd.evaluation.features import load_inception
-
         return load_inception(features.weights, device), None
     if isinstance(features, config.EfficientNetLite0Features):
         return load_efficientnet_lite0(device), None
@@ -123,51 +130,36 @@ def _load_network(
     return classifier, classifier if settings.domains.features is not None else None
 
 
-def evaluation_device(settings: config.Settings) -> torch.device:
-    """Where evaluation runs: the first GPU unless launch.device is cpu. On a CPU it keeps to `launch.threads`."""
-    if settings.launch.threads is not None:
-        torch.set_num_threads(settings.launch.threads)
-    gpu = settings.launch.device != "cpu" and torch.cuda.is_available()
-    return torch.device("cuda" if gpu else "cpu")
-
-
 def _labelled(settings: config.Settings, layout: Layout) -> LabelledSplits:
-    if settings.domains.features is not None:
-        folder = layout.shards / "features"
-        train, test = read_split(folder, "train"), read_split(folder, "test")
-        classes = list(getattr(settings.domains.features, "classes", []))
-        if not classes:
-            raise UserError(
-                "params.yaml: domains.features needs a reader with labels (digits or mnist); remove the "
-                "section to learn features from source against target."
-            )
-        return LabelledSplits(
-            _indexed(train, classes),
-            _indexed(test, classes),
-            classes,
-            f"the train split of the domain `features`: {len(train.data)} pictures of classes "
-            f"{', '.join(map(str, classes))}",
+    if settings.domains.features is None:
+        source, target = (
+            [read_split(layout.shards / name, split).data for split in SPLITS] for name in ("source", "target")
         )
-    both = {
-        split: [read_split(layout.shards / name, split).data for name in ("source", "target")]
-        for split in ("train", "test")
-    }
-    return LabelledSplits(
-        _stacked(both["train"]),
-        _stacked(both["test"]),
-        ["source", "target"],
-        "telling source from target on their train splits: "
-        f"{len(both['train'][0])} and {len(both['train'][1])} pictures",
-    )
+        return LabelledSplits(
+            _stacked(source[0], target[0]),
+            _stacked(source[1], target[1]),
+            ["source", "target"],
+            f"telling source from target on their train splits: {len(source[0])} and {len(target[0])} images",
+        )
+    classes = list(getattr(settings.domains.features, "classes", []))
+    if not classes:
+        raise UserError(
+            "params.yaml: domains.features needs a reader with labels (digits or mnist); remove the "
+            "section to learn features from source against target."
+        )
+    train, test = (_indexed(read_split(layout.shards / "features", split), classes) for split in SPLITS)
+    names = ", ".join(map(str, classes))
+    sentence = f"the train split of the domain `features`: {len(train[0])} images of classes {names}"
+    return LabelledSplits(train, test, classes, sentence)
 
 
-def _indexed(domain: LoadedDomain, classes: list[str | int]) -> tuple[torch.Tensor, torch.Tensor]:
-    index = torch.zeros(max(int(c) for c in classes) + 1, dtype=torch.long)
-    for i, label in enumerate(classes):
-        index[int(label)] = i
+def _indexed(domain: LoadedDomain, classes: list[str | int]) -> tuple[Tensor, Tensor]:
+    """The images, with the place of each label among `classes`."""
+    index = torch.zeros(max(int(name) for name in classes) + 1, dtype=torch.long)
+    for place, name in enumerate(classes):
+        index[int(name)] = place
     return domain.data, index[domain.labels]
 
 
-def _stacked(domains: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    labels = torch.cat([torch.full((len(data),), i) for i, data in enumerate(domains)])
-    return torch.cat(domains), labels
+def _stacked(source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.cat([source, target]), torch.tensor([0] * len(source) + [1] * len(target))

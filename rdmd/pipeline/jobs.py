@@ -1,10 +1,11 @@
-"""The weights that the transport cost of params.yaml needs, checked before anything is trained with them.
+"""From params.yaml to training runs: the teacher, the generators of the sweep, and the networks of baselines.
 
-What reads networks is imported where there is one to read: flows, which plan runs and train in processes of their own,
-start in half the time without torch.
+Functions import torch only to check the weights of a cost: flows plan runs and train in other processes, and start in
+half the time without torch.
 """
 
 from pathlib import Path
+from typing import Any, Literal
 
 from rdmd import config
 from rdmd.data.manifest import read_manifest
@@ -28,21 +29,19 @@ from rdmd.training.run_config import (
 from rdmd.training.run_folder import RunFolder
 
 
-def cost_weights(settings: config.Settings, layout: Layout) -> Weights | None:
-    """The weights of the cost's network, or None for a cost without one.
+def cost_weights(cost: config.TransportCost, side: int, root: Path = Path()) -> Weights | None:
+    """The weights of the transport cost's network, or None for a cost without a network. Its path is below `root`.
 
-    Raises UserError if they are missing, damaged, or a classifier of pictures of another size.
+    Raises UserError if they are missing, damaged, or of a classifier of images whose side is not `side`.
     """
-    cost = settings.distill.cost
     if isinstance(cost, config.FeatureCost):
         from rdmd.evaluation.classifier_folder import WEIGHTS, load_classifier
 
-        folder = layout.root / cost.weights
+        folder = root / cost.weights
         _, card = load_classifier(folder)
-        side = settings.preprocess.resolution
         if card.side != side:
             raise UserError(
-                f"{folder} holds a feature network for pictures of {card.side}x{card.side}, but "
+                f"{folder} holds a feature network for images of {card.side}x{card.side}, but "
                 f"preprocess.resolution is {side}; name another as distill.cost.weights, or make it again "
                 "with `rdmd features`."
             )
@@ -50,47 +49,57 @@ def cost_weights(settings: config.Settings, layout: Layout) -> Weights | None:
     if isinstance(cost, config.LPIPS):
         from rdmd.networks.lpips import load_lpips
 
-        file = layout.root / cost.weights
+        file = root / cost.weights
         load_lpips(file)
         return Weights(path=file, sha256=sha256_of(file))
     return None
 
 
 def read_training_code() -> None:
-    """Take the digests of the training code, which are kept, before threads ask for them: Python 3.11's parser fails
-    where two threads are in it at once (`SystemError: AST constructor recursion depth mismatch`)."""
+    """Compute the digests of the training code, which are cached, before threads need them: Python 3.11's parser fails
+    if two threads use it at once (`SystemError: AST constructor recursion depth mismatch`)."""
     training_code_digest(TRAINING_CODE)
     training_code_digest(TRAINING_CODE + BASELINE_CODE)
 
 
-def plan_teacher(settings: config.Settings, layout: Layout) -> TeacherRun:
-    """The teacher's run. Raises UserError if the target's shards or the initial weights are missing."""
+def _common(settings: config.Settings, target: Shards) -> dict[str, Any]:
+    """The fields that all kinds of runs share."""
+    return {
+        "experiment": settings.experiment,
+        "seed": settings.seed,
+        "sample_shape": settings.sample_shape,
+        "network": settings.network,
+        "target": target,
+        "precision": settings.launch.precision,
+        "processes": settings.launch.processes,
+    }
+
+
+def plan_teacher(
+    settings: config.Settings, layout: Layout, domain: Literal["target", "source"] = "target"
+) -> TeacherRun:
+    """The run of a domain's teacher. Raises UserError if the domain's shards or the initial weights are missing."""
     return TeacherRun(
-        experiment=settings.experiment,
-        seed=settings.seed,
-        sample_shape=settings.sample_shape,
-        network=settings.network,
-        target=_shards(layout, "target"),
-        precision=settings.launch.precision,
-        processes=settings.launch.processes,
+        domain=domain,
         settings=settings.teacher,
         execution=execution_of(settings.launch),
-        initial=_initial(settings.teacher.init),
+        initial=initial_weights(settings.teacher.init),
+        **_common(settings, _shards(layout, domain)),
     )
 
 
 def chains(distill: config.Distill) -> list[list[float]]:
-    """The sweep's lambdas as chains: within one, each continues the generator before it; chains know nothing of each
-    other. A continued sweep is one chain, from the largest lambda down."""
+    """The sweep's lambdas as independent chains; within a chain, each lambda continues the generator before it. A sweep
+    by continuation is a single chain, from the largest lambda down."""
     if isinstance(distill.sweep, config.Continuation):
         return [sorted(distill.lambdas, reverse=True)]
     return [[lam] for lam in distill.lambdas]
 
 
 def plan_generator(settings: config.Settings, layout: Layout, lam: float, previous: RunFolder | None) -> DistillRun:
-    """The run of one lambda, continuing `previous`, which is finished, where one is given.
+    """The run of one lambda, which continues the finished run `previous` if there is one.
 
-    Raises UserError if shards, the teacher, the cost's weights or those to continue from are missing.
+    Raises UserError if shards, the teacher, the cost's weights or the weights of `previous` are missing.
     """
     read_training_code()
     card = read_card(layout.teacher)
@@ -99,88 +108,61 @@ def plan_generator(settings: config.Settings, layout: Layout, lam: float, previo
             f"{layout.teacher} holds another network than params.yaml describes; train the teacher first "
             "with `rdmd train-teacher`."
         )
-    teacher = Weights(path=weights_of(layout.teacher, card), sha256=card.sha256)
-    source, target = _shards(layout, "source"), _shards(layout, "target")
-    sweep = settings.distill.sweep
-    continued = previous is not None and isinstance(sweep, config.Continuation)
-    own: dict[str, float] = {"input_noise": settings.distill.noise_at(lam)}
-    distill = settings.distill.model_copy(update=own | ({"steps": sweep.steps} if continued else {}))
+    source_domain, distill = settings.domains.source, settings.distill
+    changes: dict[str, float] = {"input_noise": distill.noise_at(lam)}
+    if previous is not None and isinstance(distill.sweep, config.Continuation):
+        changes["steps"] = distill.sweep.steps
     return DistillRun(
-        experiment=settings.experiment,
-        seed=settings.seed,
-        sample_shape=settings.sample_shape,
-        network=settings.network,
-        target=target,
-        precision=settings.launch.precision,
-        processes=settings.launch.processes,
-        settings=distill,
+        settings=distill.model_copy(update=changes),
         execution=execution_of(settings.launch),
         lam=lam,
-        source=source,
-        source_noise=domain.std if isinstance(domain := settings.domains.source, config.Noise) else None,
-        teacher=teacher,
+        source=_shards(layout, "source"),
+        source_noise=source_domain.std if isinstance(source_domain, config.Noise) else None,
+        teacher=Weights(path=weights_of(layout.teacher, card), sha256=card.sha256),
         start=_end_of(previous) if previous is not None else None,
-        cost_weights=cost_weights(settings, layout),
+        cost_weights=cost_weights(settings.distill.cost, settings.preprocess.resolution, layout.root),
+        **_common(settings, _shards(layout, "target")),
     )
 
 
 def plan_refined(settings: config.Settings, layout: Layout, lam: float, previous: RunFolder, number: int) -> DistillRun:
-    """The run of one lambda that `distill.refine` names as its `number`-th, counted from 0: it continues `previous`,
-    the run before it at the same lambda. As `plan_generator`."""
+    """The run of entry `number` (from 0) of `distill.refine` at one lambda, which continues `previous`, the run before
+    it at the same lambda. Raises as `plan_generator`."""
     refine, *following = settings.distill.refine[number:]
     run = plan_generator(settings, layout, lam, previous)
-    changed = {name: getattr(refine, name) for name in type(refine).model_fields if name in config.Distill.model_fields}
+    changes = {name: getattr(refine, name) for name in type(refine).model_fields if name in config.Distill.model_fields}
     if refine.fake_lr is None:
-        del changed["fake_lr"]
-    distill = run.settings.model_copy(update=changed | {"refine": following})
+        del changes["fake_lr"]
+    distill = run.settings.model_copy(update=changes | {"refine": following})
     return run.model_copy(update={"settings": distill, "proximal": refine.proximal})
 
 
 def plan_baselines(settings: config.Settings, layout: Layout) -> list[TrainingRun]:
-    """What the configured baselines need trained, the teacher of the target apart: a teacher of the source (DDIB), the
+    """The trainings that the configured baselines need beyond the target's teacher: the source's teacher (DDIB), the
     domain classifier (EGSDE), a map for every weight (neural OT). Raises UserError if shards are missing."""
     read_training_code()
-    given = settings.baselines
-    source, target = _shards(layout, "source"), _shards(layout, "target")
-    common = {
-        "experiment": settings.experiment,
-        "seed": settings.seed,
-        "sample_shape": settings.sample_shape,
-        "network": settings.network,
-        "precision": settings.launch.precision,
-        "processes": settings.launch.processes,
-    }
+    ddib, egsde, neural_ot = settings.baselines.ddib, settings.baselines.egsde, settings.baselines.neural_ot
+    source = _shards(layout, "source")
+    common = _common(settings, _shards(layout, "target"))
     runs: list[TrainingRun] = []
-    if given.ddib is not None:
-        initial = _initial(settings.teacher.init)
-        runs.append(
-            TeacherRun(
-                domain="source",
-                target=source,
-                settings=settings.teacher,
-                initial=initial,
-                execution=execution_of(settings.launch),
-                **common,
-            )
-        )
-    if given.egsde is not None:
-        training, noise = given.egsde.classifier, settings.teacher.noise
-        runs.append(DomainClassifierRun(source=source, target=target, settings=training, noise=noise, **common))
-    if given.neural_ot is not None:
-        runs += [
-            NeuralOTRun(source=source, target=target, settings=given.neural_ot, cost_weight=weight, **common)
-            for weight in given.neural_ot.cost_weights
-        ]
+    if ddib is not None:
+        runs.append(plan_teacher(settings, layout, "source"))
+    if egsde is not None:
+        noise = settings.teacher.noise
+        runs.append(DomainClassifierRun(source=source, settings=egsde.classifier, noise=noise, **common))
+    if neural_ot is not None:
+        for weight in neural_ot.cost_weights:
+            runs.append(NeuralOTRun(source=source, settings=neural_ot, cost_weight=weight, **common))
     return runs
 
 
 def execution_of(launch: config.Launch) -> config.Execution:
-    """What of `launch` a run's own process has to know."""
+    """The keys of `launch` that a training process needs."""
     return config.Execution(**{name: getattr(launch, name) for name in config.Execution.model_fields})
 
 
 def _end_of(folder: RunFolder) -> Start:
-    """Where a finished run ended."""
+    """The weights and the time at the end of a finished run."""
     result = folder.result()
     if result is None or result.fake_sha256 is None or not folder.fake_weights.is_file():
         raise UserError(
@@ -201,7 +183,8 @@ def _shards(layout: Layout, domain: str) -> Shards:
     return Shards(path=folder, digest=read_manifest(folder).digest)
 
 
-def _initial(path: Path | None) -> Weights | None:
+def initial_weights(path: Path | None) -> Weights | None:
+    """The weights that a teacher starts from; None where it is trained from scratch."""
     if path is None:
         return None
     if not path.is_file():

@@ -26,14 +26,14 @@ MODULE = "rdmd.training.run"
 # A stop waits for the step in progress and for a checkpoint to be written.
 STOP_SECONDS = 12.0
 
-# glibc gives freed blocks of 128 KiB and more back to the system, and the next pass of a network asks for the same ones
-# again, page by page. Blocks up to 32 MiB, its own limit, are kept instead, and up to 1 GiB at the end of the heap.
+# glibc returns freed blocks of 128 KiB and more to the system, and the next pass of a network requests them again, page
+# by page. These settings keep blocks up to 32 MiB (glibc's limit), and up to 1 GiB at the end of the heap.
 KEEP_FREED_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**30)}
 
 
 @dataclass(frozen=True)
 class Slot:
-    """Where one run goes: a kind of device, which GPUs of it (empty on a CPU), and its share of the CPU's threads."""
+    """The place of a run: a kind of device, its GPUs (none on a CPU), and its share of the CPU's threads."""
 
     device: str
     gpus: tuple[int, ...]
@@ -43,7 +43,7 @@ class Slot:
 def slots(launch: config.Launch) -> list[Slot]:
     """The slots of this machine: one for `launch.processes` GPUs, or one for `launch.threads` CPU cores.
 
-    Raises UserError if a GPU is asked for and there is none, or fewer than one run needs.
+    Raises UserError if there is no GPU but `launch.device` is cuda, or fewer GPUs than a run needs.
     """
     gpus = 0 if launch.device == "cpu" else gpu_count()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -62,8 +62,7 @@ def slots(launch: config.Launch) -> list[Slot]:
 
 
 def gpu_count() -> int:
-    """CUDA (or ROCm) devices that torch finds. Importing torch takes seconds, so a Linux machine without a driver is
-    not asked."""
+    """The number of CUDA (or ROCm) devices, found without torch, whose import takes seconds, if there is no driver."""
     if sys.platform == "linux" and not any(Path(device).exists() for device in GPU_DRIVERS):
         return 0
     import torch
@@ -112,14 +111,14 @@ class TrainingProcesses:
             raise Interrupted(_how_to_go_on(folder))
         if child.returncode == -signal.SIGKILL:
             raise UserError(
-                f"training in {folder.path} was killed from outside, as systems do that run out of memory; "
+                f"training in {folder.path} was killed from outside, probably because memory ran out; "
                 f"{LESS_MEMORY}, and repeat the command to go on."
             )
         told = folder.error_file.read_text(encoding="utf-8") if folder.error_file.exists() else f"see {folder.log}."
         raise UserError(f"training in {folder.path} failed: {told}")
 
     def stop_all(self) -> None:
-        """Ask every run to write a checkpoint and end, and let none begin. Returns at once."""
+        """Ask every run to write a checkpoint and end, and start no other run. Returns at once."""
         self._stopping.set()
         for child in list(self._children):
             _ask_to_stop(child)
@@ -135,7 +134,7 @@ def _ask_to_stop(child: Child) -> None:
 
 
 def _stop(child: Child) -> None:
-    """End a run and all that it started: asked first, so that it leaves a checkpoint, then killed."""
+    """End a run and its children: ask it first, so that it writes a checkpoint, then kill it."""
     if child.stdin is not None:
         child.stdin.close()
     if child.poll() is not None:
@@ -150,7 +149,7 @@ def _stop(child: Child) -> None:
 
 
 def _start(folder: RunFolder, slot: Slot, processes: int, lock_seconds: float, log: IO[bytes]) -> Child:
-    """In a session of its own, and with an open standard input, whose end it watches."""
+    """Start a process in its own session; it stops when its standard input closes."""
     return subprocess.Popen(
         _command(folder, slot, processes, lock_seconds),
         stdin=subprocess.PIPE,
@@ -166,28 +165,19 @@ def _command(folder: RunFolder, slot: Slot, processes: int, lock_seconds: float)
     given = {"--device": slot.device, "--threads": threads, "--lock-seconds": lock_seconds}
     module = ["-m", MODULE, str(folder.path), *(str(word) for pair in given.items() for word in pair)]
     if processes == 1:
-        # A launcher adds seconds and nothing else where there is one process.
+        # A launcher only adds seconds to a single process.
         return [sys.executable, *module]
     if slot.device == "cpu":
-        # accelerate's starts one process on a CPU, whatever it is asked for, unless there is MPI.
+        # Without MPI, accelerate's launcher starts only one process on a CPU.
         several = ["--standalone", "--nproc-per-node", str(processes)]
         return [sys.executable, "-m", "torch.distributed.run", *several, *module]
-    several = [
-        "--num_processes",
-        str(processes),
-        "--num_machines",
-        "1",
-        "--mixed_precision",
-        "no",
-        "--dynamo_backend",
-        "no",
-        "--multi_gpu",
-    ]
+    options = f"--num_processes {processes} --num_machines 1 --mixed_precision no --dynamo_backend no --multi_gpu"
+    several = options.split()
     return [sys.executable, "-m", "accelerate.commands.launch", *several, *module]
 
 
 def training_environment() -> dict[str, str]:
-    """Variables that make a training process faster on this system; what the user set comes before them."""
+    """Variables that make a training process faster on this system; the user's own values take precedence."""
     return KEEP_FREED_MEMORY if platform.libc_ver()[0] == "glibc" else {}
 
 

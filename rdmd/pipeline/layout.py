@@ -1,4 +1,4 @@
-"""Where things lie, below the project's root."""
+"""The folders and files of a project."""
 
 import os
 from dataclasses import dataclass

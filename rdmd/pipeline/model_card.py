@@ -1,4 +1,4 @@
-"""`model.json`: what a model is and where it came from. Read and written without torch, so that flows start quickly."""
+"""`model.json` describes a model and its training. This module does not import torch, so that flows start quickly."""
 
 import shutil
 from pathlib import Path
@@ -12,7 +12,7 @@ from rdmd.files import sha256_of, write_text
 
 
 class ModelCard(config.Section):
-    """`model.json`: all that is needed to build the network again, and where it came from."""
+    """`model.json`: the architecture of a model, and its training run."""
 
     format: Literal[1] = 1
     kind: Literal["teacher", "generator", "domain-classifier", "transport-map"]
@@ -20,16 +20,16 @@ class ModelCard(config.Section):
     network: config.Network
     sample_shape: tuple[int, ...]
     fit: Literal["crop", "pad"]
-    # Generators only: the noise level that G reads its denoiser at, the noise that it reads its source with, and the
-    # weight of the transport cost.
+    # Generators only: the noise level at which G evaluates its denoiser, the noise added to its source, and the weight
+    # of the transport cost.
     sigma_init: float | None = None
     input_noise: float = 0.0
     lam: float | None = None
-    # DMD: it makes samples of N(0, source_noise^2 I), and translates nothing.
+    # DMD only: the generator maps samples of N(0, source_noise^2 I), and translates no images.
     source_noise: float | None = None
     # Transport maps of the neural OT baseline only: the weight of the cost in their training.
     cost_weight: float | None = None
-    # The run that trained it (a fingerprint), its cost, and the SHA-256 of the weights.
+    # The fingerprint of its training run, the time and device of the training, and the SHA-256 of the weights.
     run: str
     train_seconds: float
     trained_on: str
@@ -39,7 +39,7 @@ class ModelCard(config.Section):
 
 
 def write_model(folder: Path, card: ModelCard, weights: Path) -> None:
-    """Put a model's two files into `folder`, checking that the weights are those that the card names."""
+    """Write a model's two files into `folder`. Raises UserError if the weights are not those that the card names."""
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(weights, folder / "model.safetensors")
     if sha256_of(folder / "model.safetensors") != card.sha256:
@@ -48,7 +48,7 @@ def write_model(folder: Path, card: ModelCard, weights: Path) -> None:
 
 
 def read_card(folder: Path) -> ModelCard:
-    """What `folder` holds. Raises UserError if it is not a model's folder."""
+    """The card of the model in `folder`. Raises UserError if there is none."""
     file = folder / "model.json"
     try:
         return ModelCard.model_validate_json(file.read_text(encoding="utf-8"))

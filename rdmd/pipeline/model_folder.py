@@ -1,6 +1,6 @@
-"""The models that inference needs, read from their folders: the denoiser and the one-step generator.
+"""Load the models of inference from their folders: the denoiser and the one-step generator.
 
-It stands alone because a registered model carries this file: the baselines' networks are no part of it.
+A registered model carries a copy of this file, so it does not import the baselines' networks.
 """
 
 from collections.abc import Callable
@@ -20,26 +20,32 @@ from rdmd.pipeline.model_card import ModelCard, read_card, weights_of
 Built = TypeVar("Built", bound=nn.Module)
 
 
-def load_denoiser(folder: Path, device: torch.device) -> tuple[ModelCard, EDMPrecond]:
-    """The denoiser of a model folder, in inference form. Raises UserError if the weights are not those of the card."""
-    return load_module(folder, build_denoiser, device)
+def load_denoiser(folder: Path, device: torch.device, card: ModelCard | None = None) -> tuple[ModelCard, EDMPrecond]:
+    """The denoiser of a model folder, in inference form. Raises UserError if the weights are not those of the card.
+
+    `card` is read from the folder, except for a folder below runs/, which has none.
+    """
+    return load_module(folder, build_denoiser, device, card)
 
 
-def load_generator(folder: Path, device: torch.device) -> tuple[ModelCard, nn.Module]:
-    """A one-step generator from its folder. Raises UserError if the folder holds another kind of model."""
-    card = read_card(folder)
+def load_generator(folder: Path, device: torch.device, card: ModelCard | None = None) -> tuple[ModelCard, Generator]:
+    """A one-step generator, as `load_denoiser`. Raises UserError if the folder holds another kind of model."""
+    card = card or read_card(folder)
     if card.kind != "generator" or card.sigma_init is None:
         raise UserError(
             f"{folder} holds a {card.kind} and not a generator; give a generator such as models/generators/lambda-0.1."
         )
-    return card, Generator(load_denoiser(folder, device)[1], card.sigma_init, card.input_noise)
+    return card, Generator(load_denoiser(folder, device, card)[1], card.sigma_init, card.input_noise)
 
 
 def load_module(
-    folder: Path, build: Callable[[config.Network, tuple[int, ...]], Built], device: torch.device
+    folder: Path,
+    build: Callable[[config.Network, tuple[int, ...]], Built],
+    device: torch.device,
+    card: ModelCard | None = None,
 ) -> tuple[ModelCard, Built]:
     """The network that `build` makes, filled with the weights of a model folder, as `load_denoiser`."""
-    card = read_card(folder)
+    card = card or read_card(folder)
     weights = weights_of(folder, card)
     module = build(card.network, card.sample_shape)
     load_weights(module, weights)

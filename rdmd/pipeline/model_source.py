@@ -1,72 +1,84 @@
-"""What a person may call a model: a folder, an entry of `runs/`, or a URI of MLflow's registry."""
+"""Open a generator by its name on the command line: a folder, an entry of `runs/`, or a URI of MLflow's registry."""
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import nn
 
-from rdmd.distillation.generator import Generator
 from rdmd.errors import UserError
-from rdmd.networks.build import build_denoiser, load_weights
+from rdmd.pipeline.model_card import ModelCard
 from rdmd.pipeline.model_folder import load_generator
 from rdmd.pipeline.store import asking_for
-from rdmd.training.run_config import DistillRun
+from rdmd.pipeline.training import card_of
 from rdmd.training.run_folder import RunFolder
 
 REGISTRY_SCHEME = "models:/"
 Fit = Literal["crop", "pad"]
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def open_generator(model: str, device: torch.device) -> tuple[nn.Module, tuple[int, ...], Fit]:
-    """A generator in inference form, its sample shape, and how it fits pictures ("crop" or "pad").
+    """A generator in inference form, its sample shape, and how it fits images ("crop" or "pad").
 
-    Raises UserError if `model` is none of the three, or cannot be loaded.
+    Raises UserError as `open_model`.
     """
+    card, generator = open_model(model, load_generator, device)
+    return generator, card.sample_shape, card.fit
+
+
+def open_model(
+    model: str,
+    load: Callable[[Path, torch.device, ModelCard | None], tuple[ModelCard, Network]],
+    device: torch.device,
+) -> tuple[ModelCard, Network]:
+    """The card and the network that `load` (`load_generator` or `load_denoiser`) reads from `model`.
+
+    Raises UserError if `model` is neither a folder, nor an entry of runs/, nor a URI, if it cannot be loaded, or if it
+    makes samples of noise and does not translate.
+    """
+    card, network = _open(model, load, device)
+    if card.source_noise is not None:
+        raise UserError(
+            f"{model} makes samples of noise and does not translate; give a generator of an experiment "
+            "whose source is not noise."
+        )
+    return card, network
+
+
+def _open(
+    model: str,
+    load: Callable[[Path, torch.device, ModelCard | None], tuple[ModelCard, Network]],
+    device: torch.device,
+) -> tuple[ModelCard, Network]:
     if model.startswith(REGISTRY_SCHEME):
         with tempfile.TemporaryDirectory() as temporary:
-            card, generator = load_generator(_download(model, Path(temporary)), device)
-        _check_translates(model, card.source_noise)
-        return generator, card.sample_shape, card.fit
+            return load(_download(model, Path(temporary)), device, None)
     folder = Path(model)
-    if (folder / "run.json").is_file():
-        return _from_run(RunFolder(folder), device)
     if not folder.exists():
         raise UserError(
             f"{model} does not exist; give a model's folder such as models/generators/lambda-0.1, an entry "
             "of runs/, or models:/NAME@champion."
         )
-    card, generator = load_generator(folder, device)
-    _check_translates(model, card.source_noise)
-    return generator, card.sample_shape, card.fit
+    return load(folder, device, card_of_run(RunFolder(folder)) if (folder / "run.json").is_file() else None)
 
 
-def _from_run(folder: RunFolder, device: torch.device) -> tuple[nn.Module, tuple[int, ...], Fit]:
+def card_of_run(folder: RunFolder) -> ModelCard:
+    """The card of a finished run. Raises UserError if the run is not finished or is from another version."""
     try:
-        run, result = folder.read_run(), folder.result()
+        result = folder.result()
+        if result is not None:
+            # A run does not know how its images were made square.
+            return card_of("crop", folder, result)
+        folder.read_run()
     except ValueError:
         raise UserError(
             f"{folder.path} holds a run.json or result.json that this version does not read; repeat "
             "`dvc repro` to make it again, or give another model."
         ) from None
-    if not isinstance(run, DistillRun):
-        raise UserError(f"{folder.path} holds a {run.kind} and not a generator; give the run of a generator.")
-    _check_translates(str(folder.path), run.source_noise)
-    if result is None:
-        raise UserError(f"{folder.path} is not finished; repeat `dvc repro` to finish it, or give another model.")
-    denoiser = build_denoiser(run.network, run.sample_shape)
-    load_weights(denoiser, folder.weights)
-    generator = Generator(denoiser, run.settings.sigma_init, run.settings.input_noise)
-    return generator.eval().requires_grad_(False).to(device), run.sample_shape, "crop"
-
-
-def _check_translates(model: str, source_noise: float | None) -> None:
-    if source_noise is not None:
-        raise UserError(
-            f"{model} makes samples of noise and does not translate; give a generator of an experiment "
-            "whose source is not noise."
-        )
+    raise UserError(f"{folder.path} is not finished; repeat `dvc repro` to finish it, or give another model.")
 
 
 def _download(uri: str, into: Path) -> Path:

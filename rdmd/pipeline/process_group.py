@@ -1,21 +1,22 @@
 """A command that does not outlive the process that started it.
 
-`run_in_group` starts a small process between the two, `python -m rdmd.pipeline.process_group COMMAND...`. Its standard
-input is a pipe that the starter holds open. When the pipe closes, because the starter asks for an end or has died (even
-by `kill -9`), it ends the whole process group of the command: training runs write their checkpoints, and servers leave
-their ports.
+`process_group` starts a small process between the two, `python -m rdmd.pipeline.process_group SIGNAL COMMAND...`. Its
+standard input is a pipe that the starter holds open. When the pipe closes, because the starter asks for an end or has
+died (even by `kill -9`), it ends the whole process group of the command: training runs write their checkpoints, and
+servers leave their ports.
 """
 
 import contextlib
+import io
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import IO, NoReturn
 
 # Every stage, DVC and the servers end well after a Ctrl-C; what ignores it gets a stronger signal. A training run in a
 # session of its own sees that its starter has ended, and takes a few seconds more.
@@ -26,28 +27,35 @@ STOP_SECONDS = 13.0
 POLL_SECONDS = 0.1
 
 
-def run_in_group(
+@contextlib.contextmanager
+def process_group(
     command: list[str],
-    environment: dict[str, str],
-    say: Callable[[str], None],
+    environment: dict[str, str] | None = None,
+    output: IO[bytes] | int | None = None,
     cwd: Path | None = None,
     keep_open: tuple[int, ...] = (),
-) -> int:
-    """Run a command to its end in the folder `cwd`, pass every line of its output to `say`, and return its exit status.
+    first: signal.Signals = signal.SIGINT,
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a command in the folder `cwd`; the end of the block ends it and all its children, within `STOP_SECONDS`.
 
-    Whatever ends this function ends the command and all its children too, within `STOP_SECONDS`. `keep_open` are file
-    descriptors that stay open for as long as the command lives, such as that of a lock.
+    Yields the process between, whose exit status is that of the command. `output` receives stdout and stderr (default:
+    those of this process). `keep_open` are file descriptors that stay open for as long as the command lives, such as
+    that of a lock. `first` is the signal that asks the command to end; SIGTERM and SIGKILL follow it. A Ctrl-C in the
+    terminal does not reach the command.
     """
     group = subprocess.Popen(
-        [sys.executable, "-m", "rdmd.pipeline.process_group", *command],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
-        env=environment, cwd=cwd, start_new_session=True, pass_fds=keep_open,
-    )  # fmt: skip
+        [sys.executable, "-m", "rdmd.pipeline.process_group", first.name, *command],
+        stdin=subprocess.PIPE,
+        stdout=output,
+        stderr=None if output is None else subprocess.STDOUT,
+        env=environment,
+        cwd=cwd,
+        start_new_session=True,
+        pass_fds=keep_open,
+    )
     assert group.stdin is not None
-    reader = threading.Thread(target=_read, args=(group, say), daemon=True)
-    reader.start()
     try:
-        group.wait()
+        yield group
     finally:
         with contextlib.suppress(OSError):
             group.stdin.close()
@@ -56,8 +64,22 @@ def run_in_group(
         except subprocess.TimeoutExpired:
             _signal_group(group.pid, signal.SIGKILL)
             group.wait()
+
+
+def run_in_group(
+    command: list[str],
+    environment: dict[str, str],
+    say: Callable[[str], None],
+    cwd: Path | None = None,
+    keep_open: tuple[int, ...] = (),
+) -> int:
+    """Run a command in a `process_group` to its end, pass every line of its output to `say`, and return its status."""
+    with process_group(command, environment, subprocess.PIPE, cwd, keep_open) as group:
+        reader = threading.Thread(target=_read, args=(group, say), daemon=True)
+        reader.start()
+        status = group.wait()
         reader.join(1.0)
-    return group.returncode
+    return status
 
 
 def exit_on_signals() -> None:
@@ -73,15 +95,15 @@ def exit_on_signals() -> None:
         signal.signal(number, leave)
 
 
-def _read(group: "subprocess.Popen[str]", say: Callable[[str], None]) -> None:
+def _read(group: subprocess.Popen[bytes], say: Callable[[str], None]) -> None:
     assert group.stdout is not None
-    for line in group.stdout:
+    for line in io.TextIOWrapper(group.stdout, errors="replace"):
         if text := line.rstrip():
             say(text)
 
 
-def main(command: list[str]) -> int:
-    """Run a command until it ends or standard input closes; gives its exit status (128 + n after signal n)."""
+def main(first: signal.Signals, command: list[str]) -> int:
+    """Run a command until it ends or standard input closes; return its exit status (128 + n after signal n)."""
     closed = threading.Event()
     # Handlers, unlike SIG_IGN, are not inherited: the command begins with the system's own, even below a `nohup`.
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -91,7 +113,7 @@ def main(command: list[str]) -> int:
     while child.poll() is None and not closed.is_set():
         closed.wait(POLL_SECONDS)
     if closed.is_set():
-        _end(child)
+        _end(child, first)
     status = child.wait()
     return status if status >= 0 else 128 - status
 
@@ -102,10 +124,10 @@ def _until_closed(closed: threading.Event) -> None:
     closed.set()
 
 
-def _end(child: "subprocess.Popen[bytes]") -> None:
+def _end(child: subprocess.Popen[bytes], first: signal.Signals) -> None:
     """End a process group, more firmly the longer it takes."""
     asked = time.monotonic()
-    _signal_group(child.pid, signal.SIGINT)
+    _signal_group(child.pid, first)
     pending = [(SIGTERM_AFTER, signal.SIGTERM), (SIGKILL_AFTER, signal.SIGKILL)]
     while _group_lives(child):
         if pending and time.monotonic() - asked > pending[0][0]:
@@ -113,7 +135,7 @@ def _end(child: "subprocess.Popen[bytes]") -> None:
         time.sleep(POLL_SECONDS)
 
 
-def _group_lives(child: "subprocess.Popen[bytes]") -> bool:
+def _group_lives(child: subprocess.Popen[bytes]) -> bool:
     child.poll()  # reaps it, or its group would seem to live
     try:
         os.killpg(child.pid, 0)
@@ -128,4 +150,4 @@ def _signal_group(leader: int, number: signal.Signals) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(signal.Signals[sys.argv[1]], sys.argv[2:]))

@@ -2,9 +2,7 @@
 
 import contextlib
 import platform
-import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +10,7 @@ import yaml
 
 from rdmd import config
 from rdmd.evaluation.table import method_name
+from rdmd.pipeline.git import git_commit
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.model_card import ModelCard, read_card
 from rdmd.report.types import Curve, Provenance, TrainedModel
@@ -21,20 +20,18 @@ from rdmd.training.run_folder import RunFolder
 SECTIONS = (
     "experiment", "seed", "domains", "preprocess", "network", "teacher", "distill", "baselines", "evaluate",
 )  # fmt: skip
-# What a run of the pipeline itself writes into the work tree.
-_WRITTEN = (":(exclude)reports", ":(exclude)dvc.lock")
 
 
 def provenance_of(settings: config.Settings, layout: Layout) -> Provenance:
     """The provenance of an evaluation. Steps, memory and curves come from `runs/` where the run is still there."""
     models = list(_models(layout))
-    commit = _git(layout.root, "rev-parse", "HEAD")
-    edited = bool(_git(layout.root, "status", "--porcelain", "--untracked-files=no", "--", ".", *_WRITTEN))
+    commit = git_commit(layout.root)
+    sha, edited = (commit.sha, commit.edited) if commit else (None, False)
     return Provenance(
-        facts=list(_facts(settings, [card for _, card in models], commit, edited)),
+        facts=list(_facts(settings, [card for _, card in models], sha, edited)),
         settings=_yaml(settings),
         models=[_trained(name, card, RunFolder(layout.runs / card.run)) for name, card in models],
-        commit=commit,
+        commit=sha,
         edited=edited,
     )
 
@@ -120,12 +117,3 @@ def _yaml(settings: config.Settings) -> str:
         allow_unicode=True,
         width=100,
     )
-
-
-def _git(root: Path, *arguments: str) -> str | None:
-    """What git says about the work tree of `root`, stripped; None outside git or without it."""
-    try:
-        said = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return said.stdout.strip()

@@ -97,14 +97,14 @@ def unregistered(registry: Path) -> str | None:
     uri = os.environ["MLFLOW_TRACKING_URI"]
     check_sqlite(uri)
     relocate(uri)
-    held, crowned = _held_in_file(uri, name) if sqlite_file(uri) is not None else _held_on_server(champion, name)
+    held, has_champion = _held_in_file(uri, name) if sqlite_file(uri) is not None else _held_on_server(champion, name)
     missing = [lam for sha256, lam in wanted.items() if sha256 not in held]
     if missing:
         return f"{uri} holds no version of {name} with lambda {', '.join(f'{lam:g}' for lam in missing)}"
     lost = [lam for sha256, lam in wanted.items() if not _may_hold_weights(held[sha256])]
     if lost:
         return f"the weights of {name} with lambda {', '.join(f'{lam:g}' for lam in lost)} are gone from {uri}"
-    return None if crowned else f"{name} has no champion in {uri}"
+    return None if has_champion else f"{name} has no champion in {uri}"
 
 
 def _held_in_file(uri: str, name: str) -> tuple[dict[str, str], bool]:
@@ -181,7 +181,10 @@ def _mlflow_errors(uri: str) -> Iterator[None]:
         import mlflow
         from mlflow.exceptions import MlflowException
     except ImportError:
-        raise UserError(f"{uri} needs the package mlflow, which is missing here; give a folder instead.") from None
+        raise UserError(
+            f"{uri} needs the package mlflow, which is missing here; install it with `pip install 'rdmd[pipeline]'`, "
+            "or give a folder instead."
+        ) from None
     try:
         yield
     except MlflowException as error:

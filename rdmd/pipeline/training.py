@@ -1,11 +1,12 @@
-"""The training stages: plan, train in processes, put the results where DVC expects them."""
+"""The training stages: plan the runs, train them in processes, write the models that DVC expects."""
 
 import queue
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Literal, Protocol
 
 from rdmd import config
 from rdmd.errors import UserError
@@ -17,12 +18,12 @@ from rdmd.pipeline.model_card import ModelCard, write_model
 from rdmd.training.run_config import DistillRun, DomainClassifierRun, NeuralOTRun, TeacherRun, TrainingRun, run_name
 from rdmd.training.run_folder import Point, Result, RunFolder
 
-# Opens whatever watches one run (a bar, a tracking run) and gives the function that takes new points of its curves.
+# Opens the observer of a run (a bar, a tracking run); the context gives a function for new points of its curves.
 Watch = Callable[[RunFolder, TrainingRun], AbstractContextManager[Callable[[list[Point]], None]]]
 
 
 class Backend(Protocol):
-    """Where the runs of a stage train. Safe to use from several threads, one run each."""
+    """Trains the runs of a stage. Safe to use from several threads, one run each."""
 
     def train(self, run: TrainingRun) -> RunFolder:
         """Train, resume or reuse a run. Raises UserError with the run's own sentence if it fails, Interrupted if it is
@@ -30,12 +31,12 @@ class Backend(Protocol):
         ...
 
     def stop_all(self) -> None:
-        """Ask every run to write a checkpoint and end, and let none begin."""
+        """Ask every run to write a checkpoint and end, and start no other run."""
         ...
 
 
 class SlotPool:
-    """The machine's slots, lent to one run at a time each."""
+    """The machine's slots; a slot serves one run at a time."""
 
     def __init__(self, launch: config.Launch) -> None:
         every = slots(launch)
@@ -46,7 +47,7 @@ class SlotPool:
 
     @contextmanager
     def lend(self) -> Iterator[Slot]:
-        """Wait for a slot, and give it back afterwards."""
+        """Wait for a slot, and return it afterwards."""
         slot = self._free.get()
         try:
             yield slot
@@ -55,7 +56,7 @@ class SlotPool:
 
 
 def prepared(layout: Layout, run: TrainingRun) -> RunFolder:
-    """The run's folder. Raises UserError if what lies in it from before cannot be read."""
+    """The run's folder. Raises UserError if its files from before cannot be read."""
     folder = RunFolder.prepare(layout.runs, run)
     for file, read in ((folder.result_file, folder.result), (folder.curves_file, folder.curves)):
         try:
@@ -68,41 +69,13 @@ def prepared(layout: Layout, run: TrainingRun) -> RunFolder:
 
 
 def alone(settings: config.Settings) -> config.Settings:
-    """The settings of a run that trains alone, as the teacher does: all cores are its own unless `launch.threads` says
-    otherwise."""
+    """The settings of a run that trains alone, as the teacher does: all cores unless `launch.threads` is set."""
     return settings.model_copy(update={"launch": settings.launch.model_copy(update={"parallel": 1})})
-
-
-def train_teacher(settings: config.Settings, layout: Layout, watch: Watch, processes: TrainingProcesses) -> RunFolder:
-    """Train (or reuse) the teacher and publish it as models/teacher."""
-    pool = SlotPool(alone(settings).launch)
-    return train_teacher_on(LocalTraining(pool, layout, watch, processes), settings, layout)
-
-
-def train_teacher_on(backend: Backend, settings: config.Settings, layout: Layout) -> RunFolder:
-    """As `train_teacher`, on any backend."""
-    folder = backend.train(plan_teacher(settings, layout))
-    publish_teacher(settings, layout, folder)
-    return folder
-
-
-def train_one(
-    run: TrainingRun, layout: Layout, pool: SlotPool, watch: Watch, processes: TrainingProcesses
-) -> RunFolder:
-    """Train (or reuse) one run of several: the generator of one lambda, or what a baseline needs."""
-    folder = prepared(layout, run)
-    if folder.result() is not None:
-        with watch(folder, run) as follow:
-            follow(folder.curves())
-        return folder
-    with pool.lend() as slot, watch(folder, run) as follow:
-        processes.train(folder, slot, follow)
-    return folder
 
 
 @dataclass(frozen=True)
 class LocalTraining:
-    """The backend of this machine: a process for each run that has a slot."""
+    """The backend of this machine: a process for each run that holds a slot."""
 
     pool: SlotPool
     layout: Layout
@@ -110,21 +83,45 @@ class LocalTraining:
     processes: TrainingProcesses
 
     def train(self, run: TrainingRun) -> RunFolder:
-        """As `Backend.train`, once a slot is free."""
-        return train_one(run, self.layout, self.pool, self.watch, self.processes)
+        """As `Backend.train`, when a slot is free."""
+        folder = prepared(self.layout, run)
+        if folder.result() is not None:
+            with self.watch(folder, run) as follow:
+                follow(folder.curves())
+            return folder
+        with self.pool.lend() as slot, self.watch(folder, run) as follow:
+            self.processes.train(folder, slot, follow)
+        return folder
 
     def stop_all(self) -> None:
         """As `Backend.stop_all`. Returns at once."""
         self.processes.stop_all()
 
 
-def train_sweep(settings: config.Settings, layout: Layout, watch: Watch, processes: TrainingProcesses) -> None:
-    """Train (or reuse) a generator for every lambda, as many at once as there are slots, and publish them all."""
-    train_sweep_on(LocalTraining(SlotPool(settings.launch), layout, watch, processes), settings, layout)
+def train_teacher(settings: config.Settings, layout: Layout, watch: Watch, processes: TrainingProcesses) -> RunFolder:
+    """Train (or reuse) the teacher on this machine and publish it as models/teacher."""
+    pool = SlotPool(alone(settings).launch)
+    return train_teacher_on(LocalTraining(pool, layout, watch, processes), settings, layout)
+
+
+def train_teacher_on(backend: Backend, settings: config.Settings, layout: Layout) -> RunFolder:
+    """As `train_teacher`, on any backend."""
+    folder = backend.train(plan_teacher(settings, layout))
+    with replacing_folder(layout.teacher) as temporary:
+        _write_model(settings, folder, temporary)
+    return folder
+
+
+def train_sweep(
+    settings: config.Settings, layout: Layout, watch: Watch, processes: TrainingProcesses
+) -> list[RunFolder]:
+    """Train (or reuse) a generator for every lambda on this machine, as many at once as there are slots, and publish
+    them as models/generators."""
+    return train_sweep_on(LocalTraining(SlotPool(settings.launch), layout, watch, processes), settings, layout)
 
 
 def train_sweep_on(backend: Backend, settings: config.Settings, layout: Layout) -> list[RunFolder]:
-    """As `train_sweep`, on any backend, with as many runs at once as it has room for."""
+    """As `train_sweep`, on any backend."""
 
     def coarse(lam: float, before: Future[RunFolder] | None) -> RunFolder:
         return backend.train(plan_generator(settings, layout, lam, before.result() if before else None))
@@ -136,31 +133,51 @@ def train_sweep_on(backend: Backend, settings: config.Settings, layout: Layout) 
         return folder
 
     check_sweep(settings, layout)
-    every = chains(settings.distill)
-    # A thread for each, so that none keeps another from beginning.
-    with ThreadPoolExecutor(max_workers=2 * sum(map(len, every))) as executor:
+    # A thread for each run, so that no run delays the start of another.
+    with ThreadPoolExecutor(max_workers=2 * len(settings.distill.lambdas)) as executor:
         futures = []
-        for lambdas in every:
+        for lambdas in chains(settings.distill):
             previous = None
             for lam in lambdas:
                 previous = executor.submit(coarse, lam, previous)
                 futures.append(executor.submit(refined, lam, previous))
-        folders = gathered(futures, backend.stop_all)
+        folders = _gathered(futures, backend.stop_all)
     publish_generators(settings, layout, folders)
     return folders
 
 
 def check_sweep(settings: config.Settings, layout: Layout) -> None:
-    """Raises UserError if shards, the teacher or the weights of the cost are missing. It also reads the training code,
+    """Raise UserError if shards, the teacher or the weights of the cost are missing. This also reads the training code,
     which threads must not do at once (`read_training_code`)."""
     plan_generator(settings, layout, chains(settings.distill)[0][0], previous=None)
 
 
-def gathered(futures: list[Future[RunFolder]], stop: Callable[[], None]) -> list[RunFolder]:
-    """The finished runs of all futures; `stop` is called where Ctrl-C ends the wait for them.
+def train_baselines(
+    settings: config.Settings, layout: Layout, watch: Watch, processes: TrainingProcesses
+) -> list[RunFolder]:
+    """Train (or reuse) the networks of the configured baselines on this machine, as many at once as there are slots,
+    and publish them as models/baselines."""
+    return train_baselines_on(LocalTraining(SlotPool(settings.launch), layout, watch, processes), settings, layout)
 
-    If some fail, the others go on to their end, and the first error by their order is raised.
-    """
+
+def train_baselines_on(backend: Backend, settings: config.Settings, layout: Layout) -> list[RunFolder]:
+    """As `train_baselines`, on any backend. `baselines.json` lists the networks with their fingerprints; it exists even
+    if no baseline needs training."""
+    runs = plan_baselines(settings, layout)
+    with ThreadPoolExecutor(max_workers=max(1, len(runs))) as executor:
+        folders = _gathered([executor.submit(backend.train, run) for run in runs], backend.stop_all)
+    with replacing_folder(layout.baselines) as temporary:
+        names = [run_name(run) for run in runs]
+        for name, folder in zip(names, folders, strict=True):
+            _write_model(settings, folder, temporary / name)
+        trained = {name: folder.fingerprint for name, folder in zip(names, folders, strict=True)}
+        write_json(temporary / "baselines.json", {"trained": trained})
+    return folders
+
+
+def _gathered(futures: list[Future[RunFolder]], stop: Callable[[], None]) -> list[RunFolder]:
+    """The finished runs of all futures; Ctrl-C calls `stop`. If some fail, the others go on to their end, and the first
+    error by their order is raised."""
     try:
         wait(futures)
     except BaseException:
@@ -169,33 +186,31 @@ def gathered(futures: list[Future[RunFolder]], stop: Callable[[], None]) -> list
     return [future.result() for future in futures]
 
 
-def publish_teacher(settings: config.Settings, layout: Layout, folder: RunFolder) -> None:
-    """Replace models/teacher by a finished run's weights and card."""
-    result = folder.result()
-    assert result is not None, f"{folder.path} is published before it is finished"
-    with replacing_folder(layout.teacher) as temporary:
-        write_model(temporary, card_of(settings, folder, result), folder.weights)
-
-
 def publish_generators(settings: config.Settings, layout: Layout, folders: list[RunFolder]) -> None:
-    """Replace models/generators by the sweep's generators, one folder a lambda."""
+    """Replace models/generators by the finished runs of a sweep, a folder for each lambda."""
     with replacing_folder(layout.generators) as temporary:
         for folder in folders:
-            result = folder.result()
-            assert result is not None, f"{folder.path} is published before it is finished"
-            write_model(temporary / run_name(folder.read_run()), card_of(settings, folder, result), folder.weights)
+            _write_model(settings, folder, temporary / run_name(folder.read_run()))
 
 
-def card_of(settings: config.Settings, folder: RunFolder, result: Result) -> ModelCard:
-    """What a finished run's model is."""
+def _write_model(settings: config.Settings, folder: RunFolder, place: Path) -> None:
+    """Write a finished run's weights and card into the folder `place`."""
+    result = folder.result()
+    assert result is not None, f"{folder.path} is published before it is finished"
+    write_model(place, card_of(settings.preprocess.fit, folder, result), folder.weights)
+
+
+def card_of(fit: Literal["crop", "pad"], folder: RunFolder, result: Result) -> ModelCard:
+    """The card of a finished run's model, which makes images square as `fit` says."""
     run = folder.read_run()
+    seconds_before = run.start.seconds_before if isinstance(run, DistillRun) and run.start is not None else 0.0
     common: dict[str, Any] = {
         "experiment": run.experiment,
         "network": run.network,
         "sample_shape": run.sample_shape,
-        "fit": settings.preprocess.fit,
+        "fit": fit,
         "run": folder.fingerprint,
-        "train_seconds": round(_seconds_before(run) + result.train_seconds, 3),
+        "train_seconds": round(seconds_before + result.train_seconds, 3),
         "trained_on": result.device,
         "sha256": result.sha256,
         "target_digest": run.target.digest,
@@ -215,40 +230,3 @@ def card_of(settings: config.Settings, folder: RunFolder, result: Result) -> Mod
         source_digest=run.source.digest,
         **common,
     )
-
-
-def _seconds_before(run: TrainingRun) -> float:
-    return run.start.seconds_before if isinstance(run, DistillRun) and run.start is not None else 0.0
-
-
-INDEX = "baselines.json"
-
-
-def train_baselines(
-    settings: config.Settings, layout: Layout, watch: Watch, processes: TrainingProcesses
-) -> list[RunFolder]:
-    """Train (or reuse) what the configured baselines need, as many runs at once as there are slots, and publish it."""
-    return train_baselines_on(LocalTraining(SlotPool(settings.launch), layout, watch, processes), settings, layout)
-
-
-def train_baselines_on(backend: Backend, settings: config.Settings, layout: Layout) -> list[RunFolder]:
-    """As `train_baselines`, on any backend, with as many runs at once as it has room for."""
-    runs = plan_baselines(settings, layout)
-    with ThreadPoolExecutor(max_workers=max(1, len(runs))) as executor:
-        folders = gathered([executor.submit(backend.train, run) for run in runs], backend.stop_all)
-    publish_baselines(settings, layout, folders)
-    return folders
-
-
-def publish_baselines(settings: config.Settings, layout: Layout, folders: list[RunFolder]) -> None:
-    """Replace models/baselines by one folder a finished run, and `baselines.json`, which lists them by name with their
-    fingerprints and is there even where no baseline needs training."""
-    with replacing_folder(layout.baselines) as temporary:
-        trained = {}
-        for folder in folders:
-            result = folder.result()
-            assert result is not None, f"{folder.path} is published before it is finished"
-            name = run_name(folder.read_run())
-            write_model(temporary / name, card_of(settings, folder, result), folder.weights)
-            trained[name] = folder.fingerprint
-        write_json(temporary / INDEX, {"trained": trained})

@@ -1,4 +1,4 @@
-"""Files in, files out: `rdmd translate MODEL IN OUT`. The translating itself is that of the served model."""
+"""`rdmd translate MODEL IN OUT`: translate files by the code of the served model."""
 
 import sys
 import zipfile
@@ -18,20 +18,20 @@ from rdmd.serving.request import as_points
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a folder: pictures written, and those that could not be read, by name and reason."""
+    """The number of images written, and the unreadable files with the reasons."""
 
     written: int
     broken: list[tuple[str, str]]
 
 
 def translate_path(model: Model, given: Path, out: Path) -> Outcome:
-    """Translate one picture to the file `out`, or every picture below a folder into the folder `out` as PNG, under
-    the same relative names. Points models take and give `.npy` files of shape (N, 2).
+    """Translate an image to the file `out`, or every image below a folder to PNG files of the same relative names below
+    `out`. A model of points reads and writes `.npy` files of shape (N, 2).
 
     Raises UserError if `given` is missing or holds nothing to translate, or if results would overwrite it.
     """
     if not given.exists():
-        raise UserError(f"{given} does not exist; give a picture or a folder of pictures.")
+        raise UserError(f"{given} does not exist; give an image or a folder of images.")
     if out.resolve() == given.resolve():
         raise UserError(f"{out} is the input itself; give another place for the result.")
     if model.of_points:
@@ -48,11 +48,11 @@ def _translate_file(model: Model, given: Path, out: Path) -> Outcome:
     if target.resolve() == given.resolve():
         raise UserError(f"{target} is the input itself; give another place for the result.")
     if target.suffix.lower() not in SUFFIXES:
-        raise UserError(f"{target} has no picture's ending; use .png, .jpg or .webp.")
-    picture = _read(given)
-    if isinstance(picture, str):
-        raise UserError(f"{given} is not a picture that can be read ({picture}); give a jpg, png, webp or bmp file.")
-    _save(translate_images(model, [picture])[0], target)
+        raise UserError(f"{target} is not the name of an image file; use .png, .jpg or .webp.")
+    image = _read(given)
+    if isinstance(image, str):
+        raise UserError(f"{given} is not a readable image ({image}); give a jpg, png, webp or bmp file.")
+    _save(translate_images(model, [image])[0], target)
     return Outcome(1, [])
 
 
@@ -64,7 +64,7 @@ def _translate_folder(model: Model, given: Path, out: Path) -> Outcome:
         if path.suffix.lower() in SUFFIXES and path.is_file() and not path.resolve().is_relative_to(inside)
     )
     if not names:
-        raise UserError(f"{given} holds no pictures (jpg, png, webp, bmp, tif, gif); give another folder.")
+        raise UserError(f"{given} holds no images; give another folder.")
     endings = {name: name.with_suffix(".png") for name in names}
     # a.jpg and a.webp would both become a.png
     taken = list(endings.values())
@@ -73,9 +73,9 @@ def _translate_folder(model: Model, given: Path, out: Path) -> Outcome:
     with tqdm(total=len(names), desc="translate", unit="image", disable=not sys.stderr.isatty()) as bar:
         for start in range(0, len(names), BATCH):
             chosen = names[start : start + BATCH]
-            pictures = {name: _read(given / name) for name in chosen}
-            broken += [(str(name), reason) for name, reason in pictures.items() if isinstance(reason, str)]
-            good = {name: picture for name, picture in pictures.items() if not isinstance(picture, str)}
+            images = {name: _read(given / name) for name in chosen}
+            broken += [(str(name), reason) for name, reason in images.items() if isinstance(reason, str)]
+            good = {name: image for name, image in images.items() if not isinstance(image, str)}
             if good:
                 for name, result in zip(good, translate_images(model, list(good.values())), strict=True):
                     _save(result, out / targets[name])
@@ -84,7 +84,7 @@ def _translate_folder(model: Model, given: Path, out: Path) -> Outcome:
 
 
 def _read(path: Path) -> np.ndarray | str:
-    """A picture, or the reason why there is none."""
+    """The image, or the reason why it cannot be read."""
     try:
         with path.open("rb") as file:
             return decode(file)
@@ -94,8 +94,8 @@ def _read(path: Path) -> np.ndarray | str:
         return error.strerror or "cannot be read"
 
 
-def _save(picture: np.ndarray, path: Path) -> None:
-    image = Image.fromarray(picture)
+def _save(pixels: np.ndarray, path: Path) -> None:
+    image = Image.fromarray(pixels)
     with replacing(path) as temporary, temporary.open("wb") as file:
         image.save(file, format=Image.registered_extensions()[path.suffix.lower()])
 

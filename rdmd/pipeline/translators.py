@@ -1,9 +1,10 @@
-"""What one-step generation from noise (DMD) is compared with: the teacher's own samples of the same noise."""
+"""The translators of an experiment, from the folders of models: generators, the teacher's samples, and baselines."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import product
 
 import torch
+from torch import Tensor
 
 from rdmd import config
 from rdmd.baselines.ddib import DDIB
@@ -11,40 +12,24 @@ from rdmd.baselines.egsde import EGSDE, build_domain_classifier
 from rdmd.baselines.ilvr import ILVR
 from rdmd.baselines.neural_ot import build_transport_map
 from rdmd.baselines.sdedit import SDEdit, SDEditSDE, down_from
-from rdmd.diffusion.loss import Denoiser
 from rdmd.diffusion.samplers import heun, heun_evaluations
 from rdmd.errors import UserError
-from rdmd.evaluation.translator import NamedTranslator
+from rdmd.evaluation.evaluator import NamedTranslator
+from rdmd.evaluation.row import GENERATOR
 from rdmd.pipeline.layout import Layout
-from rdmd.pipeline.model_card import ModelCard
 from rdmd.pipeline.model_folder import load_denoiser, load_generator, load_module
 from rdmd.training.run_config import neural_ot_name
 
-# As the previews of the teacher's training: 35 evaluations.
+_Chosen = dict[str, float | int | str]
+# The steps of the previews in the teacher's training: 35 evaluations.
 STEPS = 18
-
-
-def teacher_samples(settings: config.Settings, layout: Layout, device: torch.device) -> Iterator[NamedTranslator]:
-    """The teacher's probability-flow ODE from the source's noise down to 0; nothing where the source is no noise."""
-    source = settings.domains.source
-    if not isinstance(source, config.Noise):
-        return
-    card, teacher = load_denoiser(layout.teacher, device)
-    sigmas = down_from(source.std, STEPS)
-
-    @torch.no_grad()
-    def sample(noise: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
-        return heun(teacher, noise, sigmas)
-
-    yield NamedTranslator(
-        sample, "teacher", heun_evaluations(STEPS), settings={"steps": STEPS}, train_seconds=card.train_seconds
-    )
 
 
 def translators(settings: config.Settings, layout: Layout, device: torch.device) -> Iterator[NamedTranslator]:
     """Load them one after another. Raises UserError if a generator, the teacher or a baseline's network is missing."""
     yield from generators(layout, device)
-    yield from teacher_samples(settings, layout, device)
+    if isinstance(settings.domains.source, config.Noise):
+        yield teacher_samples(settings.domains.source, layout, device)
     yield from baselines(settings.baselines, layout, device)
 
 
@@ -55,78 +40,69 @@ def generators(layout: Layout, device: torch.device) -> Iterator[NamedTranslator
         raise UserError(f"{layout.generators} holds no generator; train the sweep with `rdmd distill` or `dvc repro`.")
     loaded = [load_generator(file.parent, device) for file in folders]
     for card, generator in sorted(loaded, key=lambda pair: pair[0].lam or 0.0):
-        yield NamedTranslator(
-            map=lambda source, rng, generator=generator: generator(source),
-            method="rdmd",
-            nfe=1,
-            lam=card.lam,
-            settings={"sigma_init": card.sigma_init or 0.0, "run": card.run} | _noise_of(card),
-            train_seconds=card.train_seconds,
-        )
+        chosen: _Chosen = {"sigma_init": card.sigma_init or 0.0, "run": card.run}
+        if card.input_noise:
+            chosen["input_noise"] = card.input_noise
+        yield NamedTranslator(_deterministic(generator), GENERATOR, 1, card.lam, chosen, card.train_seconds)
 
 
-def _noise_of(card: ModelCard) -> dict[str, float]:
-    """The noise that a generator reads its source with, where it does."""
-    return {"input_noise": card.input_noise} if card.input_noise else {}
+def teacher_samples(source: config.Noise, layout: Layout, device: torch.device) -> NamedTranslator:
+    """The teacher's probability-flow ODE from the source's noise down to 0: the comparison for a generator of DMD."""
+    card, teacher = load_denoiser(layout.teacher, device)
+    sigmas = down_from(source.std, STEPS)
+    sample = torch.no_grad()(lambda noise, rng: heun(teacher, noise, sigmas))
+    nfe = heun_evaluations(STEPS)
+    return NamedTranslator(sample, "teacher", nfe, settings={"steps": STEPS}, train_seconds=card.train_seconds)
 
 
-def baselines(given: config.Baselines, layout: Layout, device: torch.device) -> Iterator[NamedTranslator]:
-    """Every configured baseline at every combination of its dials, with the sweep's teacher.
+def baselines(grids: config.Baselines, layout: Layout, device: torch.device) -> Iterator[NamedTranslator]:
+    """Every configured baseline at every combination of its hyperparameters, with the sweep's teacher.
 
-    `train_seconds` is what training for it alone took: None where there is the teacher and nothing else.
+    `train_seconds` is the time of the training for this baseline alone: None if it needs the teacher and nothing else.
     """
-    if given.sdedit or given.sdedit_sde or given.ilvr or given.egsde or given.ddib:
-        _, teacher = load_denoiser(layout.teacher, device)
-        yield from _untrained(given, teacher)
-        yield from _egsde(given.egsde, teacher, layout, device)
-        yield from _ddib(given.ddib, teacher, layout, device)
-    yield from _neural_ot(given.neural_ot, layout, device)
+    if grids.sdedit or grids.sdedit_sde or grids.ilvr or grids.egsde or grids.ddib:
+        yield from _teacher_baselines(grids, layout, device)
+    if grids.neural_ot:
+        for weight in grids.neural_ot.cost_weights:
+            card, transport = load_module(layout.baselines / neural_ot_name(weight), build_transport_map, device)
+            yield NamedTranslator(
+                _deterministic(transport),
+                "neural-ot",
+                transport.nfe,
+                settings={"cost_weight": weight, "run": card.run},
+                train_seconds=card.train_seconds,
+            )
 
 
-def _untrained(given: config.Baselines, teacher: Denoiser) -> Iterator[NamedTranslator]:
-    """The baselines for which the teacher is enough."""
-    for name, grid, build in (("sdedit", given.sdedit, SDEdit), ("sdedit-sde", given.sdedit_sde, SDEditSDE)):
-        for sigma in grid.sigmas if grid else []:
-            method = build(teacher, sigma, grid.steps)
-            yield NamedTranslator(method, name, method.nfe, settings={"sigma": sigma, "steps": grid.steps})
-    if given.ilvr is not None:
-        grid = given.ilvr
-        for factor, stop in product(grid.factors, grid.sigma_stops):
-            method = ILVR(teacher, factor, stop, grid.steps)
-            dials = {"factor": factor, "sigma_stop": stop, "steps": grid.steps}
-            yield NamedTranslator(method, "ilvr", method.nfe, settings=dials)
+def _teacher_baselines(grids: config.Baselines, layout: Layout, device: torch.device) -> Iterator[NamedTranslator]:
+    chosen: _Chosen
+    _, teacher = load_denoiser(layout.teacher, device)
+    if ode := grids.sdedit:
+        for sigma in ode.sigmas:
+            sdedit = SDEdit(teacher, sigma, ode.steps)
+            yield NamedTranslator(sdedit, "sdedit", sdedit.nfe, settings={"sigma": sigma, "steps": ode.steps})
+    if sde := grids.sdedit_sde:
+        for sigma in sde.sigmas:
+            sampler = SDEditSDE(teacher, sigma, sde.steps)
+            yield NamedTranslator(sampler, "sdedit-sde", sampler.nfe, settings={"sigma": sigma, "steps": sde.steps})
+    if low_pass := grids.ilvr:
+        for factor, stop in product(low_pass.factors, low_pass.sigma_stops):
+            ilvr = ILVR(teacher, factor, stop, low_pass.steps)
+            chosen = {"factor": factor, "sigma_stop": stop, "steps": low_pass.steps}
+            yield NamedTranslator(ilvr, "ilvr", ilvr.nfe, settings=chosen)
+    if energies := grids.egsde:
+        card, classifier = load_module(layout.baselines / "domain-classifier", build_domain_classifier, device)
+        factor, steps = energies.factor, energies.steps
+        for sigma, repel, attract in product(energies.sigmas, energies.repel, energies.attract):
+            egsde = EGSDE(teacher, classifier, sigma, steps, repel, attract, factor)
+            chosen = {"sigma": sigma, "repel": repel, "attract": attract, "factor": factor, "steps": steps}
+            yield NamedTranslator(egsde, "egsde", egsde.nfe, settings=chosen, train_seconds=card.train_seconds)
+    if bridges := grids.ddib:
+        card, encoder = load_denoiser(layout.baselines / "source-teacher", device)
+        for steps in bridges.steps:
+            ddib = DDIB(encoder, teacher, steps)
+            yield NamedTranslator(ddib, "ddib", ddib.nfe, settings={"steps": steps}, train_seconds=card.train_seconds)
 
 
-def _egsde(
-    grid: config.EGSDE | None, teacher: Denoiser, layout: Layout, device: torch.device
-) -> Iterator[NamedTranslator]:
-    if grid is None:
-        return
-    card, classifier = load_module(layout.baselines / "domain-classifier", build_domain_classifier, device)
-    for sigma, repel, attract in product(grid.sigmas, grid.repel, grid.attract):
-        method = EGSDE(teacher, classifier, sigma, grid.steps, repel, attract, grid.factor)
-        dials = {"sigma": sigma, "repel": repel, "attract": attract, "factor": grid.factor, "steps": grid.steps}
-        yield NamedTranslator(method, "egsde", method.nfe, settings=dials, train_seconds=card.train_seconds)
-
-
-def _ddib(
-    grid: config.DDIB | None, teacher: Denoiser, layout: Layout, device: torch.device
-) -> Iterator[NamedTranslator]:
-    if grid is None:
-        return
-    card, source_teacher = load_denoiser(layout.baselines / "source-teacher", device)
-    for steps in grid.steps:
-        method = DDIB(source_teacher, teacher, steps)
-        yield NamedTranslator(method, "ddib", method.nfe, settings={"steps": steps}, train_seconds=card.train_seconds)
-
-
-def _neural_ot(grid: config.NeuralOT | None, layout: Layout, device: torch.device) -> Iterator[NamedTranslator]:
-    for weight in grid.cost_weights if grid else []:
-        card, transport = load_module(layout.baselines / neural_ot_name(weight), build_transport_map, device)
-        yield NamedTranslator(
-            map=lambda source, rng, transport=transport: transport(source),
-            method="neural-ot",
-            nfe=transport.nfe,
-            settings={"cost_weight": weight, "run": card.run},
-            train_seconds=card.train_seconds,
-        )
+def _deterministic(network: torch.nn.Module) -> Callable[[Tensor, torch.Generator], Tensor]:
+    return lambda source, rng: network(source)

@@ -11,7 +11,15 @@ import numpy as np
 
 from rdmd.evaluation.pareto import nondominated, plane
 from rdmd.evaluation.row import GENERATOR, IDENTITY, TARGET, Metrics, Row
-from rdmd.evaluation.table import Z95, dial, method_name, realism_name, row_label, stated, varying_dials
+from rdmd.evaluation.table import (
+    Z95,
+    hyperparameters,
+    method_name,
+    realism_name,
+    row_label,
+    summary,
+    varying_hyperparameters,
+)
 from rdmd.report.style import CYCLE, FAINT, GRID, INK, Style, new_figure, plain_axes, styles
 from rdmd.report.types import Curve
 
@@ -102,11 +110,13 @@ def metrics_figure(metrics: Metrics) -> "Figure":
     series = []
     for method, style in styles([row.method for row in placed]).items():
         rows = sorted((row for row in placed if row.method == method), key=plane)
-        grid = method != GENERATOR and len(varying_dials(rows[0], metrics.rows)) > 1
+        grid = method != GENERATOR and len(varying_hyperparameters(rows[0], metrics.rows)) > 1
         front = nondominated([plane(row) for row in rows])
         points = [
             _point(
-                row, "" if grid else dial(row, metrics.rows), row.on_front if method == GENERATOR else best or not grid
+                row,
+                "" if grid else hyperparameters(row, metrics.rows),
+                row.on_front if method == GENERATOR else best or not grid,
             )
             for row, best in zip(rows, front, strict=True)
         ]
@@ -115,7 +125,7 @@ def metrics_figure(metrics: Metrics) -> "Figure":
     x_label = "cost: squared difference to the source, mean over dimensions  (faithful ←)"
     y_label = f"{_realism_label(placed[0])}  (realistic ↓)"
     caption = (
-        f"{metrics.experiment}: {stated(metrics)}. RDMD: filled markers are registered, hollow ones are not. "
+        f"{metrics.experiment}: {summary(metrics)}. RDMD: filled markers are registered, hollow ones are not. "
         "Bars: 95% intervals (realism by bootstrap, cost by its standard error)."
     )
     return front_figure([Plane(x_label, y_label, series, _references(metrics, placed))], caption)
@@ -144,7 +154,7 @@ def realism_figure(metrics: Metrics) -> "Figure":
     axes.set_xlim(left=0)
     axes.set_xlabel(f"{_realism_label(placed[0])}  (← realistic)", fontsize=9)
     plain_axes(axes, "x")
-    _write_caption(figure, f"{metrics.experiment}: {stated(metrics)}. Bars: 95% bootstrap intervals.")
+    _write_caption(figure, f"{metrics.experiment}: {summary(metrics)}. Bars: 95% bootstrap intervals.")
     return figure
 
 

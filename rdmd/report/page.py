@@ -16,7 +16,7 @@ from rdmd.evaluation.table import (
     number,
     registered_note,
     row_label,
-    stated,
+    summary,
 )
 from rdmd.files import replacing, write_text
 from rdmd.report.figures import curves_figure, metrics_figure
@@ -51,7 +51,7 @@ def write_report(
         metrics=metrics,
         provenance=provenance,
         validation=validation,
-        stated=stated(metrics),
+        summary=summary(metrics),
         front_png=front_png,
         samples_png=samples_png,
         curves_png=png_bytes(curves_figure(curves)) if curves else None,

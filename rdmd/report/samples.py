@@ -11,7 +11,7 @@ from torch.nn.functional import interpolate
 
 from rdmd.evaluation.faithfulness import cost
 from rdmd.evaluation.row import GENERATOR, Row
-from rdmd.evaluation.table import dial, method_name, number, row_label
+from rdmd.evaluation.table import hyperparameters, method_name, number, row_label
 from rdmd.report.style import FAINT, INK, new_figure, styles
 from rdmd.report.types import Samples
 
@@ -39,7 +39,7 @@ def samples_figure(samples: Samples, rows: Sequence[Row]) -> "Figure":
 
 def column_title(row: Row, rows: Sequence[Row]) -> str:
     """A method's name, its hyperparameters and its network evaluations, each on its own line."""
-    return "\n".join(filter(None, [method_name(row.method), *dial(row, rows).split(", "), f"NFE {row.nfe}"]))
+    return "\n".join(filter(None, [method_name(row.method), *hyperparameters(row, rows).split(", "), f"NFE {row.nfe}"]))
 
 
 def image_grid(columns: Sequence[tuple[str, Tensor]]) -> "Figure":

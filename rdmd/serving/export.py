@@ -26,17 +26,12 @@ def export_onnx(model: Model, path: Path) -> float:
     Images: `source` uint8 (N, R, R, 3), already cropped or padded and resized (the file's metadata say which), to
     `translation` of the same form; the difference is in levels of 255. Points: float32 (N, d) both ways; the
     difference is divided by 1 + |x|. A generator that reads its source with noise has a second input, `noise`: float32
-    standard normal, (N, 3, R, R) or (N, d). Raises UserError if a package is missing or the file's answers differ by
+    standard normal, (N, 3, R, R) or (N, d). Raises UserError if the file's answers differ by
     more than PIXEL_TOLERANCE or POINT_TOLERANCE; nothing is written then.
     """
-    try:
-        import onnxruntime
-        import onnxscript  # noqa: F401 (torch's exporter needs it)
-    except ImportError as error:
-        raise UserError(
-            f"exporting to ONNX needs the package {error.name}, which is missing here; install this "
-            "project's extra `onnx` (`uv pip install --editable '.[onnx]'`)."
-        ) from None
+    import onnxruntime
+    import onnxscript  # noqa: F401 (torch's exporter needs it)
+
     if not isinstance(model.generator, Generator):
         raise TypeError(f"{type(model.generator).__name__} is not a one-step generator")
     written = _to_onnx(model, model.generator)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from rdmd import config
 from rdmd.data.sampling import StepRandom
-from rdmd.data.view import FreshNoise, Source, open_domain
+from rdmd.data.view import FreshNoise, OpenDomain, Source, open_domain
 from rdmd.diffusion.loss import Denoiser, denoising_error, denoising_loss, noise_like
 from rdmd.diffusion.noise import noise_law
 from rdmd.distillation.costs import Cost, FeatureCost, Huber, LowPass, l1, squared_l2
@@ -56,13 +56,13 @@ class DistillObjective:
     """RDMD at one lambda. Generator and fake both start from the teacher, which stays frozen, or from where the run of
     another lambda ended (continuation)."""
 
-    def __init__(self, run: DistillRun, accelerator: Accelerator) -> None:
+    def __init__(self, run: DistillRun, accelerator: Accelerator, open_domain: OpenDomain = open_domain) -> None:
         s = run.settings
         self.settings = s
         self.sigma_data = run.network.sigma_data
         self.device = accelerator.device
         self.execution = execution_of(run, accelerator)
-        self.source = _source(run, accelerator)
+        self.source = _source(run, accelerator, open_domain)
         self.from_noise = run.source_noise is not None
         self.noise = noise_law(s.noise)
         self.fake_noise = noise_law(s.fake_noise or s.noise)
@@ -229,7 +229,7 @@ class _Source(nn.Module):
         return x
 
 
-def _source(run: DistillRun, accelerator: Accelerator) -> Source:
+def _source(run: DistillRun, accelerator: Accelerator, open_domain: OpenDomain) -> Source:
     if run.source_noise is not None:
         return FreshNoise(run.sample_shape, run.source_noise)
     return open_domain(run.source.path, "train", accelerator.device)

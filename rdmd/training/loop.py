@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -132,11 +133,13 @@ def train(
     seed: int,
     accelerator: Accelerator,
     stop: StopRequest,
+    follow: Callable[[list[Point]], None] = lambda points: None,
 ) -> Progress:
     """Take the remaining steps of a run, from its checkpoint if there is one, up to `cadence.steps`.
 
     Stops early, after a checkpoint, when `stop` is set: the returned progress then says how far it came. Raises
-    UserError with step, sigma and name when a value is not finite; the last checkpoint stays.
+    UserError with step, sigma and name when a value is not finite; the last checkpoint stays. `follow` takes each new
+    point of the curves.
     """
     progress = load_checkpoint(folder.checkpoint, objective)
     main = accelerator.is_main_process
@@ -160,6 +163,7 @@ def train(
             if main:
                 with folder.curves_file.open("a", encoding="utf-8") as file:
                     file.write(curve_line(Point(t, means)))
+                follow([Point(t, means)])
         if due and main:
             save_checkpoint(folder.checkpoint, objective, Progress(t, time.monotonic() - begun))
         if main and cadence.sample_every and (last or t % cadence.sample_every == 0):

@@ -7,24 +7,26 @@ Started by `rdmd.pipeline.launch`; also by hand on a machine that has nothing bu
 import argparse
 import resource
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 
 from rdmd.data.sampling import derived_seed
+from rdmd.data.view import OpenDomain, open_domain
 from rdmd.errors import UserError, reporting, sentence
 from rdmd.files import sha256_of, write_text
 from rdmd.networks.build import save_weights
+from rdmd.training.checkpoint import Progress
 from rdmd.training.distill import DistillObjective
 from rdmd.training.domain_classifier import DomainClassifierObjective
 from rdmd.training.loop import StopRequest, train
 from rdmd.training.neural_ot import NeuralOTObjective
 from rdmd.training.objective import Objective
 from rdmd.training.run_config import DistillRun, DomainClassifierRun, NeuralOTRun, TeacherRun, TrainingRun
-from rdmd.training.run_folder import EXIT_STOPPED, LESS_MEMORY, Result, RunFolder
+from rdmd.training.run_folder import EXIT_STOPPED, LESS_MEMORY, Point, Result, RunFolder
 from rdmd.training.teacher import TeacherObjective
 
 # How torch says it, on a GPU and on a CPU.
@@ -46,7 +48,11 @@ def main(arguments: list[str] | None = None) -> int:
         torch.set_num_threads(given.threads)
     folder = RunFolder(given.folder)
     with reporting(debug=False), _leaving_its_error(folder):
-        return _train(folder, given.device, stop, given.lock_seconds)
+        run = folder.read_run()
+        if run_training(run, folder, given.device, stop, given.lock_seconds):
+            return 0
+        print(f"stopped before step {run.settings.steps}; the same command goes on", file=sys.stderr)
+        return EXIT_STOPPED
 
 
 @contextmanager
@@ -64,8 +70,21 @@ def _leaving_its_error(folder: RunFolder) -> Iterator[None]:
         raise error
 
 
-def _train(folder: RunFolder, device: str, stop: StopRequest, lock_seconds: float) -> int:
-    run = folder.read_run()
+def run_training(
+    run: TrainingRun,
+    folder: RunFolder,
+    device: str = "auto",
+    stop: StopRequest | None = None,
+    lock_seconds: float = 0.0,
+    open_domain: OpenDomain = open_domain,
+    follow: Callable[[list[Point]], None] = lambda points: None,
+) -> bool:
+    """Train `run` in its folder, from its checkpoint if there is one. Returns False if `stop` ended it before its end.
+
+    A training process and the library both come here. `open_domain` opens the run's domains, and `follow` takes each
+    new point of its curves. The function changes torch's global random state and asks for deterministic algorithms.
+    Raises UserError if another process trains the run and does not end within `lock_seconds`.
+    """
     torch.use_deterministic_algorithms(True, warn_only=True)
     # Otherwise every new tensor is filled once before it is written.
     torch.utils.deterministic.fill_uninitialized_memory = False
@@ -73,45 +92,44 @@ def _train(folder: RunFolder, device: str, stop: StopRequest, lock_seconds: floa
     averaging = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
     precision = "bf16" if run.precision == "bf16" else "no"
     accelerator = Accelerator(cpu=device == "cpu", mixed_precision=precision, kwargs_handlers=[averaging])
-    if not accelerator.is_main_process:
-        return _finish(folder, run, accelerator, stop)
-    with folder.locked(lock_seconds):
-        return _finish(folder, run, accelerator, stop)
+    with folder.locked(lock_seconds) if accelerator.is_main_process else nullcontext():
+        torch.manual_seed(derived_seed(run.seed, "initial weights"))
+        objective = objective_of(run, accelerator, open_domain)
+        progress = train(objective, run.settings, folder, run.seed, accelerator, stop or StopRequest(), follow)
+        finished = progress.steps == run.settings.steps
+        if finished and accelerator.is_main_process:
+            _write_result(folder, run, objective, progress, accelerator.device)
+        accelerator.wait_for_everyone()
+    return finished
 
 
-def _finish(folder: RunFolder, run: TrainingRun, accelerator: Accelerator, stop: StopRequest) -> int:
-    torch.manual_seed(derived_seed(run.seed, "initial weights"))
-    objective = objective_of(run, accelerator)
-    progress = train(objective, run.settings, folder, run.seed, accelerator, stop)
-    if progress.steps < run.settings.steps:
-        print(f"stopped after step {progress.steps} of {run.settings.steps}; the same command goes on", file=sys.stderr)
-        return EXIT_STOPPED
-    if accelerator.is_main_process:
-        kept = objective.ema.averaged
-        save_weights(kept.denoiser if isinstance(run, DistillRun) else kept, folder.weights)
-        if isinstance(run, DistillRun):
-            save_weights(objective.modules["fake"], folder.fake_weights)
-        result = Result(
-            steps=progress.steps,
-            sha256=sha256_of(folder.weights),
-            train_seconds=round(progress.seconds, 3),
-            device=device_name(accelerator.device),
-            peak_memory_mib=round(peak_memory_mib(accelerator.device), 1),
-            parameters=sum(weight.numel() for weight in kept.parameters()),
-            fake_sha256=sha256_of(folder.fake_weights) if isinstance(run, DistillRun) else None,
-        )
-        write_text(folder.result_file, result.model_dump_json(indent=2) + "\n")
-    accelerator.wait_for_everyone()
-    return 0
+def _write_result(
+    folder: RunFolder, run: TrainingRun, objective: Objective, progress: Progress, device: torch.device
+) -> None:
+    """Write the weights, then `result.json`."""
+    kept = objective.ema.averaged
+    save_weights(kept.denoiser if isinstance(run, DistillRun) else kept, folder.weights)
+    if isinstance(run, DistillRun):
+        save_weights(objective.modules["fake"], folder.fake_weights)
+    result = Result(
+        steps=progress.steps,
+        sha256=sha256_of(folder.weights),
+        train_seconds=round(progress.seconds, 3),
+        device=device_name(device),
+        peak_memory_mib=round(peak_memory_mib(device), 1),
+        parameters=sum(weight.numel() for weight in kept.parameters()),
+        fake_sha256=sha256_of(folder.fake_weights) if isinstance(run, DistillRun) else None,
+    )
+    write_text(folder.result_file, result.model_dump_json(indent=2) + "\n")
 
 
-def objective_of(run: TrainingRun, accelerator: Accelerator) -> Objective:
+def objective_of(run: TrainingRun, accelerator: Accelerator, open_domain: OpenDomain = open_domain) -> Objective:
     """What a run minimises, with its data, networks and optimizers on the device."""
     match run:
         case TeacherRun():
-            return TeacherObjective(run, accelerator)
+            return TeacherObjective(run, accelerator, open_domain)
         case DistillRun():
-            return DistillObjective(run, accelerator)
+            return DistillObjective(run, accelerator, open_domain)
         case DomainClassifierRun():
             return DomainClassifierObjective(run, accelerator)
         case NeuralOTRun():

@@ -5,7 +5,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from rdmd.data.sampling import StepRandom
-from rdmd.data.view import open_domain
+from rdmd.data.view import OpenDomain, open_domain
 from rdmd.diffusion.loss import denoising_loss, noise_like
 from rdmd.diffusion.noise import noise_law
 from rdmd.diffusion.samplers import heun, karras_sigmas
@@ -21,7 +21,7 @@ PREVIEW_STEPS = 18
 class TeacherObjective:
     """min_D E beta_t ||D(x_0 + sigma_t eps, sigma_t) - x_0||^2 over the target's training split."""
 
-    def __init__(self, run: TeacherRun, accelerator: Accelerator) -> None:
+    def __init__(self, run: TeacherRun, accelerator: Accelerator, open_domain: OpenDomain = open_domain) -> None:
         self.settings = run.settings
         self.sigma_data = run.network.sigma_data
         self.sample_shape = run.sample_shape

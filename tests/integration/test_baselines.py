@@ -17,8 +17,7 @@ from rdmd.baselines.neural_ot import potential_loss
 from rdmd.data.preprocess import preprocess
 from rdmd.data.sampling import StepRandom
 from rdmd.errors import UserError
-from rdmd.evaluation.evaluator import evaluate_translator
-from rdmd.evaluation.translator import NamedTranslator
+from rdmd.evaluation.evaluator import NamedTranslator, evaluate_translator
 from rdmd.files import sha256_of
 from rdmd.pipeline.evaluation import evaluation_task
 from rdmd.pipeline.jobs import plan_baselines, plan_teacher

@@ -22,7 +22,7 @@ import torch
 from mlflow import MlflowClient
 from PIL import Image
 
-from flows.registry.versions import Candidate, ensure_model, register, set_aliases
+from flows.registry.versions import Candidate, ensure_model, register_generator
 from flows.server import free_port
 from flows.tracking.runs import open_record
 from rdmd import config
@@ -135,8 +135,8 @@ def handed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Handed]:
         for name in NETWORKS:
             make_generator(folder, name)
             ensure_model(made.record, f"rdmd-{name}", "A test.")
-            version = register(made.record, f"rdmd-{name}", made.candidate(name))
-            set_aliases(made.record, f"rdmd-{name}", {"champion": version})
+            version = register_generator(made.record, f"rdmd-{name}", made.candidate(name))
+            made.record.client.set_registered_model_alias(f"rdmd-{name}", "champion", version.version)
         yield made
         mlflow.set_tracking_uri(None)
 
@@ -221,7 +221,7 @@ def test_a_model_is_code_weights_and_a_page_about_it(handed: Handed, tmp_path: P
 
 def test_registering_again_adds_nothing(handed: Handed):
     before = len(MlflowClient().search_model_versions())
-    again = register(handed.record, "rdmd-points", handed.candidate("points"))
+    again = register_generator(handed.record, "rdmd-points", handed.candidate("points"))
     assert len(MlflowClient().search_model_versions()) == before
     assert int(again.version) == 1
 

@@ -261,7 +261,7 @@ def test_the_evaluation_on_two_nodes_equals_that_of_one_machine(here: Project, t
 @pytest.mark.parametrize(("how", "status", "recorded"), [
     (signal.SIGINT, 130, "KILLED"), (signal.SIGKILL, -signal.SIGKILL, "RUNNING"),
 ], ids=["Ctrl-C", "kill -9"])  # fmt: skip
-def test_the_end_of_the_driver_leaves_checkpoints(
+def test_no_training_outlives_the_driver_and_checkpoints_stay(
     how: signal.Signals, status: int, recorded: str, there: Project, nodes: Nodes
 ):
     changed = {"steps": 10**6, "lambdas": [0.1, 0.2, 0.3]}
@@ -278,6 +278,9 @@ def test_the_end_of_the_driver_leaves_checkpoints(
     ) as flow:
         # Two nodes of one CPU: the third run waits for its turn, and is to end as well.
         wait_for(lambda: flow.poll() is not None or len(begun()) == 2, "two runs do not begin")
+        if how == signal.SIGKILL:
+            # Ray then kills the trainings too, before they write one.
+            wait_for(lambda: all(folder.checkpoint.exists() for folder in begun()), "no checkpoint is written")
         flow.send_signal(how)
         _, said = flow.communicate(timeout=60)
     assert flow.returncode == status, said.decode()

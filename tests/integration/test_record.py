@@ -16,7 +16,7 @@ from mlflow.entities import Run
 
 from flows.registry.promote import register_sweep
 from flows.tracking.evaluation import record_evaluation
-from flows.tracking.runs import Record, open_record, sweep_run, system_metrics
+from flows.tracking.runs import Record, open_record, sweep_run
 from flows.tracking.training import digests, tracked
 from rdmd import config
 from rdmd.data.manifest import read_manifest
@@ -26,7 +26,7 @@ from rdmd.evaluation.table import read_metrics, write_metrics
 from rdmd.pipeline.jobs import plan_generator
 from rdmd.pipeline.launch import TrainingProcesses
 from rdmd.pipeline.layout import Layout
-from rdmd.pipeline.training import SlotPool, Watch, publish_generators, train_one, train_teacher
+from rdmd.pipeline.training import LocalTraining, SlotPool, Watch, publish_generators, train_teacher
 from tests.conftest import ROOT, params, tiny_points
 
 REPORTS = ("pareto.csv", "pareto.png", "samples.png", "index.html")
@@ -97,7 +97,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sweep]:
         train_teacher(settings, layout, made.watch(), processes)
         patch.setenv("DVC_STAGE", "distill")
         run = plan_generator(settings, layout, 0.05, previous=None)
-        generator = train_one(run, layout, SlotPool(settings.launch), made.watch(), processes)
+        generator = LocalTraining(SlotPool(settings.launch), layout, made.watch(), processes).train(run)
         publish_generators(settings, layout, [generator])
         made.score(0.5)
         yield made
@@ -157,16 +157,6 @@ def test_the_machine_is_watched_while_it_trains(sweep: Sweep):
     assert "system/cpu_utilization_percentage" not in sweep.children()["sdedit sigma 0.6 steps 4"].data.metrics
 
 
-def test_the_machine_is_not_watched_where_the_user_says_so(sweep: Sweep, monkeypatch: pytest.MonkeyPatch):
-    run = sweep.record.client.create_run(sweep.record.experiment_id)
-    monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "false")
-    import threading
-
-    with system_metrics(run.info.run_id):
-        assert "SystemMetricsMonitor" not in {thread.name for thread in threading.enumerate()}
-    sweep.record.client.delete_run(run.info.run_id)
-
-
 def test_grids_are_images_over_steps(sweep: Sweep):
     run = sweep.children()["lambda-0.05"]
     images = [item.path for item in sweep.record.client.list_artifacts(run.info.run_id, "images")]
@@ -222,7 +212,8 @@ def test_the_model_has_its_metrics_with_their_data(sweep: Sweep):
     sweep.score(0.5)
     ended = {run.info.run_id: run.info.end_time for run in client.search_runs([sweep.record.experiment_id])}
     for _ in range(2):
-        (version,) = register_sweep(sweep.record, sweep.settings, sweep.layout).versions
+        (contender,) = register_sweep(sweep.record, sweep.settings, sweep.layout).contenders
+    version = contender.version
     model = client.get_logged_model(version.source.removeprefix("models:/"))
     metrics = {one.key: one for one in model.metrics}
     assert len(model.metrics) == len(metrics), "each once"
@@ -243,4 +234,4 @@ def test_it_is_registered_from_files_where_no_shards_are(sweep: Sweep, tmp_path:
     for name in ("models", "reports"):
         shutil.copytree(sweep.layout.root / name, tmp_path / name)
     assert read_metrics(Layout(tmp_path).metrics).rows
-    assert register_sweep(sweep.record, sweep.settings, Layout(tmp_path)).versions
+    assert register_sweep(sweep.record, sweep.settings, Layout(tmp_path)).contenders

@@ -46,4 +46,4 @@ def test_a_remote_that_cannot_be_used_is_told_in_a_sentence(tmp_path: Path, url:
     assert said.stderr.splitlines()[-1] == sentence
     assert sentence.startswith(f"rdmd: `dvc {what} --run-cache")
     assert reason in sentence
-    assert "mend the remote that `dvc remote list` names" in sentence
+    assert "correct the remote that `dvc remote list` names" in sentence

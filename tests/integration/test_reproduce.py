@@ -134,7 +134,8 @@ from flows.reproduce import reproduce
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 for form in json.loads(sys.argv[1]):
-    state = reproduce(Changes(**form), return_state=True)
+    named = reproduce.with_options(flow_run_name="A (new) run: seed " + str(form.get("seed")))
+    state = named(Changes(**form), return_state=True)
     with get_client(sync_client=True) as client:
         run = client.read_flow_run(state.state_details.flow_run_id)
         tasks = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run.id])))
@@ -202,7 +203,8 @@ def test_a_changed_value_is_in_params_yaml_in_the_artifact_and_in_a_dvc_experime
     expected = as_it_was | {"seed": 1, "distill": as_it_was["distill"] | {"lambdas": [0.1, 0.4]}}
     assert yaml.safe_load(changed.params) == expected
     assert any("-seed: 0\n+seed: 1\n" in one for one in changed.shown)
-    assert yaml.safe_load(git(light, "show", f"{experiment(light, changed.name)}:params.yaml")) == expected
+    # The name of the run, "A (new) run: seed 1", is none that git takes.
+    assert yaml.safe_load(git(light, "show", f"{experiment(light)}:params.yaml")) == expected
     assert git(light, "log", "--format=%s") == "A clone\n"
 
 
@@ -296,13 +298,10 @@ def git(path: Path, *command: str) -> str:
     return subprocess.run(["git", *command], cwd=path, capture_output=True, text=True, check=True).stdout
 
 
-def experiment(path: Path, run: str) -> str:
-    """The commit of the DVC experiment that was kept of a run."""
-    (commit,) = [
-        line.split()[0]
-        for line in git(path, "for-each-ref", "--format=%(objectname) %(refname)", "refs/exps").splitlines()
-        if line.endswith(f"/swissroll-{run}")
-    ]
+def experiment(path: Path) -> str:
+    """The commit of the DVC experiment that was saved of the third run."""
+    refs = git(path, "for-each-ref", "--format=%(objectname) %(refname)", "refs/exps").splitlines()
+    (commit,) = [line.split()[0] for line in refs if line.endswith("/swissroll-A-new-run-seed-1")]
     return commit
 
 

@@ -133,14 +133,14 @@ def in_both_domains(domains: dict[str, Entries]) -> None:
     [
         (
             constant,
-            "target domain has no picture of one colour",
+            "target domain has no image of a single colour",
             r"three/3\.png \(train-00000003\) has std 0",
         ),
         (wrong_shape, "source domain has samples of one shape", r"two/5\.png .* has shape 9x9x3"),
         (wrong_type, "source domain has samples of one type", r"two/5\.png .* has dtype int16"),
         (wrong_range, "source domain has samples of one type", r"two/5\.png"),
-        (wrong_label, "source domain has no label beyond", r"two/2\.png .* has label 9"),
-        (too_few, "target domain has at least 4 test samples", "but it has 1 .*lower validation.min_test"),
+        (wrong_label, "source domain has no label outside", r"two/2\.png .* has label 9"),
+        (too_few, "target domain has at least 4 test samples", "but it has 1; lower validation.min_test"),
         (none_at_all_in_test, "target domain has at least 4 test samples", "but it has 0"),
         (twice_in_a_split, "source domain holds no sample twice", r"two/0\.png .*two/again\.png"),
         (
@@ -213,7 +213,7 @@ def test_the_data_docs_say_what_failed(tmp_path, settings, sound):
     assert (docs / "index.html").is_file()
     (page,) = (docs / "validations" / "target").rglob("*.html")
     assert "three/3.png" in page.read_text()
-    assert "The domain has no picture of one colour all over." in (docs / "expectations" / "target.html").read_text()
+    assert "The domain has no image of a single colour." in (docs / "expectations" / "target.html").read_text()
 
 
 @pytest.fixture

@@ -43,6 +43,12 @@ def test_lossless_formats_come_back_exactly(photo, format):
     assert np.array_equal(decode(saved(Image.fromarray(photo), format)), photo)
 
 
+def test_avif_is_read(photo):
+    avif = decode(saved(Image.fromarray(photo), "AVIF", quality=100, subsampling="4:4:4"))
+    # Two roundings, to YCbCr and back, and quantisation at quality 100 move a channel by up to three levels.
+    assert np.abs(avif.astype(int) - photo).max() <= 3
+
+
 def test_webp_and_jpeg_come_back_nearly(photo):
     assert np.array_equal(decode(saved(Image.fromarray(photo), "WEBP", lossless=True)), photo)
     jpeg = decode(saved(Image.fromarray(photo), "JPEG", quality=95, subsampling=0))
@@ -136,6 +142,7 @@ def test_an_animation_gives_its_first_frame():
     ("file", "reason"),
     [
         (io.BytesIO(b""), "not an image in a known format"),
+        (io.BytesIO(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"), "Git LFS pointer"),
         (io.BytesIO(saved(NOISE, "PNG").getvalue()[:900]), "truncated"),
         (io.BytesIO(saved(NOISE, "JPEG").getvalue()[:900]), "truncated"),
         (saved(Image.new("RGB", (7, 200)), "PNG"), "7x200 pixels; a side needs at least 8"),

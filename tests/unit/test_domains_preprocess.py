@@ -8,6 +8,7 @@ from PIL import Image
 
 from rdmd import config
 from rdmd.config import Domains, ImageFolder, Preprocess, Settings
+from rdmd.data.manifest import describe
 from rdmd.data.preprocess import preprocess
 from rdmd.data.shards import read_rows, read_split
 from rdmd.data.transforms import fit
@@ -92,7 +93,7 @@ def test_the_arrays_wait_in_the_order_of_their_names(tmp_path, two_folders):
     preprocess(two_folders, "source", tmp_path / "out")
     for split in ("train", "test"):
         stored = read_split(tmp_path / "out", split)
-        for picture, name in zip(stored.data, stored.names, strict=True):
+        for picture, name in zip(stored.data, [row.name for row in stored.rows], strict=True):
             original = np.asarray(Image.open(tmp_path / "cats" / name))
             assert np.array_equal(picture.permute(1, 2, 0).numpy(), fit(original, 16, "crop")), name
 
@@ -129,7 +130,7 @@ def test_broken_pictures_are_skipped_and_named_up_to_a_fraction(tmp_path, two_fo
     assert sum(manifest.counts.values()) == 40
     (cats / "y.jpg").write_bytes(b"")
     # 3 of 43 is above 0.05.
-    with pytest.raises(UserError, match=r"3 of 43 pictures in .*cats cannot be used \(dot\.png: 1x1.*x\.jpg.*y\.jpg"):
+    with pytest.raises(UserError, match=r"3 of 43 images in .*cats cannot be used \(dot\.png: 1x1.*x\.jpg.*y\.jpg"):
         preprocess(two_folders, "source", tmp_path / "out")
     assert sum(read_split(tmp_path / "out", split).data.shape[0] for split in ("train", "test")) == 40
 
@@ -145,10 +146,9 @@ def test_a_domain_that_is_not_there_is_explained(tmp_path, two_folders):
         preprocess(two_folders, "features", tmp_path / "out")
 
 
-def test_copies_in_grey_are_refused(tmp_path):
-    settings = digits()
-    source = settings.domains.source.model_copy(update={"colour": "grey"})
-    settings = settings.model_copy(update={"domains": settings.domains.model_copy(update={"source": source})})
-    with pytest.raises(UserError, match=r"several copies of each scan in grey.*domains\.source\.colour"):
-        preprocess(settings, "source", tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+def test_files_of_other_kinds_are_counted(tmp_path, two_folders):
+    for name in ("a.heic", "b.HEIC", "c.svg", "README", ".hidden.heic"):
+        (tmp_path / "cats" / name).write_bytes(b"x")
+    manifest = preprocess(two_folders, "source", tmp_path / "out")
+    assert manifest.others == {"HEIC": 2, "SVG": 1, "no suffix": 1}
+    assert describe(manifest).endswith("left out: 2 HEIC, 1 SVG, 1 no suffix")

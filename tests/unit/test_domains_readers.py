@@ -115,7 +115,7 @@ def test_a_missing_empty_or_mistaken_path_is_explained(tmp_path):
     with pytest.raises(UserError, match=r"nowhere does not exist.*domains\.target\.path"):
         images.read(folder(tmp_path / "nowhere"), "domains.target")
     put(tmp_path / "pictures/readme.txt", b"none yet")
-    with pytest.raises(UserError, match=r"pictures holds no pictures"):
+    with pytest.raises(UserError, match=r"pictures holds no images .*but 1 TXT"):
         images.read(folder(tmp_path / "pictures"), "k")
     file = put(tmp_path / "cats.zip", b"")
     with pytest.raises(UserError, match=r"cats\.zip is a file; set domains\.source\.reader to `archive`"):
@@ -124,6 +124,16 @@ def test_a_missing_empty_or_mistaken_path_is_explained(tmp_path):
         archives.read(archive(tmp_path / "pictures"), "domains.source")
     with pytest.raises(UserError, match=r"none\.zip does not exist"):
         archives.read(archive(tmp_path / "none.zip"), "domains.source")
+
+
+def test_a_git_lfs_pointer_is_called_by_its_name(tmp_path):
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"
+    with pytest.raises(UserError, match=r"a\.zip is a Git LFS pointer"):
+        archives.read(archive(put(tmp_path / "a.zip", pointer)), "k")
+    write_pair(tmp_path, "t10k", [2], zipped=True)
+    put(tmp_path / "t10k-labels-idx1-ubyte.gz", pointer)
+    with pytest.raises(UserError, match=r"labels-idx1-ubyte\.gz is a Git LFS pointer"):
+        mnist.read(digits_of(tmp_path, [2]), "k")
 
 
 # --- archives ---------------------------------------------------------------------------------------------

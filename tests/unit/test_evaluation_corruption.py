@@ -92,7 +92,12 @@ def test_features_that_see_the_mean_colour_alone_are_refused() -> None:
 def test_a_reward_at_any_strength_is_refused() -> None:
     assert CorruptionCheck(128, 15.5, {"noise": [7.95, 22.0, 35.5]}).refused is not None
     assert CorruptionCheck(128, 15.5, {"noise": [22.0, 35.5, 17.2]}).refused is not None
+    assert CorruptionCheck(128, 15.5, {"noise": [22.0, 16.0, 35.5]}).refused is not None
     assert CorruptionCheck(128, 15.5, {"noise": [15.0, 22.0, 35.5]}).refused is None
+
+
+def test_saturated_features_may_rank() -> None:
+    assert CorruptionCheck(128, 0.97, {"blur": [176.0, 264.0, 209.0]}).refused is None
 
 
 def test_refused_features_are_marked_and_crown_nobody(tmp_path: Path) -> None:
@@ -111,14 +116,20 @@ def test_refused_features_are_marked_and_crown_nobody(tmp_path: Path) -> None:
         require_fit_features(metrics)
 
 
-@pytest.mark.parametrize("kind", ["noise", "blur", "shuffled pixels"])
-def test_efficientnets_distance_rises_with_corruption(kind: str, lite: Callable[[Tensor], Tensor]) -> None:
+# Up to where images are beyond recognition, which comes early where a disc is all that there is.
+@pytest.mark.parametrize(
+    ("kind", "strengths"),
+    [("noise", (0.05, 0.1, 0.25)), ("blur", (0.25, 0.5, 1.0)), ("shuffled pixels", (0.1, 0.25, 0.5))],
+)
+def test_efficientnets_distance_rises_with_corruption(
+    kind: str, strengths: tuple[float, ...], lite: Callable[[Tensor], Tensor]
+) -> None:
     images = blobs(24, 32)
     clean = lite(images[12:]).double()
     rng = torch.Generator().manual_seed(0)
-    distances = [fid(lite(corrupt(images[:12], kind, strength, rng)).double(), clean) for strength in (0.0, 0.5, 1.0)]
+    distances = [fid(lite(corrupt(images[:12], kind, one, rng)).double(), clean) for one in (0.0, *strengths)]
     assert distances == sorted(distances)
-    # The greatest strength is told from the spread of a dozen images beyond doubt.
+    # The spread between draws of a dozen is far smaller.
     assert distances[-1] > 1.5 * distances[0]
 
 

@@ -8,17 +8,22 @@ from matplotlib.text import Text
 from torch import Tensor
 
 from rdmd.config import ClassifierFeatures, Evaluate, NoFeatures
+from rdmd.data.transforms import to_unit
 from rdmd.errors import UserError
 from rdmd.evaluation import transport
 from rdmd.evaluation.classifier import FeatureClassifier, train_classifier
-from rdmd.evaluation.evaluator import evaluate_translator, identity_row, target_row, translate
-from rdmd.evaluation.images import ImageTask, image_task
+from rdmd.evaluation.evaluator import (
+    NamedTranslator,
+    evaluate,
+    evaluate_translator,
+    identity_row,
+    target_row,
+    translate,
+)
 from rdmd.evaluation.pareto import mark_front
-from rdmd.evaluation.points import PointTask, point_task
 from rdmd.evaluation.row import FeaturesRecord, Metrics, Row
-from rdmd.evaluation.sampling import sample_of, units_of
 from rdmd.evaluation.table import format_table
-from rdmd.evaluation.translator import NamedTranslator
+from rdmd.evaluation.task import ImageFeatures, ImageTask, PointTask, groups_of, image_task, point_task, sample_of
 from rdmd.report.figures import metrics_figure, realism_figure
 
 CPU = torch.device("cpu")
@@ -47,7 +52,7 @@ def pictures(classifier: FeatureClassifier) -> ImageTask:
         features=ClassifierFeatures(network="classifier"), n_source=100, n_reference=150, batch=32, bootstrap=20,
         target_class=1,
     )  # fmt: skip
-    return image_task(bars(120, True, 2), bars(300, False, 3), classifier, settings, 0, CPU, classifier)
+    return image_task(bars(120, True, 2), bars(300, False, 3), ImageFeatures(classifier, classifier), settings, 0, CPU)
 
 
 @pytest.fixture(scope="module")
@@ -144,22 +149,27 @@ def test_the_target_class_is_found_by_its_name(pictures: ImageTask, classifier: 
     """The class 1 is named 7 here; the network is the same."""
     named = FeatureClassifier(classifier.net, classifier.side, [4, 7])
     settings = pictures.settings.model_copy(update={"target_class": 7})
-    task = dataclasses.replace(pictures, classifier=named, settings=settings)
+    task = dataclasses.replace(pictures, features=ImageFeatures(named, named), settings=settings)
     assert task.score_target(bars(150, False, 5)).class_share > 0.98
     with pytest.raises(UserError, match=r"evaluate\.target_class is 3, .* 4, 7"):
         image_task(
-            bars(20, True, 2), bars(20, False, 3), named, settings.model_copy(update={"target_class": 3}), 0, CPU, named
+            bars(20, True, 2),
+            bars(20, False, 3),
+            ImageFeatures(named, named),
+            settings.model_copy(update={"target_class": 3}),
+            0,
+            CPU,
         )
 
 
-def test_units_follow_the_samples_that_are_drawn() -> None:
+def test_groups_follow_the_samples_that_are_drawn() -> None:
     scans = ("a", "a", "b", "b", "b", "c")
     samples = torch.tensor([0, 0, 1, 1, 1, 2])
     picked = sample_of(samples, 4, seed=3)
-    units = units_of(scans, 6, 4, seed=3)
-    assert units.max() + 1 == len(picked.unique())
-    assert torch.equal(picked[:, None] == picked, units[:, None] == units)
-    assert units_of(None, 6, 4, seed=3).tolist() == [0, 1, 2, 3]
+    groups = groups_of(scans, 6, 4, seed=3)
+    assert groups.max() + 1 == len(picked.unique())
+    assert torch.equal(picked[:, None] == picked, groups[:, None] == groups)
+    assert groups_of(None, 6, 4, seed=3).tolist() == [0, 1, 2, 3]
 
 
 def test_sw2_is_averaged_over_disjoint_references(points: PointTask) -> None:
@@ -189,7 +199,12 @@ def test_what_few_pictures_do_not_measure_is_left_out(
     pictures: ImageTask, classifier: FeatureClassifier, sources: int, references: int
 ) -> None:
     task = image_task(
-        bars(sources, True, 2), bars(references, False, 3), classifier, pictures.settings, 0, CPU, classifier
+        bars(sources, True, 2),
+        bars(references, False, 3),
+        ImageFeatures(classifier, classifier),
+        pictures.settings,
+        0,
+        CPU,
     )
     rows = [
         evaluate_translator(NamedTranslator(lambda x, rng: x.transpose(2, 3), "rdmd", 1, lam=0.1), task),
@@ -228,11 +243,37 @@ def test_what_few_points_do_not_measure_is_left_out(points: PointTask, sources: 
     _is_reported(rows, "points")
 
 
+def test_evaluate_scores_tensors_as_a_task_does(pictures: ImageTask, classifier: FeatureClassifier) -> None:
+    source, reference, turned = pictures.source, pictures.reference, pictures.source.transpose(2, 3)
+    scores = evaluate(turned, source, reference, classifier, batch=32, bootstrap=20)
+    row = evaluate_translator(NamedTranslator(lambda x, rng: x.transpose(2, 3), "rdmd", 1), pictures)
+    assert dict(scores) == {name: None if name == "class_share" else getattr(row, name) for name in dict(scores)}
+    assert evaluate(to_unit(turned), to_unit(source), to_unit(reference), classifier, batch=32, bootstrap=20) == scores
+    realism = evaluate(turned, None, reference, classifier, bootstrap=0)
+    assert (realism.fid, realism.cost, realism.fid_ci) == (pytest.approx(scores.fid), None, None)
+    with pytest.raises(ValueError, match="99, 3"):
+        evaluate(turned[:99], source, reference, classifier)
+
+
+def test_evaluate_scores_points_with_exact_transport(points: PointTask) -> None:
+    moved = 0.5 * points.source + 2
+    scores = evaluate(moved, points.source, points.reference, bootstrap=20, projections=64, n_transport=400)
+    assert scores == points.score(moved)
+    assert scores.l2_uvp is not None and evaluate(moved, None, points.reference, bootstrap=0).l2_uvp is None
+
+
 def test_copies_of_one_scan_measure_no_spread(pictures: ImageTask, classifier: FeatureClassifier) -> None:
     """The draws of a single scan are all equal, and the third neighbour of another scan is infinitely far."""
     scans = ["a"] * 30
     task = image_task(
-        bars(30, True, 2), bars(30, False, 3), classifier, pictures.settings, 0, CPU, classifier, scans, scans
+        bars(30, True, 2),
+        bars(30, False, 3),
+        ImageFeatures(classifier, classifier),
+        pictures.settings,
+        0,
+        CPU,
+        scans,
+        scans,
     )
     row = identity_row(task)
     assert row.fid is not None and (row.fid_ci, row.precision, row.recall) == (None, None, None)

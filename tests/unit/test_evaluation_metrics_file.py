@@ -10,9 +10,9 @@ import pytest
 from rdmd.errors import UserError
 from rdmd.evaluation.row import FeaturesRecord, Metrics, Row
 from rdmd.evaluation.table import (
-    dial,
     drifted,
     format_table,
+    hyperparameters,
     number,
     read_metrics,
     row_labels,
@@ -120,11 +120,11 @@ def test_pareto_csv_has_a_line_for_every_placed_row(tmp_path: Path) -> None:
 def test_dials_name_what_tells_rows_apart() -> None:
     assert row_labels(ROWS)[2:4] == ["SDEdit, σ = 0.6", "SDEdit, σ = 1"]
     two = [Row(method="ilvr", settings={"n": n, "range": r}) for n in (2, 4) for r in (100, 200)]
-    assert [dial(row, two) for row in two] == [
+    assert [hyperparameters(row, two) for row in two] == [
         "n = 2, range = 100", "n = 2, range = 200", "n = 4, range = 100", "n = 4, range = 200"
     ]  # fmt: skip
     again = [Row(method="rdmd", lam=0.1, settings={"sigma_init": s}) for s in (0.5, 1.0)]
-    assert dial(again[1], again) == "λ = 0.1, sigma_init = 1"
+    assert hyperparameters(again[1], again) == "λ = 0.1, sigma_init = 1"
 
 
 @pytest.mark.parametrize(

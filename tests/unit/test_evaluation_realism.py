@@ -165,15 +165,15 @@ def copies(scans: int, each: int, spread: float, seed: int) -> tuple[Tensor, Ten
     """Features (scans * each, 4) in tight groups around N(0, I), and the group of each."""
     rng = torch.Generator().manual_seed(seed)
     centres = torch.randn(scans, 4, generator=rng, dtype=torch.float64)
-    units = torch.arange(scans).repeat_interleave(each)
-    return centres[units] + spread * torch.randn(scans * each, 4, generator=rng, dtype=torch.float64), units
+    groups = torch.arange(scans).repeat_interleave(each)
+    return centres[groups] + spread * torch.randn(scans * each, 4, generator=rng, dtype=torch.float64), groups
 
 
 def test_copies_of_a_scan_do_not_shrink_the_manifold() -> None:
     """Two sets of one law, each of 60 scans in 20 tight copies: neighbours of the same scan would leave hardly
     anything covered."""
     (generated, mine), (reference, theirs) = copies(60, 20, 0.001, seed=7), copies(60, 20, 0.001, seed=8)
-    told = realism.precision_recall(generated, reference, realism.Units(mine, theirs))
+    told = realism.precision_recall(generated, reference, realism.Groups(mine, theirs))
     assert realism.precision_recall(generated, reference).precision < 0.05
     # With one sample a scan the same two sets have nothing to do with copies: there the usual definition holds.
     alone = realism.precision_recall(generated[::20], reference[::20])
@@ -185,8 +185,8 @@ def test_copies_of_a_scan_do_not_shrink_the_manifold() -> None:
 
 def test_the_interval_of_copies_is_as_wide_as_that_of_their_scans() -> None:
     (generated, mine), (reference, theirs) = copies(40, 25, 0.01, seed=9), copies(40, 25, 0.01, seed=10)
-    units = realism.Units(mine, theirs)
-    low, high = realism.fid_interval(generated, reference, resamples=200, seed=0, units=units)
+    groups = realism.Groups(mine, theirs)
+    low, high = realism.fid_interval(generated, reference, resamples=200, seed=0, groups=groups)
     naive = realism.fid_interval(generated, reference, resamples=200, seed=0)
     alone = realism.fid_interval(generated[::25], reference[::25], resamples=200, seed=0)
     # 25 copies carry no more than one: the naive interval is too narrow by sqrt(25), and 200 resamples give a width

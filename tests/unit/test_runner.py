@@ -10,7 +10,7 @@ from tests.conftest import params
 
 
 @pytest.mark.parametrize(("runner", "said"), [
-    ("dask", "local, ray"),
+    ("dask", "use one of local, ray"),
     ({"name": "ray", "adress": "head:6379"}, "did you mean `address`"),
     ({"name": "ray", "address": "ray://head:10001"}, "join it"),
     ({"name": "ray", "project": "shared/rdmd"}, "'shared/rdmd' is relative; give the absolute path"),

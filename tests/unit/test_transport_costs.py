@@ -18,7 +18,6 @@ from rdmd.files import sha256_of
 from rdmd.networks.classifier import ClassifierNet
 from rdmd.networks.lpips import LPIPS
 from rdmd.pipeline.jobs import cost_weights
-from rdmd.pipeline.layout import Layout
 from rdmd.training.distill import build_cost
 from rdmd.training.run_config import DistillRun, Shards, Weights, fingerprint
 
@@ -290,21 +289,23 @@ def test_every_name_builds_its_cost(tmp_path: Path):
 
 
 def test_the_weights_of_a_cost_are_found_and_hashed(tmp_path: Path):
-    layout = Layout(tmp_path)
-    assert cost_weights(settings_with("huber"), layout) is None
+    def needed(settings: config.Settings) -> Weights | None:
+        return cost_weights(settings.distill.cost, settings.preprocess.resolution, tmp_path)
+
+    assert needed(settings_with("huber")) is None
     with pytest.raises(UserError, match="rdmd features"):
-        cost_weights(settings_with("features"), layout)
+        needed(settings_with("features"))
     saved = saved_classifier(tmp_path / "models" / "features")
-    assert cost_weights(settings_with("features"), layout) == saved
+    assert needed(settings_with("features")) == saved
     assert saved.sha256 == sha256_of(saved.path)
     saved_classifier(tmp_path / "other", side=16)
     with pytest.raises(UserError, match=r"pictures of 16x16, but preprocess.resolution is 8"):
-        cost_weights(settings_with({"name": "features", "weights": str(tmp_path / "other")}), layout)
+        needed(settings_with({"name": "features", "weights": str(tmp_path / "other")}))
     mnist = settings_with({"name": "lpips", "weights": "a.pth"}, DIGITS.with_name("colored_mnist.yaml"))
     with pytest.raises(UserError, match=r"a\.pth are not a file"):
-        cost_weights(mnist, layout)
+        needed(mnist)
     saved = saved_lpips(tmp_path / "a.pth")
-    assert cost_weights(mnist, layout) == saved
+    assert needed(mnist) == saved
 
 
 def distill_run(**given: object) -> DistillRun:

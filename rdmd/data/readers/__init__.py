@@ -1,6 +1,5 @@
-"""Readers: each opens one kind of data and gives decoded samples one at a time, with their names.
+"""Readers: each opens one kind of data and yields decoded samples with their names.
 
-`images` (folders) and `archives` (zip, tar) share `listing` (which files count) and `pictures` (how one is
-decoded); `mnist` reads IDX files, `digits` scikit-learn's bundled scans, `points` draws from laws on the
-plane, `noise` from N(0, std^2 I) in any shape.
+`images` reads folders of image files, `archives` zip and tar files, `mnist` IDX files, `digits` scikit-learn's bundled
+scans. `points` draws from distributions on the plane, `noise` from N(0, std^2 I) in any shape.
 """

@@ -1,4 +1,4 @@
-"""Pictures inside a zip or tar archive, read from it without unpacking anything onto the disk."""
+"""Images inside a zip or tar archive, read from it without unpacking anything onto the disk."""
 
 import contextlib
 import io
@@ -10,24 +10,25 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from rdmd.config import ImageFolder
 from rdmd.data.readers.images import UnreadableError, chosen, decode
-from rdmd.data.samples import Broken, Reading, Sample, Split, printable
+from rdmd.data.samples import Broken, Reading, Sample, Split, printable, refuse_lfs_pointer
 from rdmd.errors import UserError
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How far an archive may swell. Sizes are in bytes, uncompressed."""
+    """Limits of what an archive unpacks to. Sizes are in bytes, uncompressed."""
 
     member: int = 512 * 2**20
     """One file; it is held in memory while it is decoded."""
     free: int = 2**30
     """All files together, whatever the ratio."""
     ratio: float = 100.0
-    """All files together over the archive's own size, beyond `free`. Near 1 for compressed pictures."""
+    """All files together over the archive's own size, beyond `free`. Near 1 for compressed images."""
 
 
 class _Gauge:
@@ -57,28 +58,28 @@ class _Gauge:
 
 
 def read(domain: ImageFolder, key: str, limits: Limits = Limits()) -> Reading:
-    """Open the archive `domain.path` (zip, tar, tar.gz, .bz2, .xz): its pictures in the archive's order.
+    """Open the archive `domain.path` (zip, tar, tar.gz, .bz2, .xz): its images in the archive's order.
 
-    The whole list of members is checked before the first picture is read. `key` (such as `domains.source`)
+    The whole list of members is checked before the first image is read. `key` (such as `domains.source`)
     stands for the domain in messages. Raises `UserError`, naming the archive and the member, for members with
-    absolute paths or `..`, links and devices, encrypted members and archives that swell beyond `limits`; also
-    if there is no such file, it is no archive or damaged, or holds no pictures.
+    absolute paths or `..`, links and devices, encrypted members and archives that unpack to more than `limits`; also
+    if there is no such file, it is no archive or damaged, or holds no images.
     """
     path = domain.path
     if path.is_dir():
         raise UserError(f"{path} is a folder; set {key}.reader to `images`, or give a zip or tar file.")
     if not path.is_file():
-        raise UserError(f"{path} does not exist; put a zip or tar of pictures there or change {key}.path.")
+        raise UserError(f"{path} does not exist; put a zip or tar of images there or change {key}.path.")
+    refuse_lfs_pointer(path)
     gauge = _Gauge(path, limits)
     with _naming_damage(path):
         if zipfile.is_zipfile(path):
             names, stored = _zip_names(path, gauge), _zip_members
         else:
             names, stored = _tar_names(path, gauge), _tar_members
-    splits = dict(chosen(names, domain, key))
-    # A tar may hold one name twice; both are read, so both are counted.
-    total = sum(name in splits for name in names)
-    return Reading(total, _read_all(path, splits, stored))
+    listed, others = chosen(names, domain, key)
+    # A tar may hold one name twice; both are read and counted.
+    return Reading(len(listed), _read_all(path, dict(listed), stored), others)
 
 
 @contextlib.contextmanager
@@ -133,23 +134,25 @@ def _tidy(name: str) -> str:
     return PurePosixPath(name).as_posix()
 
 
-_Members = Callable[[Path], Iterator[tuple[str, Callable[[], bytes]]]]
+_Members = Iterator[tuple[str, Callable[[], bytes]]]
 
 
-def _zip_members(path: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
+def _zip_members(path: Path) -> _Members:
     with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
-            yield info.filename, lambda info=info: archive.read(info)
+            yield info.filename, partial(archive.read, info)
 
 
-def _tar_members(path: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
+def _tar_members(path: Path) -> _Members:
     with tarfile.open(path, "r:*") as archive:
         for member in archive:
-            if member.isfile():
-                yield _tidy(member.name), lambda member=member: archive.extractfile(member).read()
+            if member.isfile() and (file := archive.extractfile(member)) is not None:
+                yield _tidy(member.name), file.read
 
 
-def _read_all(path: Path, splits: dict[str, Split | None], members: _Members) -> Iterator[Sample | Broken]:
+def _read_all(
+    path: Path, splits: dict[str, Split | None], members: Callable[[Path], _Members]
+) -> Iterator[Sample | Broken]:
     with _naming_damage(path):
         for name, unpack in members(path):
             if name in splits:

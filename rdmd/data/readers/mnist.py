@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from rdmd.config import Digits
-from rdmd.data.samples import Reading, Sample, Split
+from rdmd.data.samples import Reading, Sample, Split, refuse_lfs_pointer
 from rdmd.errors import UserError
 
 IMAGES_MAGIC, LABELS_MAGIC = 2051, 2049
@@ -20,7 +20,7 @@ OFFICIAL: dict[Split, tuple[str, str]] = {
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
 MAX_BYTES = 2**31
-"""More than MNIST's largest descendants hold; a header that promises more is damaged."""
+"""A header that promises more is damaged: MNIST's largest descendants hold less."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,9 @@ class _Pair:
 def read(domain: Digits, key: str) -> Reading:
     """The scans of `domain.classes`: uint8 (H, W, 3), grey, labelled.
 
-    Any of the two official pairs of files will do. Where both are there, their split holds; where one is, its
-    scans have none, and the content decides. `key` (such as `domains.source`) stands for the domain in
-    messages. Raises `UserError`, naming the file, if none is there, one of a pair is missing, or a file is
-    damaged.
+    Either of the two official pairs of files is enough. With both, MNIST's own split holds; with one, the content
+    decides. `key` (such as `domains.source`) stands for the domain in messages. Raises `UserError` with the file's
+    name if there is no pair, one file of a pair is missing, or a file is damaged.
     """
     folder = domain.path
     pairs = [pair for split in OFFICIAL if (pair := _find(folder, split)) is not None]
@@ -92,6 +91,7 @@ def _load(pair: _Pair) -> tuple[np.ndarray, np.ndarray]:
 def _idx(path: Path, magic: int, dimensions: int) -> np.ndarray:
     """The array in an IDX file: magic number, one size per dimension (big-endian), then the bytes."""
     remedy = "fetch it again"
+    refuse_lfs_pointer(path)
     header_bytes = 4 * (1 + dimensions)
     try:
         with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:

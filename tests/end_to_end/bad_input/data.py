@@ -52,10 +52,8 @@ def emptied() -> None:
 FOLDERS = [
     Row("no source", removed(str(SOURCE)), PREPROCESS, "data/raw/source does not exist", "change domains.source.path"),
     Row("a file for a folder", written(str(SOURCE), "?"), PREPROCESS, "data/raw/source is a file", "give a folder"),
-    Row(
-        "a source without pictures", without_pictures, PREPROCESS, "data/raw/source holds no pictures", "put some there"
-    ),
-    Row("an empty source", emptied, PREPROCESS, "data/raw/source holds no pictures", "put some there"),
+    Row("a source without pictures", without_pictures, PREPROCESS, "data/raw/source holds no images", "put some there"),
+    Row("an empty source", emptied, PREPROCESS, "data/raw/source holds no images", "put some there"),
     Row(
         "no such split",
         edited(PATH, f"{PATH}\n    train: a\n    test: b"),
@@ -68,7 +66,7 @@ FOLDERS = [
         "unreadable pictures",
         both(cut_short(str(SOURCE / "03.png")), written(str(SOURCE / "04.png"), "no picture")),
         PREPROCESS,
-        f"2 of {PICTURES} pictures in data/raw/source cannot be used (03.png",
+        f"2 of {PICTURES} images in data/raw/source cannot be used (03.png",
         "raise preprocess.max_broken_fraction",
     ),
 ]
@@ -118,7 +116,7 @@ ARCHIVES = [
         archived("x.zip", lambda path: None),
         PREPROCESS,
         "x.zip does not exist",
-        "put a zip or tar of pictures there",
+        "put a zip or tar of images there",
     ),
     Row(
         "a zip that is none",
@@ -205,7 +203,7 @@ IDX = [
         "equal copies",
         mnist(edited("classes: [2]", "classes: [2]\n    train_copies: 3")),
         PREPROCESS,
-        "domains.source asks for several copies",
+        "`domains.source`: several copies",
         "set domains.source.colour to `hue`",
     ),
 ]

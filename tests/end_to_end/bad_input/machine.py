@@ -138,8 +138,8 @@ DEVICES = (
             "--device cuda without a GPU",
             nothing,
             f"{TRANSLATE} {PICTURE} out.png --device cuda",
-            "--device cuda",
-            "use --device cpu",
+            "the device is cuda",
+            "use cpu",
         ),
         Row(
             "launch.device cuda for a teacher",

@@ -115,12 +115,12 @@ def archive_of_points() -> None:
 
 
 PICTURES_GIVEN = [
-    Row("no input", nothing, f"{TRANSLATE} nowhere.png out.png", "nowhere.png does not exist", "give a picture"),
+    Row("no input", nothing, f"{TRANSLATE} nowhere.png out.png", "nowhere.png does not exist", "give an image"),
     Row(
         "an input that is no picture",
         written("in.png", "?"),
         f"{TRANSLATE} in.png out.png",
-        "in.png is not a picture",
+        "in.png is not a readable image",
         "give a jpg, png",
     ),
     Row(
@@ -141,7 +141,7 @@ PICTURES_GIVEN = [
         "an output with a strange ending",
         nothing,
         f"{TRANSLATE} {PICTURE} out.docx",
-        "out.docx has no picture's ending",
+        "out.docx is not the name of an image file",
         "use .png",
     ),
     Row(
@@ -162,14 +162,14 @@ PICTURES_GIVEN = [
         "an empty folder",
         lambda: Path("in").mkdir(),
         f"{TRANSLATE} in out",
-        "in holds no pictures",
+        "in holds no images",
         "give another folder",
     ),
     Row(
         "one broken picture among good ones",
         one_broken,
         f"{TRANSLATE} in out",
-        "1 of 3 pictures in in could not be read",
+        "1 of 3 images in in could not be read",
         "mend or remove them; 2 are in out",
         ("out", "out/a.png", "out/c.png"),
     ),
@@ -368,8 +368,8 @@ RUNS = [
         "a run of a teacher",
         only_a_teacher,
         f"rdmd translate runs/teacher {PICTURE} out.png",
-        "runs/teacher holds a teacher",
-        "give the run of a generator",
+        "runs/teacher is not finished",
+        "give another model",
     ),
     Row(
         "a run that is damaged",

@@ -81,6 +81,7 @@ def build(root: Path) -> None:
     layout = Layout()
     (root / "params.yaml").write_text(PARAMS)
     (root / "experiments").mkdir()
+    (root / ".git").mkdir()
     (root / "experiments" / "other.yaml").write_text(f"# Another one.\n{PARAMS}")
     for name, first in (("source", 0), ("target", 100)):
         for i in range(PICTURES):

@@ -118,7 +118,7 @@ BASELINES = [
         "ILVR on points",
         written("params.yaml", SWISSROLL.replace("ilvr: null", "ilvr: {factors: [2]}")),
         CHECK,
-        "baselines.ilvr works on pictures alone",
+        "baselines.ilvr works on images alone",
         "set it to null",
     ),
     # What it would compare with was never trained.
@@ -174,9 +174,7 @@ VALUES = [
     wrong_cost("{name: l3}", "`distill.cost.name` is 'l3'", "use one of 'squared_l2'"),
     wrong_cost("{delta: 0.1}", "the key `distill.cost.name` is missing", "add it"),
     wrong_cost("lpips", "the key `distill.cost.weights` is missing", "add it"),
-    wrong_cost(
-        "{name: lpips, weights: a}", "distill.cost is 'lpips', which needs pictures of 32x32", "use another cost"
-    ),
+    wrong_cost("{name: lpips, weights: a}", "distill.cost is 'lpips', which needs images of 32x32", "use another cost"),
     wrong_cost("{name: huber, delta: 0}", "`distill.cost.delta` is 0: input should be greater", "change it"),
     wrong_cost("{name: low_pass, sigma: -1}", "`distill.cost.sigma` is -1: input should be greater", "change it"),
     wrong_cost("{name: l1, sigma: 1}", "unknown key `distill.cost.sigma`", "remove it"),
@@ -360,6 +358,7 @@ VALUES = [
 ]
 
 EXPERIMENTS = [
+    Row("outside git", removed(".git"), CHECK, "not in a git repository", "`git init`"),
     Row(
         "no such experiment", nothing, "rdmd use nowhere", "no experiment 'nowhere' in experiments/", "use one of other"
     ),

@@ -1,0 +1,349 @@
+"""The test samples that translators are evaluated on, and the scores of their translations."""
+
+import statistics
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rdmd.config import Evaluate
+from rdmd.data.transforms import to_uint8, to_unit
+from rdmd.errors import UserError
+from rdmd.evaluation import faithfulness, realism, transport
+from rdmd.evaluation.classifier import FeatureClassifier
+from rdmd.evaluation.faithfulness import Estimate, colour_error, estimate
+from rdmd.evaluation.features import FeatureCache, FeatureNetwork, features_of
+from rdmd.evaluation.row import FeaturesRecord, Scores
+from rdmd.evaluation.transport import ExactPlan
+
+
+@dataclass(frozen=True)
+class ImageFeatures:
+    """The feature network of FID, KID, precision and recall, on the task's device.
+
+    `classifier` gives `class_share`; without it that score is None. `refused` is the reason why distances on these
+    features rank nothing (`FeaturesRecord`). `cache` keeps features for the next evaluation.
+    """
+
+    network: FeatureNetwork
+    classifier: FeatureClassifier | None = None
+    refused: str | None = None
+    cache: FeatureCache | None = None
+
+    def of(self, images: Tensor, batch: int, device: torch.device) -> Tensor:
+        """The features of images (N, 3, H, W) uint8: (N, dim) float64 on the CPU."""
+        compute = features_of if self.cache is None else self.cache.features_of
+        return compute(self.network, images, batch, device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationTask(ABC):
+    """Source and reference samples of the test split, and the settings under which translations are scored."""
+
+    source: Tensor
+    reference: Tensor
+    settings: Evaluate
+    seed: int
+    device: torch.device
+
+    @property
+    @abstractmethod
+    def from_noise(self) -> bool:
+        """Whether the source is noise: then there is nothing to be faithful to, and only realism is scored."""
+
+    @abstractmethod
+    def inputs(self) -> Tensor:
+        """The input of translators, float32 on the CPU: images in [-1, 1], noise or points."""
+
+    @abstractmethod
+    def record(self) -> FeaturesRecord:
+        """The features on which realism is measured."""
+
+    @abstractmethod
+    def score(self, translations: Tensor) -> Scores:
+        """All scores of the translations of `inputs()`, in the same order, float with the shape of the inputs."""
+
+    @abstractmethod
+    def score_realism(self, samples: Tensor, groups: Tensor | None = None) -> Scores:
+        """The scores of samples, as stored in shards, that need no source. `groups` as in `realism.Groups`."""
+
+    @abstractmethod
+    def left_out(self) -> str:
+        """A sentence that names the metrics for which the test splits are too small; empty if there are none."""
+
+    def score_target(self, target: Tensor, groups: Sequence[str] | None = None) -> Scores:
+        """Realism of the target's own training samples, as many as there are sources, chosen at random.
+
+        `groups` names the group of each sample; None puts each into its own.
+        """
+        count = len(self.source)
+        samples = sample_of(target, count, self.seed)
+        return self.score_realism(samples, groups_of(groups, len(target), count, self.seed))
+
+    def _too_few(self, needs: Sequence[tuple[bool, str]]) -> str:
+        names = "; ".join(name for missing, name in needs if missing)
+        counts = f"{len(self.source)} source and {len(self.reference)} target test samples"
+        return f"{counts} are too few for {names}" if names else ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageTask(EvaluationTask):
+    """Images (N, 3, H, W) uint8; a source of noise is float32. Groups as in `realism.Groups`."""
+
+    source_groups: Tensor
+    reference_groups: Tensor
+    features: ImageFeatures
+    reference_features: Tensor
+
+    @property
+    def from_noise(self) -> bool:
+        return self.source.is_floating_point()
+
+    def inputs(self) -> Tensor:
+        return self.source if self.from_noise else to_unit(self.source)
+
+    def record(self) -> FeaturesRecord:
+        network = self.features.network
+        return FeaturesRecord(name=network.name, sha256=network.sha256, dim=network.dim, refused=self.features.refused)
+
+    def score(self, translations: Tensor) -> Scores:
+        images = pixels(translations, self.settings.batch)
+        realism_alone = self.score_realism(images, self.source_groups)
+        if self.from_noise:
+            return realism_alone
+        cost = self._mean_of(faithfulness.cost, images)
+        norm = self._mean_of(faithfulness.l2_norm01, images)
+        psnr = self._mean_of(faithfulness.psnr, images)
+        ssim = self._mean_of(faithfulness.ssim, images)
+        colour = self._mean_of(colour_error, images)
+        faithful = {
+            "cost": cost.mean,
+            "cost_se": cost.se,
+            "cost_sum": cost.mean * images[0].numel(),
+            "l2_norm01": norm.mean,
+            "l2_norm01_se": norm.se,
+            "psnr": psnr.mean,
+            "psnr_se": psnr.se,
+            "ssim": ssim.mean,
+            "ssim_se": ssim.se,
+            "colour_error": colour.mean,
+            "colour_error_se": colour.se,
+        }
+        return Scores(**dict(realism_alone) | faithful)
+
+    def score_realism(self, samples: Tensor, groups: Tensor | None = None) -> Scores:
+        generated, reference = self.features.of(samples, self.settings.batch, self.device), self.reference_features
+        both = realism.Groups(torch.arange(len(samples)) if groups is None else groups, self.reference_groups)
+        share = self._class_share(samples)
+        if min(len(generated), len(reference)) < 2:
+            return Scores(class_share=share)
+        kid = realism.kid(generated, reference, self.seed)
+        manifolds = realism.precision_recall(generated, reference, both) if realism.have_neighbours(both) else None
+        resamples = self.settings.bootstrap if realism.can_be_resampled(both) else 0
+        return Scores(
+            fid=realism.fid(generated, reference),
+            fid_ci=realism.fid_interval(generated, reference, resamples, self.seed, both) if resamples > 1 else None,
+            kid=kid.mean,
+            kid_std=kid.std,
+            precision=manifolds.precision if manifolds else None,
+            recall=manifolds.recall if manifolds else None,
+            class_share=share,
+        )
+
+    def left_out(self) -> str:
+        groups = realism.Groups(self.source_groups, self.reference_groups)
+        return self._too_few(
+            [
+                (min(len(self.source), len(self.reference)) < 2, "FID and KID (two images on both sides)"),
+                (
+                    not realism.have_neighbours(groups),
+                    f"precision and recall ({realism.NEIGHBOURS} images of other groups beside each)",
+                ),
+                (not realism.can_be_resampled(groups), "the interval of FID (two groups on both sides)"),
+                (len(self.source) < 2, "standard errors (two source images)"),
+            ]
+        )
+
+    def _mean_of(self, metric: Callable[[Tensor, Tensor], Tensor], images: Tensor) -> Estimate:
+        """The mean of a metric that compares each source with its translation."""
+        parts = zip(self.source.split(self.settings.batch), images.split(self.settings.batch), strict=True)
+        return estimate(torch.cat([metric(source, part) for source, part in parts]))
+
+    def _class_share(self, images: Tensor) -> float | None:
+        classifier, target = self.features.classifier, self.settings.target_class
+        if classifier is None or target is None:
+            return None
+        return (classifier.classify(images) == classifier.classes.index(target)).double().mean().item()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PointTask(EvaluationTask):
+    """Points (N, d) float32.
+
+    `plan` is exact transport between the first `n_transport` points of source and reference; None where the source is
+    noise. `more` are further disjoint samples of the target, (N, d) each: SW2 is the mean over all of them and
+    `reference`, each against translations of its own where there are enough, since SW2 between a single pair of
+    samples is noisy.
+    """
+
+    more: tuple[Tensor, ...] = ()
+    plan: ExactPlan | None
+
+    @property
+    def from_noise(self) -> bool:
+        return self.plan is None
+
+    def inputs(self) -> Tensor:
+        return self.source
+
+    def record(self) -> FeaturesRecord:
+        return FeaturesRecord(name="none", sha256=None, dim=self.source.shape[1])
+
+    def score(self, translations: Tensor) -> Scores:
+        if translations.shape != self.source.shape:
+            raise ValueError(f"{tuple(translations.shape)} translations of {tuple(self.source.shape)} points")
+        realism_alone = self.score_realism(translations)
+        if self.plan is None:
+            return realism_alone
+        cost = estimate((translations.double() - self.source.double()).square().mean(dim=1))
+        exact = self.plan.barycentres
+        known = len(self.reference) > 1
+        faithful = {
+            "cost": cost.mean,
+            "cost_se": cost.se,
+            "cost_sum": cost.mean * self.source.shape[1],
+            "l2_uvp": transport.l2_uvp(translations[: len(exact)], exact, self.reference) if known else None,
+            "ot_cost": self.plan.cost,
+        }
+        return Scores(**dict(realism_alone) | faithful)
+
+    def score_realism(self, samples: Tensor, groups: Tensor | None = None) -> Scores:
+        settings, reference = self.settings, self.reference
+        # Exact transport needs equal counts.
+        coupled = min(settings.n_w2 or settings.n_transport, len(samples), len(reference))
+        sw2, interval = self._sw2(samples), None
+        if settings.bootstrap > 1 and min(len(samples), len(reference)) > 1:
+            low, high = transport.sliced_w2_interval(
+                samples, reference, settings.projections, settings.bootstrap, self.seed
+            )
+            # The interval of one pair of samples, moved to the mean over all pairs.
+            shift = sw2 - transport.sliced_w2(samples, reference, settings.projections, self.seed)
+            interval = max(0.0, low + shift), max(0.0, high + shift)
+        return Scores(sw2=sw2, sw2_ci=interval, w2=transport.w2(samples[:coupled], reference[:coupled]))
+
+    def left_out(self) -> str:
+        sources, references = len(self.source), len(self.reference)
+        return self._too_few(
+            [
+                (min(sources, references) < 2, "the interval of SW2 (two points on both sides)"),
+                (references < 2, "L2-UVP (two target points)"),
+                (sources < 2, "standard errors (two source points)"),
+            ]
+        )
+
+    def _sw2(self, points: Tensor) -> float:
+        references = (self.reference, *self.more)
+        count = len(references)
+        enough = len(points) >= count * len(self.reference)
+        parts = points.tensor_split(count) if enough else (points,) * count
+        return statistics.fmean(
+            transport.sliced_w2(part, reference, self.settings.projections, self.seed)
+            for part, reference in zip(parts, references, strict=True)
+        )
+
+
+def image_task(
+    source: Tensor,
+    reference: Tensor,
+    features: ImageFeatures,
+    settings: Evaluate,
+    seed: int,
+    device: torch.device,
+    source_groups: Sequence[str] | None = None,
+    reference_groups: Sequence[str] | None = None,
+) -> ImageTask:
+    """A task on `settings.n_source` and `n_reference` images drawn from the test splits, or on all if there are fewer.
+
+    `source` and `reference` are (N, 3, H, W) uint8; a source of noise is float32. Groups name the group of each image;
+    None puts each into its own. Raises `UserError` if `settings.target_class` is not a class of the classifier.
+    """
+    classifier, target_class = features.classifier, settings.target_class
+    if classifier is not None and target_class is not None and target_class not in classifier.classes:
+        known = ", ".join(str(name) for name in classifier.classes)
+        raise UserError(
+            f"evaluate.target_class is {target_class}, but the feature network knows the classes {known}; take one of "
+            "them, or null."
+        )
+    picked = sample_of(reference, settings.n_reference, seed)
+    return ImageTask(
+        source=sample_of(source, settings.n_source, seed),
+        source_groups=groups_of(source_groups, len(source), settings.n_source, seed),
+        reference=picked,
+        reference_groups=groups_of(reference_groups, len(reference), settings.n_reference, seed),
+        features=features,
+        reference_features=features.of(picked, settings.batch, device),
+        settings=settings,
+        seed=seed,
+        device=device,
+    )
+
+
+def point_task(
+    source: Tensor,
+    reference: Tensor,
+    settings: Evaluate,
+    seed: int,
+    device: torch.device,
+    from_noise: bool = False,
+) -> PointTask:
+    """A task on `settings.n_source` and `n_reference` points (N, d) drawn from the test splits, or on all of them."""
+    drawn = sample_of(source, settings.n_source, seed)
+    first, *more = reference_parts(reference, settings, seed)
+    count = settings.n_transport
+    plan = None if from_noise else transport.exact_plan(drawn[:count], first[:count])
+    return PointTask(
+        source=drawn, reference=first, more=tuple(more), plan=plan, settings=settings, seed=seed, device=device
+    )
+
+
+def reference_parts(reference: Tensor, settings: Evaluate, seed: int) -> tuple[Tensor, ...]:
+    """`settings.references` disjoint samples of the target's test split, `n_reference` points each.
+
+    Raises `UserError` if the split has too few points for more than one sample.
+    """
+    size, parts = settings.n_reference, settings.references
+    if parts > 1 and len(reference) < size * parts:
+        raise UserError(
+            f"evaluate.references is {parts} times {size} points, but the target's test split has {len(reference)}; "
+            "lower it, or raise domains.target.test."
+        )
+    return sample_of(reference, size * parts, seed).split(size)[:parts]
+
+
+def pixels(images: Tensor, batch: int) -> Tensor:
+    """Images as uint8, from uint8 or from floats in [-1, 1]; `batch` at a time, since floats need much memory."""
+    return torch.cat([to_uint8(part) for part in images.split(batch)]) if images.is_floating_point() else images
+
+
+def sample_of(samples: Tensor, count: int, seed: int) -> Tensor:
+    """`count` samples in random order, drawn without replacement; all of them if there are fewer.
+
+    A split may be sorted, so the first samples do not represent it. The draw depends on the number of samples, `count`
+    and `seed` alone.
+    """
+    rng = torch.Generator().manual_seed(seed)
+    return samples[torch.randperm(len(samples), generator=rng)[:count]]
+
+
+def groups_of(groups: Sequence[str] | None, total: int, count: int, seed: int) -> Tensor:
+    """The group of each sample of `sample_of(samples, count, seed)`, int64 (N,), numbered from 0 without gaps.
+
+    `groups` names the group of each of the `total` samples; None puts each into its own.
+    """
+    if groups is None:
+        return torch.arange(min(count, total))
+    known = {group: number for number, group in enumerate(dict.fromkeys(groups))}
+    picked = sample_of(torch.tensor([known[group] for group in groups]), count, seed)
+    return picked.unique(return_inverse=True)[1]

@@ -1,0 +1,409 @@
+"""What `import rdmd` offers: train a teacher, distil it, translate, evaluate and look, in this process.
+
+Each function ends where a stage of the pipeline ends: in `run_training`, in the translating of the served model, in
+the one evaluator, and in the grid of images of the report.
+"""
+
+import io
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
+
+import numpy as np
+import torch
+from PIL import Image
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from rdmd import config
+from rdmd.config.reading import sentences
+from rdmd.data.in_memory import (
+    Samples,
+    channels_first,
+    digest_of,
+    first_samples,
+    is_channels_last,
+    sample_shape,
+    stored,
+)
+from rdmd.data.readers.images import to_rgb
+from rdmd.data.transforms import to_uint8
+from rdmd.data.view import view_of
+from rdmd.diffusion.loss import noise_like
+from rdmd.diffusion.samplers import heun, karras_sigmas
+from rdmd.distillation.generator import Generator
+from rdmd.errors import UserError
+from rdmd.evaluation.evaluator import evaluate as evaluate_tensors
+from rdmd.evaluation.row import Scores
+from rdmd.files import replacing_folder, sha256_of, write_text
+from rdmd.networks.build import save_weights
+from rdmd.pipeline.jobs import cost_weights, initial_weights
+from rdmd.pipeline.layout import use_local_tracking
+from rdmd.pipeline.model_card import ModelCard
+from rdmd.pipeline.model_folder import load_denoiser, load_generator
+from rdmd.pipeline.model_source import REGISTRY_SCHEME, card_of_run, open_model
+from rdmd.progress import run_bar
+from rdmd.report.samples import image_grid as grid_figure
+from rdmd.report.style import png_bytes
+from rdmd.serving.model import BATCH, Model, translate_images
+from rdmd.training.run_config import DistillRun, Shards, TeacherRun, Weights, run_name
+from rdmd.training.run_folder import RunFolder
+
+Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["float32", "bf16"]
+Section = TypeVar("Section", bound=config.Section)
+Network = TypeVar("Network", bound=nn.Module)
+
+# Compiling takes longer than a small network trains.
+EAGER = config.Execution(compile="off")
+
+
+class _Pretrained:
+    """A network and its card, which a folder can hold."""
+
+    def __init__(self, card: ModelCard, denoiser: nn.Module, device: torch.device) -> None:
+        self.card, self.denoiser, self.device = card, denoiser, device
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write `model.json` and `model.safetensors` to `folder`, which is replaced as a whole or stays as it was."""
+        with replacing_folder(Path(folder)) as temporary:
+            save_weights(self.denoiser, temporary / "model.safetensors")
+            card = self.card.model_copy(update={"sha256": sha256_of(temporary / "model.safetensors")})
+            write_text(temporary / "model.json", card.model_dump_json(indent=2) + "\n")
+
+
+class Teacher(_Pretrained):
+    """A diffusion model D(x, sigma) of the target domain, made by `train_teacher`.
+
+    >>> import rdmd, torch
+    >>> teacher = rdmd.train_teacher(torch.randn(500, 2), steps=20, progress=False)
+    >>> teacher.sample(8).shape
+    torch.Size([8, 2])
+    """
+
+    @classmethod
+    def from_pretrained(cls, model: str | Path, device: Device = "auto") -> Self:
+        """The teacher in the folder `model`, or of an entry of runs/. Raises UserError if it holds none."""
+        card, denoiser = open_model(str(model), load_denoiser, device_of(device))
+        if card.kind != "teacher":
+            raise UserError(f"{model} holds a {card.kind} and not a teacher; give a folder such as models/teacher.")
+        return cls(card, denoiser, device_of(device))
+
+    @torch.no_grad()
+    def sample(self, n: int, steps: int = 18, seed: int = 0) -> Tensor:
+        """n samples, drawn by Heun's method (Karras et al. 2022, algorithm 1) in 2 `steps` - 1 network evaluations:
+        images (n, 3, R, R) in [-1, 1], or points (n, d)."""
+        rng = torch.Generator(self.device).manual_seed(seed)
+        sigmas = karras_sigmas(steps, 0.002, 80.0)
+        noise = noise_like(torch.empty(n, *self.card.sample_shape, device=self.device), rng)
+        samples = heun(self.denoiser, noise * sigmas[0].item(), sigmas)
+        return samples.clamp(-1, 1) if samples.ndim == 4 else samples
+
+
+class Translator(_Pretrained):
+    """A one-step translator from the source domain to the target domain, made by `distill`.
+
+    >>> import rdmd, tempfile, torch
+    >>> teacher = rdmd.train_teacher(torch.randn(500, 2), steps=20, progress=False)
+    >>> translator = rdmd.distill(teacher, torch.randn(500, 2) + 4, lam=0.1, steps=10, progress=False)
+    >>> folder = tempfile.mkdtemp()
+    >>> translator.save_pretrained(folder)
+    >>> points = rdmd.Translator.from_pretrained(folder)(torch.zeros(3, 2))
+    >>> points.shape
+    torch.Size([3, 2])
+    """
+
+    def __init__(self, card: ModelCard, generator: Generator, device: torch.device) -> None:
+        super().__init__(card, generator.denoiser, device)
+        self.model = Model(generator, card.sample_shape, card.fit, device)
+
+    @classmethod
+    def from_pretrained(cls, model: str | Path, device: Device = "auto") -> Self:
+        """The translator in a model's folder, of an entry of runs/, or of an MLflow registry (`models:/NAME@alias`).
+
+        The registry is that of MLFLOW_TRACKING_URI or, where the current folder is a checkout with a store, its own.
+        Raises UserError if `model` cannot be loaded or makes samples of noise.
+        """
+        if str(model).startswith(REGISTRY_SCHEME) and Path("mlflow/store/mlflow.db").is_file():
+            use_local_tracking()
+        return cls(*open_model(str(model), load_generator, device_of(device)), device_of(device))
+
+    @torch.no_grad()
+    def __call__(self, images: Any) -> Any:
+        """Translate images or points. The translations have the form of `images`, and the model's resolution R.
+
+        PIL images, alone or in a list, and uint8 tensors or arrays, (N, H, W, 3) or (N, 3, H, W), are made square and
+        resized as in training. Floats are images of side R in [-1, 1], in the same two layouts, or points (N, d). Any
+        other list or dataset gives a tensor.
+        """
+        if isinstance(images, Image.Image):
+            return self([images])[0]
+        if isinstance(images, list) and all(isinstance(image, Image.Image) for image in images):
+            return [Image.fromarray(image) for image in translate_images(self.model, map(to_rgb, images))]
+        if isinstance(images, np.ndarray):
+            return self(torch.from_numpy(images)).numpy()
+        if not isinstance(images, Tensor):
+            return self(channels_first(stored(images)))
+        if images.ndim == 3:
+            return self(images[None])[0]
+        samples = stored(images)
+        if samples.dtype == torch.uint8:
+            translated = torch.from_numpy(translate_images(self.model, samples.cpu().numpy())).permute(0, 3, 1, 2)
+        else:
+            samples = channels_first(samples)
+            if samples.shape[1:] != self.card.sample_shape:
+                raise UserError(
+                    f"this model translates samples of the shape {self.card.sample_shape}, and floats of the shape "
+                    f"{tuple(samples.shape[1:])} came; give uint8 or PIL images, which are resized."
+                )
+            translated = torch.cat([self.model.generator(part.to(self.device)) for part in samples.split(BATCH)])
+        if translated.ndim == 4:
+            translated = translated.clamp(-1, 1) if translated.is_floating_point() else translated
+            translated = translated.permute(0, 2, 3, 1) if is_channels_last(images) else translated
+        return translated.contiguous().to(images.device)
+
+
+def train_teacher(
+    target: Samples,
+    *,
+    steps: int = 2000,
+    batch: int = 64,
+    lr: float = 1e-3,
+    model_channels: int = 32,
+    network: config.Network | None = None,
+    precision: Precision = "float32",
+    execution: config.Execution = EAGER,
+    device: Device = "auto",
+    seed: int = 0,
+    folder: str | Path | None = None,
+    progress: bool = True,
+    **settings: Any,
+) -> Teacher:
+    """Train a diffusion model of the target: min_D E beta ||D(x + sigma eps, sigma) - x||^2 (Karras et al. 2022).
+
+    Args:
+        target: square images of one size, or points, as an `ImageFolder`, another dataset, a tensor, an array or a
+            list; of floats, images are in [-1, 1].
+        steps, batch, lr: optimiser steps, samples in each, and the learning rate of Adam.
+        model_channels: the width of the default network, which suits small images; `network` replaces it.
+        precision, execution: as in the section `launch` of params.yaml.
+        device: `auto` is the first GPU, or the CPU where there is none.
+        folder: the place of the run. The same call goes on from the checkpoint of a killed run there, and returns a
+            finished run at once. By default the run is in a temporary folder.
+        progress: show a progress bar.
+        settings: other keys of the section `teacher` of params.yaml, such as `warmup=0` or `ema=0.99`.
+
+    Raises UserError if the samples or a setting cannot be used, or if the loss is not finite.
+
+    >>> import rdmd, torch
+    >>> images = torch.randint(0, 256, (20, 3, 8, 8), dtype=torch.uint8)
+    >>> rdmd.train_teacher(images, steps=2, batch=4, model_channels=8, progress=False).card.sample_shape
+    (3, 8, 8)
+    """
+    samples = stored(target)
+    shape = sample_shape(samples)
+    given = _section(config.Teacher, {"steps": steps, "batch": batch, "lr": lr, "sample_every": 0} | settings)
+    run = TeacherRun(
+        experiment="library",
+        seed=seed,
+        sample_shape=shape,
+        network=network or default_network(shape, model_channels),
+        target=_input(digest_of(samples)),
+        precision=precision,
+        processes=1,
+        settings=given,
+        execution=execution,
+        initial=initial_weights(given.init),
+    )
+    return Teacher(*_trained(run, samples, target, load_denoiser, device, folder, progress), device_of(device))
+
+
+def distill(
+    teacher: Teacher | str | Path,
+    source: Samples,
+    *,
+    lam: float,
+    steps: int = 1000,
+    batch: int = 64,
+    lr: float = 3e-4,
+    sigma_init: float = 1.0,
+    precision: Precision = "float32",
+    execution: config.Execution = EAGER,
+    device: Device = "auto",
+    seed: int = 0,
+    folder: str | Path | None = None,
+    progress: bool = True,
+    **settings: Any,
+) -> Translator:
+    """Distil a teacher of the target into a one-step translator of the source:
+    min_G int omega_t KL(p_t^G || p_t^T) dt + lam E c(x, G(x)) (RDMD, section 3).
+
+    Args:
+        teacher: a `Teacher`, or the folder of one.
+        source: images of the teacher's size, or points, as `target` of `train_teacher`.
+        lam: the weight of the transport cost: small for realistic translations, large for faithful ones.
+        lr: the learning rate of the generator; `fake_lr` is that of the fake denoiser.
+        sigma_init: the noise level at which the generator reads the teacher's network.
+        settings: other keys of the section `distill` of params.yaml, such as `cost={"name": "huber"}`.
+
+    The other arguments are those of `train_teacher`. Raises UserError as `train_teacher`, and if the teacher's samples
+    have another shape.
+
+    >>> import rdmd, torch
+    >>> target, source = torch.randint(0, 256, (2, 20, 3, 8, 8), dtype=torch.uint8)
+    >>> teacher = rdmd.train_teacher(target, steps=2, batch=4, model_channels=8, progress=False)
+    >>> rdmd.distill(teacher, source, lam=0.1, steps=2, batch=4, progress=False)(source).shape
+    torch.Size([20, 3, 8, 8])
+    """
+    teacher = teacher if isinstance(teacher, Teacher) else Teacher.from_pretrained(teacher, device)
+    samples, card = stored(source), teacher.card
+    if sample_shape(samples) != card.sample_shape:
+        raise UserError(
+            f"samples of the source have the shape {sample_shape(samples)}, and those of the teacher "
+            f"{card.sample_shape}; give both domains one size."
+        )
+    own = {"lambdas": [lam], "steps": steps, "batch": batch, "generator_lr": lr, "sigma_init": sigma_init}
+    given = _section(config.Distill, own | {"sample_every": 0} | settings)
+    with tempfile.TemporaryDirectory(prefix="rdmd-") as temporary:
+        weights = Path(temporary) / "teacher.safetensors"
+        save_weights(teacher.denoiser, weights)
+        run = DistillRun(
+            experiment="library",
+            seed=seed,
+            sample_shape=card.sample_shape,
+            network=card.network,
+            target=_input(card.target_digest),
+            precision=precision,
+            processes=1,
+            settings=given,
+            execution=execution,
+            lam=lam,
+            source=_input(digest_of(samples)),
+            teacher=Weights(path=weights, sha256=sha256_of(weights)),
+            cost_weights=cost_weights(given.cost, card.sample_shape[-1]),
+        )
+        return Translator(*_trained(run, samples, source, load_generator, device, folder, progress), device_of(device))
+
+
+def evaluate(
+    translations: Samples,
+    source: Samples,
+    target: Samples,
+    *,
+    features: Literal["efficientnet_lite0", "inception"] = "efficientnet_lite0",
+    device: Device = "auto",
+    **settings: Any,
+) -> Scores:
+    """Every metric of the pipeline: the realism of translations against `target`, their faithfulness to `source`.
+
+    All three are images of one size, or points, as `target` of `train_teacher`; `translations` are in the order of
+    `source`. Use samples that training has not seen. FID on EfficientNet-Lite0, whose weights are installed, cannot be
+    compared with FID on InceptionV3, which is downloaded. `settings` are those of `rdmd.evaluation.evaluator.evaluate`.
+
+    >>> import rdmd, torch
+    >>> source, target = torch.randn(300, 2), torch.randn(300, 2) + 1
+    >>> scores = rdmd.evaluate(source + 1, source, target)
+    >>> round(scores.cost, 3), scores.sw2 < 0.2
+    (1.0, True)
+    """
+    y, x, reference = (channels_first(stored(samples)) for samples in (translations, source, target))
+    return evaluate_tensors(y, x, reference, features, device=device_of(device), **settings)
+
+
+def image_grid(columns: Mapping[str, Samples], rows: int = 8) -> Image.Image:
+    """The first `rows` images of each column below the column's title, as one PIL image.
+
+    >>> import rdmd, torch
+    >>> images = torch.randint(0, 256, (20, 3, 8, 8), dtype=torch.uint8)
+    >>> rdmd.image_grid({"source": images, "again": images}, rows=3).mode
+    'RGB'
+    """
+    shown = []
+    for title, images in columns.items():
+        first = channels_first(stored(first_samples(images, rows)))
+        shown.append((title, first if first.dtype == torch.uint8 else to_uint8(first)))
+    return Image.open(io.BytesIO(png_bytes(grid_figure(shown)))).convert("RGB")
+
+
+def device_of(name: Device) -> torch.device:
+    """The device of that name. Raises UserError for `cuda` where there is no GPU."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("the device is cuda, but torch finds no CUDA device here; use cpu, or see `rdmd doctor`.")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def default_network(shape: tuple[int, ...], model_channels: int) -> config.Network:
+    """A U-Net of up to four levels, with attention at the lowest, or a perceptron for points."""
+    if len(shape) == 1:
+        return config.PointNetwork(kind="mlp")
+    side, mult = shape[-1], [1]
+    while len(mult) < 4 and side % 2 == 0 and side > 4:
+        side, mult = side // 2, [*mult, 2]
+    own = {"model_channels": model_channels, "channel_mult": mult, "num_blocks": 1, "attn_resolutions": [side]}
+    return _section(config.ImageNetwork, {"kind": "ddpmpp"} | own)
+
+
+def _section(kind: type[Section], values: dict[str, Any]) -> Section:
+    """A section of params.yaml. Raises UserError for an unknown key or a value out of range."""
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise UserError(sentences(error, values)) from None
+
+
+def _input(digest: str) -> Shards:
+    """Samples in memory as an input of a run, which their digest names."""
+    return Shards(path=Path(digest), digest=digest)
+
+
+def _trained(
+    run: TeacherRun | DistillRun,
+    samples: Tensor,
+    data: Samples,
+    load: Callable[[Path, torch.device, ModelCard | None], tuple[ModelCard, Network]],
+    device: Device,
+    folder: str | Path | None,
+    progress: bool,
+) -> tuple[ModelCard, Network]:
+    """Train a run in this process on the stored `samples` of `data`, unless it is finished, and load its network."""
+    from rdmd.training.run import run_training
+
+    place = device_of(device)
+    with ExitStack() as stack:
+        runs = Path(folder or stack.enter_context(tempfile.TemporaryDirectory(prefix="rdmd-")))
+        kept = RunFolder.prepare(runs, run)
+        if kept.result() is None:
+            view = view_of(samples, place)
+            with _own_state(), run_bar(run_name(run), run.settings.steps, disable=not progress) as bar:
+                run_training(run, kept, place.type, open_domain=lambda path, split, on: view, follow=bar.follow)
+        # Translations are made square as the images of training were.
+        card = card_of_run(kept).model_copy(update={"fit": getattr(data, "fit", "crop")})
+        return load(kept.path, place, card)
+
+
+@contextmanager
+def _own_state() -> Iterator[None]:
+    """For a training in a process that goes on: the states of torch and accelerate afterwards are those of before."""
+    from accelerate.state import AcceleratorState, PartialState
+
+    # As in the processes of the pipeline: products of matrices on a GPU are then the same in each run.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    deterministic = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    # accelerate refuses a second device or precision in one process.
+    shared = [PartialState._shared_state, AcceleratorState._shared_state]
+    before = [dict(state) for state in shared]
+    for state in shared:
+        state.clear()
+    try:
+        with torch.random.fork_rng([torch.cuda.current_device()] if torch.cuda.is_available() else []):
+            yield
+    finally:
+        for state, values in zip(shared, before, strict=True):
+            state.clear()
+            state.update(values)
+        torch.use_deterministic_algorithms(deterministic[0], warn_only=deterministic[1])
+        torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
