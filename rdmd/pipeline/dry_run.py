@@ -181,7 +181,7 @@ def _small_part(domain: config.Domain, folder: Path, samples: int, resolution: i
         shape, rng = (resolution, resolution, 3), np.random.default_rng()
         found = ((split, rng.integers(0, 256, shape, dtype=np.uint8)) for split in left for _ in range(4 * samples))
     else:
-        items = (archives if domain.reader == "archive" else images).read(domain, "the domain").items
+        items = (archives if domain.reader == "archive" else images).read(domain, f"domains.{folder.name}").items
         found = ((item.split or "", item.array) for item in items if isinstance(item, Sample))
     for number, (split, image) in enumerate(found):
         if left[split]:

@@ -84,7 +84,7 @@ def test_the_command_takes_the_edited_params_file_and_touches_nothing(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with pytest.raises(SystemExit):
         cli.main(["dry-run", "teacher.yaml"])
-    assert "holds no pictures" in capsys.readouterr().err
+    assert "change domains.source.path" in capsys.readouterr().err
     assert len(list(tmp_path.glob("rdmd-dry-run-*"))) == 1, "what an error names was removed"
     with pytest.raises(SystemExit) as refused:
         cli.main(["dry-run", "other.yaml", "--keep", str(tmp_path)])
