@@ -24,7 +24,7 @@ from rdmd.data.manifest import read_manifest
 from rdmd.data.preprocess import preprocess
 from rdmd.data.shards import read_split
 from rdmd.data.transforms import to_uint8, to_unit
-from rdmd.diffusion.samplers import heun, heun_evaluations, karras_sigmas
+from rdmd.diffusion.samplers import heun_evaluations, karras_sigmas, sample_heun
 from rdmd.distillation.generator import Generator
 from rdmd.evaluation.classifier import train_classifier
 from rdmd.evaluation.evaluator import EvaluationTask, NamedTranslator, identity_row, target_row, translate
@@ -45,7 +45,7 @@ from rdmd.pipeline.training import Watch, publish_generators, train_baselines, t
 from rdmd.pipeline.translators import baselines, generators
 from rdmd.progress import run_bar
 from rdmd.training.run import device_name
-from rdmd.training.run_config import DistillRun, TrainingRun, run_name, training_code_digest
+from rdmd.training.run_config import DistillRun, TrainingRun, run_name
 from rdmd.training.run_folder import Point, RunFolder
 from studies.grids import Part
 from studies.points import affine_plan, exact_images, first_references, fresh_points, point_study_task
@@ -56,7 +56,7 @@ TEACHER_STEPS = 36
 SIGMA_MIN, SIGMA_MAX = 0.002, 80.0
 # The model that a baseline needs beside the teacher, by its name under models/baselines.
 TRAINED_FOR = {"egsde": "domain-classifier", "ddib": "source-teacher"}
-_CODE = (translate, build_denoiser, exact_plan, heun, Generator, TransportMap, SDEdit, ILVR, EGSDE, DDIB)
+_CODE = (translate, build_denoiser, exact_plan, sample_heun, Generator, TransportMap, SDEdit, ILVR, EGSDE, DDIB)
 
 Say = Callable[[str], None]
 # A row, and the first translations, which figures show.
@@ -127,7 +127,7 @@ def open_bench(study: str, settings: config.Settings, work: Path, say: Say) -> B
         "domains": settings.domains.model_dump(mode="json"),
         "preprocess": settings.preprocess.model_dump(mode="json"),
         "features": settings.evaluate.features.model_dump(mode="json"),
-        "code": [training_code_digest((preprocess.__module__.split(".")[1],)), _digest(train_classifier)],
+        "code": _digest(preprocess, train_classifier),
     }
     digest = hashlib.sha256(canonical_json(described).encode()).hexdigest()[:8]
     layout = StudyLayout(work / study / f"seed-{settings.seed}-{digest}", work / "runs")
@@ -254,7 +254,7 @@ def _teacher(denoiser: torch.nn.Module, task: EvaluationTask, train_seconds: flo
     sigmas = karras_sigmas(TEACHER_STEPS, SIGMA_MIN, SIGMA_MAX)
 
     def sample(source: Tensor, rng: torch.Generator) -> Tensor:
-        return heun(denoiser, SIGMA_MAX * torch.randn(source.shape, generator=rng, device=source.device), sigmas)
+        return sample_heun(denoiser, SIGMA_MAX * torch.randn(source.shape, generator=rng, device=source.device), sigmas)
 
     nfe = heun_evaluations(TEACHER_STEPS)
     made = translate(NamedTranslator(sample, TEACHER, nfe), task)
