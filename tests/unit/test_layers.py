@@ -14,7 +14,7 @@ LAYERS = [
     {"report", "serving"},
     {"pipeline"},
     {"dry_run"},
-    {"cli", "commands", "doctor", "progress"},
+    {"cli", "commands", "doctor", "library", "progress"},
 ]
 LEVEL = {name: level for level, layer in enumerate(LAYERS) for name in layer}
 CLI = len(LAYERS) - 1
