@@ -163,7 +163,7 @@ rdmd.train_teacher(points, steps={steps}, checkpoint_every=10, device="cpu", pro
 
 
 def test_a_killed_training_goes_on_from_its_checkpoint(tmp_path: Path):
-    steps = 1500
+    steps = 600
     child = subprocess.Popen([sys.executable, "-c", KILLED.format(steps=steps)], cwd=tmp_path, env=ENVIRONMENT)
     while not list(tmp_path.glob("runs/*/checkpoint.pt")):
         assert child.poll() is None
