@@ -102,8 +102,8 @@ def _seconds(device: torch.device) -> dict[str, float]:
         contenders = {}
         for which, changes in ways.items():
             say(which)
-            execution = config.Execution(compile="off", **changes)
-            run = distill_run(Path(name), network, shards, side, batch, execution=execution)
+            compute = config.Compute(compile="off", **changes)
+            run = distill_run(Path(name), network, shards, side, batch, compute=compute)
             contenders[which] = _Steps(DistillObjective(run, accelerator_for(run, device)), device)
         timings = interleaved(contenders, device, rounds)
     figures: dict[str, float] = {"timed_side": side, "timed_batch": batch}

@@ -73,9 +73,9 @@ class BarePasses:
     """The network passes of a step, and nothing else."""
 
     def __init__(self, objective: DistillObjective, device: torch.device) -> None:
-        self.execution = objective.execution
+        self.compute = objective.compute
         self.G, self.fake, self.real = (
-            self.execution.call(net) for net in (objective.generator, objective.fake, objective.teacher)
+            self.compute.call(net) for net in (objective.generator, objective.fake, objective.teacher)
         )
         self.modules = list(objective.modules.values())
         self.batch = objective.draw(StepRandom(0, 0, 0, device))
@@ -84,7 +84,7 @@ class BarePasses:
 
     def __call__(self) -> None:
         x, sigma = self.batch.x, self.batch.sigma
-        self.execution.begin_step()
+        self.compute.begin_step()
         generated = self.G(x)
         with torch.no_grad():
             if not self.shared:
@@ -161,11 +161,11 @@ def _label(case: Case) -> str:
 
 
 def _objective(case: Case, root: Path, device: torch.device, mode: str) -> DistillObjective:
-    execution = config.Execution(compile=mode)
+    compute = config.Compute(compile=mode)
     if case.side is not None:
         images = root / "images"
         shards = Shards(path=images, digest="") if images.exists() else write_images(images, 256, case.side)
-        changes = {"precision": case.precision, "execution": execution}
+        changes = {"precision": case.precision, "compute": compute}
         run = distill_run(root, case.network, shards, case.side, case.batch, **changes)
         return DistillObjective(run, accelerator_for(run, device))
     weights = root / "points.safetensors"
@@ -173,7 +173,7 @@ def _objective(case: Case, root: Path, device: torch.device, mode: str) -> Disti
     nowhere = Shards(path=root, digest="")
     run = DistillRun(
         experiment="benchmark", seed=0, sample_shape=(2,), network=case.network, target=nowhere, source=nowhere,
-        precision=case.precision, processes=1, execution=execution, lam=0.1, source_noise=1.0,
+        precision=case.precision, processes=1, compute=compute, lam=0.1, source_noise=1.0,
         teacher=Weights(path=weights, sha256=sha256_of(weights)),
         settings=config.Distill(lambdas=[0.1], steps=10**9, batch=case.batch),
     )  # fmt: skip

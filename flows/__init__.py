@@ -1,8 +1,7 @@
-"""Prefect flows, one a stage (`teacher`, `distill`, `baselines`, `evaluate`, `register`), and `reproduce`, which drives
-DVC.
+"""Prefect flows: `stages`, one for each stage that trains, evaluates or registers, and `reproduce`, which drives DVC.
 
-`python -m flows.<stage>` is what `dvc.yaml` runs. The work itself is in `rdmd.pipeline`; what lives here is running it
-(`environment`, `stage`, `watch`) and recording it (`tracking`, `registry`).
+`python -m flows.stages.NAME` is what `dvc.yaml` runs. The work is in `rdmd.pipeline`; this package runs it (`backends`,
+`device_pool`, `server`) and records it (`tracking`, `registry`).
 """
 
 from flows import environment

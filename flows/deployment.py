@@ -17,16 +17,16 @@ NAME = "project"
 
 
 def main() -> None:
-    """Make the deployment and run what is scheduled of it, one run at a time."""
+    """Make the deployment and execute its scheduled runs, one at a time."""
     if not os.environ.get(API):
-        raise UserError(f"{API} names no server that a deployment could live on; run `make ui`, or set it.")
+        raise UserError(f"{API} names no Prefect server for the deployment; run `make ui`, or set it.")
     wait_for_api()
-    # Prefect 3.8 forgets to await it when SIGTERM ends the runner; the runs end all the same.
+    # Prefect 3.8 does not await it when SIGTERM ends the runner; the runs end all the same.
     warnings.filterwarnings("ignore", message="coroutine 'Runner.astop' was never awaited")
     reproduce.serve(
         name=NAME,
         description=reproduce.__doc__,
-        # Others wait their turn: they share params.yaml.
+        # The others wait, since runs share params.yaml.
         limit=1,
         global_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE),
         # A path would load the file under another module's name.

@@ -16,14 +16,16 @@ from flows.environment import ROOT
 from rdmd import config
 from rdmd.files import write_text
 
-# The choices of the form are the files that lay there when the deployment was made.
-Experiment = enum.StrEnum("Experiment", sorted(file.stem for file in (ROOT / config.EXPERIMENTS).glob("*.yaml")))
-# Where the text of a params.yaml goes that a run replaced, so that no edit is lost.
+# The choices of the form are the files at the time when the deployment is made.
+Experiment = enum.StrEnum(  # type: ignore[misc]  # its members are not known before
+    "Experiment", sorted(file.stem for file in (ROOT / config.EXPERIMENTS).glob("*.yaml"))
+)
+# Keeps every params.yaml that a run replaces, so that no edit is lost.
 REPLACED = ROOT / ".prefect" / "replaced"
 
 
 class Changes(BaseModel):
-    """What is left empty stays as the experiment, or `params.yaml`, has it."""
+    """An empty field leaves the value of the experiment, or of `params.yaml`, as it is."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -37,12 +39,12 @@ class Changes(BaseModel):
     teacher_steps: Annotated[int | None, Field(gt=0, description="Optimiser steps of the teacher.")] = None
     distill_steps: Annotated[int | None, Field(gt=0, description="Optimiser steps of each generator.")] = None
     device: Annotated[
-        Literal["auto", "cpu", "cuda"] | None, Field(description="`auto` takes the GPUs that there are.")
+        Literal["auto", "cpu", "cuda"] | None, Field(description="`auto` uses the GPUs, if there are any.")
     ] = None
     parallel: Annotated[
-        int | None, Field(gt=0, description="Generators trained at once; `auto` in params.yaml is one on each GPU.")
+        int | None, Field(gt=0, description="Trainings at a time; `auto` in params.yaml is one on each GPU.")
     ] = None
-    seed: Annotated[int | None, Field(ge=0, lt=2**31, description="Of everything random.")] = None
+    seed: Annotated[int | None, Field(ge=0, lt=2**31, description="The seed of data, training and evaluation.")] = None
 
     def values(self) -> dict[str, Any]:
         """The changed values by their dotted key in params.yaml."""
@@ -59,50 +61,39 @@ class Changes(BaseModel):
 
 @dataclass(frozen=True)
 class Changed:
-    """What `apply` did: the settings of the run, the difference to params.yaml as it was, and where that is kept."""
+    """The settings of a run, their difference from the old params.yaml, and the file that keeps the old one."""
 
     settings: config.Settings
     difference: str
     kept: Path | None
 
 
-def changed_text(changes: Changes, params: Path, experiments: Path) -> str:
-    """The text of params.yaml with the changes, comments and all."""
-    base = params if changes.experiment is None else experiments / f"{changes.experiment}.yaml"
-    # An empty or damaged file is told in a sentence.
+def _changed_text(changes: Changes, base: Path) -> str:
+    """The text of the params file `base` with the changes; comments, quotes and `null` stay."""
+    # It tells of an empty or damaged file in a sentence.
     config.load(base)
-    text = base.read_text(encoding="utf-8")
-    values = changes.values()
+    text, values = base.read_text(encoding="utf-8"), changes.values()
     if not values:
         return text
-    editor = _editor()
-    tree = editor.load(text)
-    for key, value in values.items():
-        *sections, last = key.split(".")
-        section = tree
-        for name in sections:
-            section = section[name]
-        section[last] = _in_one_line(value) if isinstance(value, list) else value
-    edited = io.StringIO()
-    editor.dump(tree, edited)
-    return edited.getvalue()
-
-
-def _editor() -> YAML:
-    """A reader and writer that leaves alone what is not changed: comments, quotes, `null`."""
     editor = YAML()
     editor.preserve_quotes = True
     editor.width = 4096
     editor.representer.add_representer(
         type(None), lambda representer, _: representer.represent_scalar("tag:yaml.org,2002:null", "null")
     )
-    return editor
-
-
-def _in_one_line(values: list[float]) -> CommentedSeq:
-    sequence = CommentedSeq(values)
-    sequence.fa.set_flow_style()
-    return sequence
+    tree = editor.load(text)
+    for key, value in values.items():
+        *sections, last = key.split(".")
+        section = tree
+        for name in sections:
+            section = section[name]
+        if isinstance(value, list):
+            value = CommentedSeq(value)
+            value.fa.set_flow_style()
+        section[last] = value
+    edited = io.StringIO()
+    editor.dump(tree, edited)
+    return edited.getvalue()
 
 
 def apply(changes: Changes, params: Path = config.PARAMS, experiments: Path = config.EXPERIMENTS) -> Changed:
@@ -110,7 +101,8 @@ def apply(changes: Changes, params: Path = config.PARAMS, experiments: Path = co
 
     Raises UserError, and leaves params.yaml as it is, if they make settings that contradict each other.
     """
-    text = changed_text(changes, params, experiments)
+    base = params if changes.experiment is None else experiments / f"{changes.experiment}.yaml"
+    text = _changed_text(changes, base)
     settings = config.parse(text, f"{params} with the changes of the form")
     old = params.read_text(encoding="utf-8") if params.exists() else ""
     difference = "".join(
@@ -118,9 +110,8 @@ def apply(changes: Changes, params: Path = config.PARAMS, experiments: Path = co
     )
     if not difference:
         return Changed(settings, difference, None)
-    kept = None
-    if old:
-        kept = REPLACED / f"params-{hashlib.sha256(old.encode()).hexdigest()[:12]}.yaml"
+    kept = REPLACED / f"params-{hashlib.sha256(old.encode()).hexdigest()[:12]}.yaml" if old else None
+    if kept is not None:
         write_text(kept, old)
     write_text(params, text)
     return Changed(settings, difference, kept)

@@ -1,5 +1,4 @@
-"""The pages of Prefect and MLflow on this machine, with a form to start runs from: `python -m flows.ui`. Ctrl-C stops
-all of it."""
+"""The pages of Prefect and MLflow on this machine, with a form that starts runs: `python -m flows.ui`."""
 
 import os
 import subprocess
@@ -23,7 +22,7 @@ from rdmd.pipeline.process_group import exit_on_signals
 from rdmd.pipeline.store import relocate
 
 POLL_SECONDS = 0.5
-# What the three servers say, of this start alone.
+# The logs of the three servers, of the last start.
 LOGS = Path(os.environ["PREFECT_HOME"]) / "ui"
 
 
@@ -32,19 +31,9 @@ def main() -> None:
     exit_on_signals()
     prefect_port, mlflow_port = free_port(), free_port()
     prefect, mlflow = f"http://127.0.0.1:{prefect_port}", f"http://127.0.0.1:{mlflow_port}"
-    mlflow_command = [
-        sys.executable,
-        "-m",
-        "mlflow",
-        "ui",
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(mlflow_port),
-        "--backend-store-uri",
-        os.environ["MLFLOW_TRACKING_URI"],
-    ]
-    # Of the server that is started here, for its own pages as well as for the deployment.
+    mlflow_command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(mlflow_port)]
+    mlflow_command += ["--backend-store-uri", os.environ["MLFLOW_TRACKING_URI"]]
+    # For the server that is started here, its pages and the deployment.
     os.environ |= {API: f"{prefect}/api", STARTING: "1", MLFLOW_UI: mlflow}
     LOGS.mkdir(parents=True, exist_ok=True)
     relocate(os.environ["MLFLOW_TRACKING_URI"])
@@ -55,7 +44,7 @@ def main() -> None:
             log = stack.enter_context((LOGS / f"{name}.log").open("wb"))
             servers[name] = stack.enter_context(running(command, log))
 
-        # Left in the opposite order: a run that is stopped tells the server so.
+        # They end in the opposite order: a run that is stopped reports to the server.
         start("prefect", prefect_command(prefect_port))
         start("mlflow", mlflow_command)
         print(f"Prefect  {prefect}\nMLflow   {mlflow}\nboth are starting, which takes half a minute", flush=True)
@@ -74,17 +63,14 @@ def main() -> None:
 
 
 def _check(servers: dict[str, subprocess.Popen[bytes]]) -> None:
-    """Raises UserError if one has ended; otherwise waits a little."""
+    """Wait a little. Raises UserError if a server has ended."""
     for name, server in servers.items():
         if server.poll() is not None:
             raise UserError(
-                f"{_ENDED[name]} ended by itself; {LOGS / f'{name}.log'} has what it said, and `rdmd "
-                "doctor` looks at what it needs."
+                f"the {name} server ended by itself; read {LOGS / f'{name}.log'}, and run `rdmd doctor`, which checks "
+                "its requirements."
             )
     time.sleep(POLL_SECONDS)
-
-
-_ENDED = {"prefect": "Prefect's server", "mlflow": "MLflow's server", "deployment": "what runs the deployment"}
 
 
 if __name__ == "__main__":

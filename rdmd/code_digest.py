@@ -1,19 +1,31 @@
-"""Which code a number depends on: a module and all that it imports of the method and the metrics."""
+"""The code that a number depends on: a module and all that it imports of the data, the method and the metrics."""
 
 import ast
 import hashlib
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 _ROOT = Path(__file__).parents[1]
-# Rewording a message or laying out a report changes no number.
-_COUNTED = tuple(f"rdmd.{name}" for name in ("baselines", "diffusion", "distillation", "evaluation", "networks"))
+# Other packages change no number: they parse settings, write reports and start processes.
+_PACKAGES = ("baselines", "data", "diffusion", "distillation", "evaluation", "networks", "training")
+_COUNTED = tuple(f"rdmd.{name}" for name in _PACKAGES)
+# Python 3.11's parser fails where two threads are in it at once.
+_ONE_AT_A_TIME = threading.Lock()
+
+
+def code_digest(modules: tuple[str, ...]) -> str:
+    """SHA-256 of the code of `modules` and of their imports, direct and indirect, within the counted packages.
+
+    It is taken of syntax trees without docstrings: rewording or reformatting changes no digest.
+    """
+    with _ONE_AT_A_TIME:
+        return _code_digest(modules)
 
 
 @cache
-def code_digest(modules: tuple[str, ...]) -> str:
-    """SHA-256 of the syntax trees, without docstrings, of `modules` and of what they import from one another."""
+def _code_digest(modules: tuple[str, ...]) -> str:
     trees: dict[str, ast.Module] = {}
     pending = list(modules)
     while pending:
@@ -31,8 +43,7 @@ def code_digest(modules: tuple[str, ...]) -> str:
 
 def _file(module: str) -> Path | None:
     path = _ROOT.joinpath(*module.split("."))
-    candidates = (path.with_suffix(".py"), path / "__init__.py")
-    return next((file for file in candidates if file.is_file()), None)
+    return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
 
 
 def _imports(tree: ast.Module) -> Iterator[str]:
@@ -46,10 +57,7 @@ def _imports(tree: ast.Module) -> Iterator[str]:
 
 
 def _without_docstrings(tree: ast.Module) -> ast.Module:
-    documented: Iterable[ast.AST] = (
-        node for node in ast.walk(tree) if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
-    )
-    for node in documented:
-        if ast.get_docstring(node) is not None:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
             node.body = node.body[1:]
     return tree

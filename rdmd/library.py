@@ -33,7 +33,7 @@ from rdmd.data.readers.images import to_rgb
 from rdmd.data.transforms import to_uint8
 from rdmd.data.view import view_of
 from rdmd.diffusion.loss import noise_like
-from rdmd.diffusion.samplers import heun, karras_sigmas
+from rdmd.diffusion.samplers import karras_sigmas, sample_heun
 from rdmd.distillation.generator import Generator
 from rdmd.errors import UserError
 from rdmd.evaluation.evaluator import evaluate as evaluate_tensors
@@ -58,7 +58,7 @@ Section = TypeVar("Section", bound=config.Section)
 Network = TypeVar("Network", bound=nn.Module)
 
 # Compiling takes longer than a small network trains.
-EAGER = config.Execution(compile="off")
+EAGER = config.Compute(compile="off")
 
 
 class _Pretrained:
@@ -99,7 +99,7 @@ class Teacher(_Pretrained):
         rng = torch.Generator(self.device).manual_seed(seed)
         sigmas = karras_sigmas(steps, 0.002, 80.0)
         noise = noise_like(torch.empty(n, *self.card.sample_shape, device=self.device), rng)
-        samples = heun(self.denoiser, noise * sigmas[0].item(), sigmas)
+        samples = sample_heun(self.denoiser, noise * sigmas[0].item(), sigmas)
         return samples.clamp(-1, 1) if samples.ndim == 4 else samples
 
 
@@ -175,7 +175,7 @@ def train_teacher(
     model_channels: int = 32,
     network: config.Network | None = None,
     precision: Precision = "float32",
-    execution: config.Execution = EAGER,
+    compute: config.Compute = EAGER,
     device: Device = "auto",
     seed: int = 0,
     folder: str | Path | None = None,
@@ -189,7 +189,7 @@ def train_teacher(
             list; of floats, images are in [-1, 1].
         steps, batch, lr: optimiser steps, samples in each, and the learning rate of Adam.
         model_channels: the width of the default network, which suits small images; `network` replaces it.
-        precision, execution: as in the section `launch` of params.yaml.
+        precision, compute: as in the section `launch` of params.yaml.
         device: `auto` is the first GPU, or the CPU where there is none.
         folder: the place of the run. The same call goes on from the checkpoint of a killed run there, and returns a
             finished run at once. By default the run is in a temporary folder.
@@ -215,7 +215,7 @@ def train_teacher(
         precision=precision,
         processes=1,
         settings=given,
-        execution=execution,
+        compute=compute,
         initial=initial_weights(given.init),
     )
     return Teacher(*_trained(run, samples, target, load_denoiser, device, folder, progress), device_of(device))
@@ -231,7 +231,7 @@ def distill(
     lr: float = 3e-4,
     sigma_init: float = 1.0,
     precision: Precision = "float32",
-    execution: config.Execution = EAGER,
+    compute: config.Compute = EAGER,
     device: Device = "auto",
     seed: int = 0,
     folder: str | Path | None = None,
@@ -279,7 +279,7 @@ def distill(
             precision=precision,
             processes=1,
             settings=given,
-            execution=execution,
+            compute=compute,
             lam=lam,
             source=_input(digest_of(samples)),
             teacher=Weights(path=weights, sha256=sha256_of(weights)),

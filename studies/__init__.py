@@ -1,7 +1,7 @@
-"""What measures docs/results: `python -m studies STUDY`, then `python -m studies report`.
+"""The studies of docs/results: `python -m studies STUDY`, then `python -m studies report`.
 
-`grids` reads what is measured (experiments/studies/*.yaml), `measure` trains and evaluates one seed of a study with the
-pipeline's own functions, `points` holds the exact transport that points are compared with, `published` keeps the rows
-in docs/results/*.json, `statistics` has means over seeds, hypervolumes and bettered shares, `tables`, `figures` and
-`report` make the pages. It is run from the checkout and is no part of the wheel.
+`grids` reads the settings (experiments/studies/*.yaml), `measure` trains and evaluates one seed of a study with the
+functions of the pipeline, `points` computes the exact transport with which points are compared, `published` keeps the
+rows in docs/results/*.json, `statistics` has means over seeds, hypervolumes and shares of bettered points, `figures`
+and `report` make the pages. The package runs from the checkout and is not in the wheel.
 """

@@ -1,4 +1,4 @@
-"""One seed of one study: train what is missing, evaluate what is missing, give the rows."""
+"""One seed of one study: train and evaluate everything that is missing, and return the rows."""
 
 import hashlib
 import time
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from joblib import Memory  # type: ignore[import-untyped]
+from joblib import Memory
 from torch import Tensor
 
 from rdmd import config
@@ -24,10 +24,10 @@ from rdmd.data.manifest import read_manifest
 from rdmd.data.preprocess import preprocess
 from rdmd.data.shards import read_split
 from rdmd.data.transforms import to_uint8, to_unit
-from rdmd.diffusion.samplers import heun, heun_evaluations, karras_sigmas
+from rdmd.diffusion.samplers import heun_evaluations, karras_sigmas, sample_heun
 from rdmd.distillation.generator import Generator
 from rdmd.evaluation.classifier import train_classifier
-from rdmd.evaluation.evaluator import EvaluationTask, NamedTranslator, identity_row, score, target_row, translate
+from rdmd.evaluation.evaluator import EvaluationTask, NamedTranslator, identity_row, target_row, translate
 from rdmd.evaluation.pareto import mark_front
 from rdmd.evaluation.row import GENERATOR, IDENTITY, TARGET, Row
 from rdmd.evaluation.table import drifted
@@ -35,7 +35,7 @@ from rdmd.evaluation.task import ImageTask, PointTask
 from rdmd.evaluation.transport import exact_plan
 from rdmd.files import canonical_json
 from rdmd.networks.build import build_denoiser
-from rdmd.pipeline.evaluation import evaluation_task, shown
+from rdmd.pipeline.evaluation import evaluate_one, evaluation_task, shown
 from rdmd.pipeline.features import train_features
 from rdmd.pipeline.launch import TrainingProcesses
 from rdmd.pipeline.layout import Layout
@@ -45,21 +45,21 @@ from rdmd.pipeline.training import Watch, publish_generators, train_baselines, t
 from rdmd.pipeline.translators import baselines, generators
 from rdmd.progress import run_bar
 from rdmd.training.run import device_name
-from rdmd.training.run_config import DistillRun, TrainingRun, run_name, training_code_digest
+from rdmd.training.run_config import DistillRun, TrainingRun, run_name
 from rdmd.training.run_folder import Point, RunFolder
 from studies.grids import Part
 from studies.points import affine_plan, exact_images, first_references, fresh_points, point_study_task
 from studies.statistics import DATA, EXACT, TEACHER
 
-# More change nothing that can be measured, on the plane or on 8x8 images; 18 leave an error on the plane.
+# Enough: more steps change no number, on the plane or on 8x8 images; 18 leave an error on the plane.
 TEACHER_STEPS = 36
 SIGMA_MIN, SIGMA_MAX = 0.002, 80.0
-# What is trained for a baseline beside the teacher, by its name under models/baselines.
+# The model that a baseline needs beside the teacher, by its name under models/baselines.
 TRAINED_FOR = {"egsde": "domain-classifier", "ddib": "source-teacher"}
-_CODE = (translate, build_denoiser, exact_plan, heun, Generator, TransportMap, SDEdit, ILVR, EGSDE, DDIB)
+_CODE = (translate, build_denoiser, exact_plan, sample_heun, Generator, TransportMap, SDEdit, ILVR, EGSDE, DDIB)
 
 Say = Callable[[str], None]
-# A row, with the first translations, which figures show.
+# A row, and the first translations, which figures show.
 Evaluated = tuple[Row, Tensor]
 
 
@@ -95,7 +95,7 @@ class Bench:
 
 @dataclass(frozen=True)
 class Job:
-    """A row that can be measured. `depends` is what it depends on beside the data, the evaluation and the code."""
+    """A row to be measured. `depends` holds its inputs beside the data, the evaluation and the code."""
 
     name: str
     depends: dict[str, Any]
@@ -106,8 +106,8 @@ class Job:
 class Measured:
     """The rows of one part of one seed, the first translations of each, and the training behind them.
 
-    `facts` say what was measured, the same at every seed. `random_pairs_cost` is the mean cost over all pairs of a
-    source and a reference sample: what a translator pays that ignores its input and is perfectly realistic.
+    `facts` are the sizes of the measurement, the same at every seed. `random_pairs_cost` is the mean cost over all
+    pairs of a source and a reference sample: the cost of a perfectly realistic translator that ignores its input.
     """
 
     seed: int
@@ -127,7 +127,7 @@ def open_bench(study: str, settings: config.Settings, work: Path, say: Say) -> B
         "domains": settings.domains.model_dump(mode="json"),
         "preprocess": settings.preprocess.model_dump(mode="json"),
         "features": settings.evaluate.features.model_dump(mode="json"),
-        "code": [training_code_digest((preprocess.__module__.split(".")[1],)), _digest(train_classifier)],
+        "code": _digest(preprocess, train_classifier),
     }
     digest = hashlib.sha256(canonical_json(described).encode()).hexdigest()[:8]
     layout = StudyLayout(work / study / f"seed-{settings.seed}-{digest}", work / "runs")
@@ -145,7 +145,7 @@ def open_bench(study: str, settings: config.Settings, work: Path, say: Say) -> B
 
 
 def measure_references(bench: Bench) -> Measured:
-    """What methods are read against: the untranslated source, the teacher's samples, and for images the target's train
+    """The references of methods: the untranslated source, the teacher's samples, and for images the target's train
     split, for points fresh samples of the target and exact transport to them."""
     return _measured(bench, "references", list(_references(bench)), {"teacher": [bench.layout.teacher]})
 
@@ -177,7 +177,7 @@ MEASURE: dict[Part, Callable[[Bench], Measured]] = {
 
 
 def _measured(bench: Bench, part: str, jobs: list[Job], models: dict[str, list[Path]]) -> Measured:
-    """The jobs' rows, kept by joblib under all that they depend on."""
+    """The rows of the jobs, cached by joblib under all their inputs."""
     evaluate = bench.memory.cache(_evaluate, ignore=["measure"])
     results = []
     for number, job in enumerate(jobs, start=1):
@@ -254,15 +254,19 @@ def _teacher(denoiser: torch.nn.Module, task: EvaluationTask, train_seconds: flo
     sigmas = karras_sigmas(TEACHER_STEPS, SIGMA_MIN, SIGMA_MAX)
 
     def sample(source: Tensor, rng: torch.Generator) -> Tensor:
-        return heun(denoiser, SIGMA_MAX * torch.randn(source.shape, generator=rng, device=source.device), sigmas)
+        return sample_heun(denoiser, SIGMA_MAX * torch.randn(source.shape, generator=rng, device=source.device), sigmas)
 
     nfe = heun_evaluations(TEACHER_STEPS)
     made = translate(NamedTranslator(sample, TEACHER, nfe), task)
     scores = task.score_target(to_uint8(made.samples) if isinstance(task, ImageTask) else made.samples)
     row = Row(
-        method=TEACHER, settings={"steps": TEACHER_STEPS}, nfe=nfe, seconds_per_image=made.seconds_per_image,
-        train_seconds=train_seconds, **dict(scores),
-    )  # fmt: skip
+        method=TEACHER,
+        settings={"steps": TEACHER_STEPS},
+        nfe=nfe,
+        seconds_per_image=made.seconds_per_image,
+        train_seconds=train_seconds,
+        **dict(scores),
+    )
     return row, _kept(made.samples, task)
 
 
@@ -272,10 +276,10 @@ def _translator_job(bench: Bench, translator: NamedTranslator) -> Job:
         task = first_references(task)
 
     def measure() -> Evaluated:
-        made = translate(translator, task)
-        return score(translator, made, task, str(run) if run else None), _kept(made.samples, task)
+        found = evaluate_one(translator, task)
+        return found.row, _kept(found.samples, task)
 
-    # A run names its weights; other baselines have those of the teacher and of what is trained for them.
+    # A run determines its weights; other baselines use the teacher and the models trained for baselines.
     folders = [] if run else [bench.layout.teacher, *_models(bench.layout.baselines)]
     weights = {folder.name: read_card(folder).sha256 for folder in folders}
     depends = {"settings": translator.settings, "weights": weights, "sources": len(task.source)}
@@ -322,7 +326,7 @@ def _continued(folder: RunFolder) -> Iterator[RunFolder]:
 
 
 def _training(bench: Bench, models: dict[str, list[Path]]) -> Iterator[dict[str, Any]]:
-    """What the runs behind models took, those that they continue included, each once."""
+    """Steps, time and memory of the runs behind models, with the runs that they continue, each once."""
     last = [
         (name, RunFolder(bench.layout.runs / read_card(folder).run))
         for name, found in models.items()

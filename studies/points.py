@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from joblib import Memory  # type: ignore[import-untyped]
+from joblib import Memory
 from torch import Tensor
 
 from rdmd import config

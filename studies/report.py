@@ -8,16 +8,16 @@ import pandas as pd
 
 from rdmd.errors import UserError
 from rdmd.evaluation.pareto import Point
-from rdmd.evaluation.row import GENERATOR, IDENTITY, TARGET
+from rdmd.evaluation.row import GENERATOR, TARGET
 from rdmd.evaluation.table import method_name, number, plus_minus
 from rdmd.files import write_text
-from studies.figures import Panel, draw_fronts
+from rdmd.report.figures import Plane, front_figure
+from studies.figures import front_plane, save, variants_plane
 from studies.grids import COMPARISONS, STUDIES
 from studies.points import BASELINE_REFERENCES
 from studies.published import read
 from studies.statistics import (
     DATA,
-    EXACT,
     NEAR,
     REFERENCES,
     bettered,
@@ -28,6 +28,8 @@ from studies.statistics import (
     table,
 )
 
+# Pixels per inch of the figures, which are kept in git.
+DPI = 110
 TITLES = {
     "swissroll": "A Gaussian to a Swiss roll",
     "eight_gaussians": "A Gaussian to eight Gaussians",
@@ -39,12 +41,23 @@ TITLES = {
 }
 # Heading, metric, and what the metric is multiplied by. Those that no result has are left out.
 COLUMNS = [
-    ("FID", "fid", 1), ("cost", "cost", 1), ("cost, sum", "cost_sum", 1), ("L2 in [0,1]", "l2_norm01", 1),
-    ("in class, %", "class_share", 100), ("colour error", "colour_error", 1), ("precision", "precision", 1),
-    ("recall", "recall", 1), ("SW2", "sw2", 1), ("SW2 / data", "sw2_ratio", 1), ("W2", "w2", 1),
-    ("L2-UVP, %", "l2_uvp", 1), ("exact cost", "ot_cost", 1), ("over exact, %", "over_exact", 100),
-    ("ms/sample", "seconds_per_image", 1000), ("training, s", "train_seconds", 1),
-]  # fmt: skip
+    ("FID", "fid", 1),
+    ("cost", "cost", 1),
+    ("cost, sum", "cost_sum", 1),
+    ("L2 in [0,1]", "l2_norm01", 1),
+    ("in class, %", "class_share", 100),
+    ("colour error", "colour_error", 1),
+    ("precision", "precision", 1),
+    ("recall", "recall", 1),
+    ("SW2", "sw2", 1),
+    ("SW2 / data", "sw2_ratio", 1),
+    ("W2", "w2", 1),
+    ("L2-UVP, %", "l2_uvp", 1),
+    ("exact cost", "ot_cost", 1),
+    ("over exact, %", "over_exact", 100),
+    ("ms/sample", "seconds_per_image", 1000),
+    ("training, s", "train_seconds", 1),
+]
 
 
 def write_report(docs: Path) -> list[Path]:
@@ -70,8 +83,7 @@ def _study(docs: Path, study: str, found: dict[str, Any]) -> dict[str, Any]:
     summary = summarise(frame)
     points = found["n_transport"] is not None
     planes = [("cost_sum", "sw2"), ("l2_uvp", "sw2")] if points else [("cost", "fid")]
-    references = summary[summary["method"].isin(REFERENCES)]
-    draw_fronts([Panel("", x, y, _series(summary), references) for x, y in planes], docs / f"{study}_fronts.png")
+    save(front_figure([front_plane(summary, x, y) for x, y in planes], dpi=DPI), docs / f"{study}_fronts.png")
     names = [method_name(method) for method in summary["method"]]
     leads = {
         "method": [f"**{name}**" if name == method_name(GENERATOR) else name for name in names],
@@ -113,25 +125,27 @@ def _study(docs: Path, study: str, found: dict[str, Any]) -> dict[str, Any]:
 def _comparisons(docs: Path, what: str, found: dict[str, Any]) -> dict[str, Any]:
     frame, training = table(found["rows"]), pd.DataFrame(found["training"])
     sections: dict[str, list[dict[str, Any]]] = {}
-    panels: dict[str, list[Panel]] = {}
+    planes: dict[str, list[Plane]] = {}
     for head in found["comparisons"]:
         own = frame[frame["comparison"] == head["name"]]
         summary = summarise(own, ("variant",)).assign(ot_cost=float("nan"), seconds_per_image=float("nan"))
         variants = {str(name): rows for name, rows in summary.groupby("variant", sort=False)}
         x, y = ("l2_uvp", "sw2") if head["n_transport"] else ("cost", "fid")
-        panels.setdefault(head["study"], []).append(Panel(head["name"], x, y, variants, summary[:0]))
+        planes.setdefault(head["study"], []).append(variants_plane(head["name"], variants, x, y))
         runs = training[training["comparison"] == head["name"]].drop_duplicates("run")
         leads = {"variant": summary["variant"], "λ": [f"{lam:g}" for lam in summary["lambda"]]}
-        sections.setdefault(head["study"], []).append({
-            "head": head,
-            "samples": (docs / f"{what}_{head['name']}_samples.png").exists(),
-            "table": _metrics(summary, leads),
-            "volumes": _markdown(_volumes(own, reference_point(head), "variant")),
-            "runs": len(runs),
-            "minutes": f"{runs['train_seconds'].sum() / 60:.1f}",
-        })  # fmt: skip
-    for study, drawn in panels.items():
-        draw_fronts(drawn, docs / f"{what}_{study}.png", columns=3, shared_legend=False)
+        sections.setdefault(head["study"], []).append(
+            {
+                "head": head,
+                "samples": (docs / f"{what}_{head['name']}_samples.png").exists(),
+                "table": _metrics(summary, leads),
+                "volumes": _markdown(_volumes(own, reference_point(head), "variant")),
+                "runs": len(runs),
+                "minutes": f"{runs['train_seconds'].sum() / 60:.1f}",
+            }
+        )
+    for study, drawn in planes.items():
+        save(front_figure(drawn, columns=3, shared_legend=False, dpi=DPI), docs / f"{what}_{study}.png")
     return {
         "command": f"python -m studies {what}",
         "sections": [
@@ -139,17 +153,6 @@ def _comparisons(docs: Path, what: str, found: dict[str, Any]) -> dict[str, Any]
             for study, one in sections.items()
         ],
     }
-
-
-def _series(summary: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """The points of each method that has a cost; generators before refinement are a series of their own."""
-    placed = summary[~summary["method"].isin([IDENTITY, EXACT]) & summary["cost"].notna()]
-    before = placed["settings"].map(lambda settings: " before refinement" if settings.get("refinements") == 0 else "")
-    series = {}
-    for (method, when), points in placed.groupby(["method", before.rename("when")], sort=False):
-        counts = " to ".join(str(nfe) for nfe in sorted({points["nfe"].min(), points["nfe"].max()}))
-        series[f"{method_name(str(method))}{when} (NFE {counts})"] = points
-    return series
 
 
 def _volumes(frame: pd.DataFrame, reference: Point, by: str) -> pd.DataFrame:
@@ -179,15 +182,19 @@ def _training(training: list[dict[str, Any]]) -> str:
     """What training each kind of model took: mean and deviation over its runs, and the largest peak memory."""
     groups = pd.DataFrame(training).drop_duplicates("run").groupby("model", sort=False)
     steps, seconds = groups["steps"].agg(["min", "max"]), groups["train_seconds"].agg(["mean", "std"])
-    return _markdown(pd.DataFrame({
-        "model": list(groups.groups),
-        "runs": groups.size(),
-        "steps": [f"{low}" if low == high else f"{low} to {high}" for low, high in steps.to_numpy()],
-        "seconds a run": [_within(*values) for values in seconds.to_numpy()],
-        "peak memory, MiB": groups["peak_memory_mib"].max().map(number),
-        "parameters": groups["parameters"].first().map("{:,}".format),
-        "device": groups["device"].first(),
-    }))  # fmt: skip
+    return _markdown(
+        pd.DataFrame(
+            {
+                "model": list(groups.groups),
+                "runs": groups.size(),
+                "steps": [f"{low}" if low == high else f"{low} to {high}" for low, high in steps.to_numpy()],
+                "seconds a run": [_within(*values) for values in seconds.to_numpy()],
+                "peak memory, MiB": groups["peak_memory_mib"].max().map(number),
+                "parameters": groups["parameters"].first().map("{:,}".format),
+                "device": groups["device"].first(),
+            }
+        )
+    )
 
 
 def _within(mean: float, std: float) -> str:

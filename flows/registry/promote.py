@@ -82,7 +82,8 @@ def register_sweep(record: Record, settings: config.Settings, layout: Layout) ->
         elif (known := find_version(record, name, one.card.sha256)) is not None:
             tag_evaluation(client, known, one.row, one.evaluation)
     model = client.get_registered_model(name)
-    rows, ends = [one.row for one in contenders], {}
+    rows = [one.row for one in contenders]
+    ends: dict[str, Contender] = {}
     for alias in ENDS:
         ends[alias] = end = contenders[rows.index(pick(rows, alias))]
         if str(model.aliases.get(alias)) != str(end.version.version):

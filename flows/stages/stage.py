@@ -1,4 +1,4 @@
-"""How `python -m flows.<stage>` begins and ends: settings in, one sentence and an exit status out."""
+"""How `python -m flows.stages.NAME` begins and ends: settings in, one sentence and an exit status out."""
 
 import argparse
 import os
@@ -21,22 +21,22 @@ from rdmd import config
 from rdmd.errors import reporting
 from rdmd.pipeline.layout import Layout
 
-# Names the task of `reproduce` that this stage's flow is to be shown below.
+# Names the task of `reproduce` above the flow of this stage.
 PARENT_TASK = "RDMD_PARENT_TASK_RUN"
-# A server writes tasks down a little later than they begin.
+# A server records tasks a little later than they begin.
 PARENT_SECONDS = 10.0
 
 StageFlow = Flow[[config.Settings, Layout], Any]
 
 
 def run_stage(flow: StageFlow, description: str) -> None:
-    """Read params.yaml in the current folder and run one flow on it, as a stage of `dvc.yaml` does."""
+    """Read params.yaml in the current folder and run one flow with it, as a stage of `dvc.yaml` does."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument(DEBUG, action="store_true", help="show tracebacks and every log line")
     with reporting(parser.parse_args().debug):
         settings = config.load()
         wait_for_api()
-        # A store that cannot be used is told before hours of work rather than after them.
+        # A store that cannot be used is reported before hours of work, not after them.
         open_record(settings.experiment)
         parent = os.environ.get(PARENT_TASK)
         run = _run_below(UUID(parent), flow) if parent else None

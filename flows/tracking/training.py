@@ -94,7 +94,7 @@ def _params(run: TrainingRun) -> dict[str, object]:
             own = {"method": "neural-ot", "cost_weight": run.cost_weight}
     common = {
         **{key: everything[key] for key in ("experiment", "seed", "kind", "network")},
-        "launch": {key: everything[key] for key in ("precision", "processes")} | everything.get("execution", {}),
+        "launch": {key: everything[key] for key in ("precision", "processes")} | everything.get("compute", {}),
     }
     return common | own | section
 

@@ -7,15 +7,16 @@ from torch import Tensor
 
 from rdmd.baselines.sdedit import SIGMA_MAX, down_from
 from rdmd.diffusion.loss import Denoiser
-from rdmd.diffusion.samplers import heun
+from rdmd.diffusion.samplers import sample_heun
 
 
 @dataclass(frozen=True)
 class DDIB:
     """x_80 = the source teacher's probability-flow ODE from x at 0 up to 80; y = the target teacher's, from x_80 down
-    to 0. Both by Heun's method on the `steps` Karras levels (algorithm 1). No randomness; no dial but `steps`.
+    to 0. Both by Heun's method on the `steps` Karras levels (algorithm 1). It is deterministic, and `steps` is its only
+    hyperparameter.
 
-    x stands for the flow at sigma_min, which moves a sample by O(sigma_min^2). The target's teacher is `teacher`.
+    x is taken as the state at sigma_min, which differs by O(sigma_min^2). `teacher` is the target's.
 
     Raises ValueError if there are fewer than two levels.
     """
@@ -37,5 +38,5 @@ class DDIB:
     def __call__(self, source: Tensor, rng: torch.Generator) -> Tensor:
         """(B, ...) source -> (B, ...) translation; `rng` is not used."""
         down = down_from(SIGMA_MAX, self.steps)
-        latent = heun(self.source_teacher, source, down[:-1].flip(0))
-        return heun(self.teacher, latent, down)
+        latent = sample_heun(self.source_teacher, source, down[:-1].flip(0))
+        return sample_heun(self.teacher, latent, down)

@@ -1,4 +1,4 @@
-"""The time-dependent domain classifier of EGSDE (Zhao et al. 2022): is x_t a noised source or a noised target?"""
+"""EGSDE (Zhao et al. 2022), and its time-dependent domain classifier, which tells noised sources from targets."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -12,7 +12,7 @@ from rdmd.baselines.ilvr import low_pass
 from rdmd.baselines.sdedit import down_from
 from rdmd.config import Network
 from rdmd.diffusion.loss import Denoiser, like, noise_like
-from rdmd.diffusion.samplers import ancestral_step
+from rdmd.diffusion.samplers import ancestral_step, denoise
 from rdmd.networks.encoder import build_encoder, encoded_shape
 
 
@@ -27,7 +27,7 @@ class DomainClassifier(nn.Module):
         self.sigma_data = sigma_data
 
     def features(self, x_t: Tensor, sigma: Tensor) -> Tensor:
-        """What comes before the mean and the head: (B, C, H, W) for images, (B, F) for points."""
+        """The encoder's output: (B, C, H, W) for images, (B, F) for points."""
         c_in = (sigma.square() + self.sigma_data**2).rsqrt()
         return self.encoder(like(c_in, x_t) * x_t, sigma.log() / 4)
 
@@ -48,10 +48,10 @@ def build_domain_classifier(network: Network, sample_shape: tuple[int, ...]) -> 
 def domain_loss(
     classifier: nn.Module, x_source: Tensor, x_target: Tensor, sigma: Tensor, eps_source: Tensor, eps_target: Tensor
 ) -> Tensor:
-    """Binary cross-entropy, the mean of the two domains' at one noise level: (B,), ln 2 for a classifier that knows
-    nothing.
+    """Binary cross-entropy, the mean of the two domains' at one noise level: (B,), ln 2 for a constant
+    classifier.
 
-    Samples and noise: (B, ...); sigma: (B,), from the denoiser's noise law. Calls the classifier once.
+    Samples and noise: (B, ...); sigma: (B,), from the denoiser's noise distribution. Calls the classifier once.
     """
     level = like(sigma, x_source)
     x_t = torch.cat([x_source + level * eps_source, x_target + level * eps_target])
@@ -60,7 +60,7 @@ def domain_loss(
 
 
 class FeatureExtractor(Protocol):
-    """The part of the domain classifier that is used here."""
+    """The part of the domain classifier that EGSDE uses."""
 
     def features(self, x_t: Tensor, sigma: Tensor) -> Tensor:
         """(B, ...) at noise levels (B,) -> (B, F) or (B, C, H, W)."""
@@ -70,7 +70,7 @@ class FeatureExtractor(Protocol):
 def repelling(classifier: FeatureExtractor, x_t: Tensor, source_t: Tensor, sigma: float) -> Tensor:
     """Cosine similarity of the domain classifier's features of x_t and of the noised source: (B,) in [-1, 1].
 
-    The cosine runs over channels; positions, if there are any, are averaged (as in the public code).
+    The similarity is over channels, and its mean over positions, as in the public code.
     """
     levels = x_t.new_full((len(x_t),), sigma)
     with torch.no_grad():
@@ -87,18 +87,18 @@ def attracting(x_t: Tensor, source_t: Tensor, sigma: float, factor: int) -> Tens
 class EGSDE:
     """y = the reverse SDE from x + sigma_0 eps at sigma_0 down to 0 by `steps` ancestral steps, each followed by
 
-        x_then += -(now^2 - then^2) grad_{x_now} [repel * E_repel + attract * E_attract](x_now),
+        x_next += -(sigma^2 - sigma_next^2) grad_{x_t} [repel * E_repel + attract * E_attract](x_t),
 
-    where both energies compare x_now with the source noised to the same level by the one eps of the start (algorithm 1
-    and the public code). Weights of 0 leave `SDEditSDE`. The public weights are repel = 500, attract = 2 and
-    factor = 32 at 256x256; the gradient of E_repel in one pixel falls with their number, so that smaller pictures want
-    a smaller `repel`. On points phi is the identity.
+    where both energies compare x_t with the source at the same noise level, always with the eps of the start (algorithm
+    1 and the public code). With weights of 0 it is `SDEditSDE`. The public weights are repel = 500, attract = 2 and
+    factor = 32 at 256x256. The gradient of E_repel in one pixel decreases with the number of pixels, so smaller images
+    need a smaller `repel`. On points phi is the identity.
 
-    The drift is explicit: the attraction overshoots where 2 attract (now^2 - then^2) / (1 + now^2) > 1. With the public
-    weight and sigma_0, `steps` >= 40 stays under 1.
+    The drift is explicit: the attraction overshoots where 2 attract (sigma^2 - sigma_next^2) / (1 + sigma^2) > 1. With
+    the public weight and sigma_0, `steps` >= 40 stays below 1.
 
     `nfe` counts evaluations of the teacher alone: each step also costs two forward passes and a backward pass of the
-    classifier, unless `repel` is 0. The classifier is not changed and collects no gradients.
+    classifier, unless `repel` is 0. The classifier collects no gradients.
     """
 
     teacher: Denoiser
@@ -119,9 +119,9 @@ class EGSDE:
         """(B, ...) source -> (B, ...) translation. Raises ValueError if `factor` does not divide H and W."""
         eps = noise_like(source, rng)
         x = source + self.sigma_0 * eps
-        for now, then in pairwise(down_from(self.sigma_0, self.steps).tolist()):
-            drift = -(now**2 - then**2) * self.energy_gradient(x, source + now * eps, now)
-            x = ancestral_step(self.teacher, x, now, then, rng) + drift
+        for sigma, sigma_next in pairwise(down_from(self.sigma_0, self.steps).tolist()):
+            drift = -(sigma**2 - sigma_next**2) * self.energy_gradient(x, source + sigma * eps, sigma)
+            x = ancestral_step(x, denoise(self.teacher, x, sigma), sigma, sigma_next, rng) + drift
         return x
 
     def energy_gradient(self, x_t: Tensor, source_t: Tensor, sigma: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""The low-pass filter phi_N that ILVR and EGSDE keep of the source."""
+"""ILVR (Choi et al. 2021), and its low-pass filter phi_N, which EGSDE uses too."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -9,16 +9,15 @@ from torch.nn.functional import interpolate
 
 from rdmd.baselines.sdedit import SIGMA_MAX, down_from
 from rdmd.diffusion.loss import Denoiser, noise_like
-from rdmd.diffusion.samplers import ancestral_step
+from rdmd.diffusion.samplers import ancestral_step, denoise
 
 
 def low_pass(x: Tensor, factor: int) -> Tensor:
     """phi_N: antialiased bicubic down-sampling by `factor`, then bicubic up-sampling to the old size.
 
-    Linear, and constants pass unchanged. (B, C, H, W) -> the same shape; `factor` must divide H and W, or ValueError is
-    raised. It is the filter of both public codes, and not quite a projection: phi(phi(x)) differs from phi(x) by a
-    quarter of its size on white noise, and by nothing for factor = H = W. Points (B, d) have no frequencies: they pass
-    whole.
+    It is linear and keeps constants. (B, C, H, W) -> the same shape; raises ValueError unless `factor` divides H and W.
+    It is the filter of both public codes, and only nearly a projection: on white noise phi(phi(x)) differs from phi(x)
+    by a quarter of its size, and not at all for factor = H = W. Points (B, d) have no frequencies and stay unchanged.
     """
     if x.ndim == 2:
         return x
@@ -35,8 +34,8 @@ class ILVR:
 
         x_sigma <- x_sigma - phi_N(x_sigma) + phi_N(x + sigma eps'),    eps' fresh (algorithm 1).
 
-    Its dials are N = `factor` (large forgets the source) and sigma_stop (large leaves the end to the teacher; 0 holds
-    the output itself). It trains nothing of its own. For pictures only: points have no low-pass part.
+    A large N = `factor` forgets the source; a large sigma_stop leaves the last steps to the teacher, and 0 conditions
+    the output itself. ILVR trains nothing. It is for images alone: points have no low-pass part.
 
     Raises ValueError if factor < 2, sigma_stop is not in [0, 80), or there is no step.
     """
@@ -63,11 +62,11 @@ class ILVR:
         """(B, C, H, W) source -> (B, C, H, W) translation. Raises ValueError on points, and if `factor` does not
         divide H and W."""
         if source.ndim != 4:
-            raise ValueError(f"ILVR is for pictures (B, C, H, W), got the shape {tuple(source.shape)}")
+            raise ValueError(f"ILVR is for images (B, C, H, W), got the shape {tuple(source.shape)}")
         x = SIGMA_MAX * noise_like(source, rng)
-        for now, then in pairwise(down_from(SIGMA_MAX, self.steps).tolist()):
-            x = ancestral_step(self.teacher, x, now, then, rng)
-            if then >= self.sigma_stop:
-                noised = source + then * noise_like(source, rng)
-                x = x + low_pass(noised - x, self.factor)
+        for sigma, sigma_next in pairwise(down_from(SIGMA_MAX, self.steps).tolist()):
+            x = ancestral_step(x, denoise(self.teacher, x, sigma), sigma, sigma_next, rng)
+            if sigma_next >= self.sigma_stop:
+                source_t = source + sigma_next * noise_like(source, rng)
+                x = x + low_pass(source_t - x, self.factor)
         return x

@@ -2,23 +2,24 @@
 
     sup_f inf_T  E_x [c(x, T(x)) - f(T(x))] + E_y f(y)
 
-Its value is the optimal cost, and T at the saddle the optimal map. The potential f and the map T are trained in turn, T
-for several steps to each of f. The public code takes ten, Adam at 1e-4 for both, and the mean over dimensions of the
+Its value is the optimal cost, and T at the saddle point is the optimal map. Training takes several steps of the map T
+for each of the potential f. The public code takes ten, uses Adam at 1e-4 for both, and the mean over dimensions of the
 squared difference for c, as `squared_l2` here.
 """
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from rdmd.config import Network
-from rdmd.distillation.costs import Cost
 from rdmd.networks.build import build_denoiser
 from rdmd.networks.encoder import build_encoder, encoded_shape
 
 
 class TransportMap(nn.Module):
-    """T(x) = x + F(x, 0): the denoiser's network without its preconditioning. It starts at the identity, for the last
-    layer of F starts near zero. One network evaluation a sample."""
+    """T(x) = x + F(x, 0): the denoiser's network without its preconditioning. It starts near the identity, because the
+    last layer of F starts near zero. One network evaluation per sample."""
 
     nfe = 1
 
@@ -32,7 +33,7 @@ class TransportMap(nn.Module):
 
 
 class Potential(nn.Module):
-    """f(y): an encoder and a linear head on all that it gives, positions included."""
+    """f(y): an encoder and a linear head on all of its outputs, positions included."""
 
     def __init__(self, encoder: nn.Module, width: int) -> None:
         super().__init__()
@@ -54,17 +55,23 @@ def build_potential(network: Network, sample_shape: tuple[int, ...]) -> Potentia
     return Potential(build_encoder(network, sample_shape), torch.Size(encoded_shape(network, sample_shape)).numel())
 
 
-def map_loss(T: nn.Module, f: nn.Module, x: Tensor, cost: Cost) -> Tensor:
-    """c(x, T(x)) - f(T(x)), minimised over T alone: (B,). Gradients reach f too; step T only, and clear f's."""
-    mapped = T(x)
-    return cost(x, mapped) - f(mapped)
+# (B, ...) -> (B, ...), and (B, ...) -> (B,)
+Map = Callable[[Tensor], Tensor]
 
 
-def potential_loss(T: nn.Module, f: nn.Module, x: Tensor, y: Tensor, r1: float = 0.0) -> Tensor:
+def map_loss(f: Map, mapped: Tensor, cost: Tensor) -> Tensor:
+    """c(x, T(x)) - f(T(x)), minimised over T alone: (B,). `mapped` is T(x), (B, ...), and `cost` c(x, T(x)), (B,).
+
+    Gradients reach f too; step T only, and clear f's.
+    """
+    return cost - f(mapped)
+
+
+def potential_loss(T: Map, f: Map, x: Tensor, y: Tensor, r1: float = 0.0) -> Tensor:
     """f(T(x)) - f(y) + (r1 / 2) ||grad f(y)||^2, minimised over f with T fixed: (B,).
 
     x: (B, ...) source; y: (B, ...) target. The penalty (R1, Mescheder et al. 2018; a sum over dimensions) damps the
-    game, but is not zero at the saddle, where grad f(T(x)) = grad_y c(x, T(x)): it draws the map to the identity.
+    game, but is not zero at the saddle point, where grad f(T(x)) = grad_y c(x, T(x)): it moves the map to the identity.
     """
     with torch.no_grad():
         mapped = T(x)

@@ -1,4 +1,4 @@
-"""The noise levels that the diffusion baselines step through: those of Karras et al. 2022, table 1."""
+"""SDEdit (Meng et al. 2022), and the noise levels of all diffusion baselines (Karras et al. 2022, table 1)."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from rdmd.diffusion.loss import Denoiser, noise_like
-from rdmd.diffusion.samplers import ancestral, heun, heun_evaluations, karras_sigmas
+from rdmd.diffusion.samplers import heun_evaluations, karras_sigmas, sample_ancestral, sample_heun
 
 SIGMA_MIN = 0.002
 SIGMA_MAX = 80.0
@@ -26,7 +26,7 @@ def down_from(sigma_0: float, steps: int) -> Tensor:
 class SDEdit:
     """y = the probability-flow ODE from x + sigma_0 eps at sigma_0 down to 0, by Heun's method in `steps` steps.
 
-    Its dial is sigma_0: small keeps the source, large forgets it. It trains nothing of its own.
+    A small sigma_0 keeps the source, a large one forgets it. SDEdit trains nothing.
     """
 
     teacher: Denoiser
@@ -42,14 +42,14 @@ class SDEdit:
     def __call__(self, source: Tensor, rng: torch.Generator) -> Tensor:
         """(B, ...) source -> (B, ...) translation."""
         noised = source + self.sigma_0 * noise_like(source, rng)
-        return heun(self.teacher, noised, down_from(self.sigma_0, self.steps))
+        return sample_heun(self.teacher, noised, down_from(self.sigma_0, self.steps))
 
 
 @dataclass(frozen=True)
 class SDEditSDE:
     """The same with the reverse SDE, as in the paper's algorithm 1, by `steps` ancestral steps.
 
-    An ancestral step is of first order and costs one evaluation: at equal cost it takes twice the steps of `SDEdit`.
+    An ancestral step is of first order and costs one evaluation, so at equal cost it takes twice the steps of `SDEdit`.
     """
 
     teacher: Denoiser
@@ -65,4 +65,4 @@ class SDEditSDE:
     def __call__(self, source: Tensor, rng: torch.Generator) -> Tensor:
         """(B, ...) source -> (B, ...) translation."""
         noised = source + self.sigma_0 * noise_like(source, rng)
-        return ancestral(self.teacher, noised, down_from(self.sigma_0, self.steps), rng)
+        return sample_ancestral(self.teacher, noised, down_from(self.sigma_0, self.steps), rng)

@@ -22,8 +22,8 @@ from rdmd.config.evaluation import (
     NoFeatures,
     Register,
 )
-from rdmd.config.launch import Execution, Launch, LocalRunner, RayRunner
-from rdmd.config.networks import ImageNetwork, KarrasLevels, LogNormal, Network, NoiseLaw, PointNetwork
+from rdmd.config.launch import Compute, Launch, LocalRunner, RayRunner
+from rdmd.config.networks import ImageNetwork, KarrasLevels, LogNormal, Network, NoiseDistribution, PointNetwork
 from rdmd.config.reading import EXPERIMENTS, PARAMS, load, parse
 from rdmd.config.section import Count, Fraction, Lambda, Number, Positive, Section
 from rdmd.config.settings import Settings
@@ -58,6 +58,7 @@ __all__ = [
     "Champion",
     "CheapestUnder",
     "ClassifierFeatures",
+    "Compute",
     "Constraints",
     "Continuation",
     "Count",
@@ -69,7 +70,6 @@ __all__ = [
     "Domains",
     "EfficientNetLite0Features",
     "Evaluate",
-    "Execution",
     "FeatureCost",
     "Features",
     "Fraction",
@@ -92,7 +92,7 @@ __all__ = [
     "NeuralOT",
     "NoFeatures",
     "Noise",
-    "NoiseLaw",
+    "NoiseDistribution",
     "Number",
     "PointNetwork",
     "Points",

@@ -18,7 +18,7 @@ def _on_or_off(given: object) -> object:
 Compile = Annotated[Literal["auto", "on", "off", "cuda_graphs"], BeforeValidator(_on_or_off)]
 
 
-class Execution(Section):
+class Compute(Section):
     """How a run computes its networks."""
 
     # `torch.compile` of the networks: `auto` compiles image networks on a GPU if there is a C compiler. `cuda_graphs`
@@ -69,7 +69,7 @@ Runner = Annotated[
 ]
 
 
-class Launch(Execution):
+class Launch(Compute):
     """Where and how training runs. Nothing here changes the optimisation problem. Of these keys, fingerprints hold only
     `precision`, `processes`, `compile` and `accumulate`, which change how numbers are rounded."""
 

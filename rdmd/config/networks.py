@@ -36,7 +36,7 @@ Network = Annotated[ImageNetwork | PointNetwork, Field(discriminator="kind")]
 class LogNormal(Section):
     """ln sigma ~ N(mean, std^2) (Karras et al. 2022, table 1)."""
 
-    law: Literal["lognormal"]
+    distribution: Literal["lognormal"]
     mean: Number = -1.2
     std: Positive = 1.2
 
@@ -44,7 +44,7 @@ class LogNormal(Section):
 class KarrasLevels(Section):
     """sigma uniform over the levels of the Karras schedule between two of its percentiles (public DMD code)."""
 
-    law: Literal["karras"]
+    distribution: Literal["karras"]
     sigma_min: Positive = 0.002
     sigma_max: Positive = 80.0
     rho: Positive = 7.0
@@ -59,4 +59,4 @@ class KarrasLevels(Section):
         return self
 
 
-NoiseLaw = Annotated[LogNormal | KarrasLevels, Field(discriminator="law")]
+NoiseDistribution = Annotated[LogNormal | KarrasLevels, Field(discriminator="distribution")]

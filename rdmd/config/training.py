@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from rdmd.config.networks import LogNormal, NoiseLaw
+from rdmd.config.networks import LogNormal, NoiseDistribution
 from rdmd.config.section import (
     Count,
     Fraction,
@@ -97,7 +97,7 @@ class Teacher(Cadence):
     warmup: Annotated[Integer, Field(ge=0)] = 100
     # How the learning rate falls from its value to 0 over the steps, after the warm-up.
     decay: Decay = "constant"
-    noise: NoiseLaw = LogNormal(law="lognormal")
+    noise: NoiseDistribution = LogNormal(distribution="lognormal")
     ema: Fraction = 0.999
 
 
@@ -133,9 +133,9 @@ class Refine(Section):
     # run starts from. Null keeps the cost lambda c(x, G(x)).
     proximal: Positive | None = None
     weighting: Weighting
-    noise: NoiseLaw
+    noise: NoiseDistribution
     # Noise of the fake denoiser; null takes `noise`.
-    fake_noise: NoiseLaw | None = None
+    fake_noise: NoiseDistribution | None = None
     ema: Fraction = 0.99
 
 
@@ -159,9 +159,9 @@ class Distill(Cadence):
     # A bare name, or a section with the name and the cost's own keys.
     cost: TransportCost = SquaredL2(name="squared_l2")
     weighting: Weighting = "unscaled"
-    noise: NoiseLaw = LogNormal(law="lognormal")
+    noise: NoiseDistribution = LogNormal(distribution="lognormal")
     # Noise of the fake denoiser; null takes `noise`.
-    fake_noise: NoiseLaw | None = None
+    fake_noise: NoiseDistribution | None = None
     # Noisy samples of the first fake step: `shared` with the generator step, so that one pass of the fake denoiser
     # serves both updates, or its `own`.
     fake_draws: Literal["shared", "own"] = "shared"

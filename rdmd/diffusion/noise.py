@@ -1,8 +1,10 @@
-"""Noise laws: how sigma is drawn in training."""
+"""The noise of a training step: distributions of sigma, and a batch of samples with its noise."""
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
+from itertools import repeat
 
 import torch
 from torch import Tensor
@@ -10,10 +12,10 @@ from torch import Tensor
 from rdmd.config import KarrasLevels, LogNormal
 
 # (number of samples, random generator) -> sigma of shape (number of samples,), on the generator's device
-NoiseLaw = Callable[[int, torch.Generator], Tensor]
+NoiseDistribution = Callable[[int, torch.Generator], Tensor]
 
 
-def lognormal(mean: float, std: float) -> NoiseLaw:
+def lognormal(mean: float, std: float) -> NoiseDistribution:
     """ln sigma ~ N(mean, std^2) (Karras et al. 2022, table 1)."""
 
     def draw(n: int, rng: torch.Generator) -> Tensor:
@@ -22,14 +24,16 @@ def lognormal(mean: float, std: float) -> NoiseLaw:
     return draw
 
 
-def karras_levels(sigma_min: float, sigma_max: float, rho: float, levels: int, low: float, high: float) -> NoiseLaw:
+def karras_levels(
+    sigma_min: float, sigma_max: float, rho: float, levels: int, low: float, high: float
+) -> NoiseDistribution:
     """sigma uniform over those of `levels` Karras levels that lie between the fractions `low` and `high` of the
-    schedule, counted from sigma_min (the law of the public DMD code: 0.02 to 0.98 of 1000 levels)."""
+    schedule, counted from sigma_min (public DMD code: 0.02 to 0.98 of 1000 levels)."""
     first, last = math.floor(low * (levels - 1)), math.ceil(high * (levels - 1))
     ramp = torch.arange(first, last + 1, dtype=torch.float64) / (levels - 1)
     bottom, top = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
     table = ((bottom + ramp * (top - bottom)) ** rho).float()
-    # A copy to the device at every draw would make the host wait for it.
+    # One copy per device: a copy at every draw would make the host wait for the device.
     on_device = cache(table.to)
 
     def draw(n: int, rng: torch.Generator) -> Tensor:
@@ -39,9 +43,33 @@ def karras_levels(sigma_min: float, sigma_max: float, rho: float, levels: int, l
     return draw
 
 
-def noise_law(settings: LogNormal | KarrasLevels) -> NoiseLaw:
-    """The law that a `noise` section of params.yaml names."""
+def noise_distribution(settings: LogNormal | KarrasLevels) -> NoiseDistribution:
+    """The distribution of sigma that a `noise` section of params.yaml describes."""
     if isinstance(settings, LogNormal):
         return lognormal(settings.mean, settings.std)
     s = settings
     return karras_levels(s.sigma_min, s.sigma_max, s.rho, s.levels, s.low, s.high)
+
+
+@dataclass(frozen=True)
+class NoisyBatch:
+    """Samples x (B, ...) with their noise levels sigma (B,) and standard normal noise eps (B, ...).
+
+    x is a clean sample or the source of one; z (B, ...) is the generator's input noise, if it has any.
+    """
+
+    x: Tensor
+    sigma: Tensor
+    eps: Tensor
+    z: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def parts(self, n: int) -> list["NoisyBatch"]:
+        """The batch in at most n parts of equal size; the last part may be smaller."""
+        if n == 1:
+            return [self]
+        x = self.x.chunk(n)
+        z = repeat(None, len(x)) if self.z is None else self.z.chunk(n)
+        return [NoisyBatch(*part) for part in zip(x, self.sigma.chunk(n), self.eps.chunk(n), z, strict=True)]

@@ -1,11 +1,26 @@
-"""Samplers as pure functions of a denoiser: D(x_t, sigma) -> x_0 estimate; x_t = x_0 + sigma eps throughout."""
+"""Samplers as pure functions of a denoiser D(x_t, sigma); x_t = x_0 + sigma eps throughout."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from rdmd.diffusion.loss import Denoiser, like, noise_like
+
+
+@dataclass(frozen=True)
+class SamplerStep:
+    """The state of a sampler before its step i: x_t at level sigma, and the denoiser's estimate x_0, both (B, ...)."""
+
+    i: int
+    x_t: Tensor
+    sigma: float
+    x_0: Tensor
+
+
+Callback = Callable[[SamplerStep], None]
 
 
 def karras_sigmas(steps: int, sigma_min: float, sigma_max: float, rho: float = 7.0) -> Tensor:
@@ -17,49 +32,63 @@ def karras_sigmas(steps: int, sigma_min: float, sigma_max: float, rho: float = 7
     return torch.cat([levels, levels.new_zeros(1)])
 
 
-def heun(D: Denoiser, x: Tensor, sigmas: Tensor) -> Tensor:
+def denoise(D: Denoiser, x_t: Tensor, sigma: float) -> Tensor:
+    """D(x_t, sigma) with one noise level for the whole batch."""
+    return D(x_t, x_t.new_full((len(x_t),), sigma))
+
+
+def score(D: Denoiser, x_t: Tensor, sigma: Tensor) -> Tensor:
+    """grad log p_t(x_t) = (D(x_t, sigma) - x_t) / sigma^2 (Tweedie). x_t: (B, ...); sigma: (B,)."""
+    return (D(x_t, sigma) - x_t) / like(sigma, x_t).square()
+
+
+@torch.no_grad()
+def sample_heun(D: Denoiser, x: Tensor, sigmas: Tensor, callback: Callback | None = None) -> Tensor:
     """Integrate the probability-flow ODE dx/dsigma = (x - D(x, sigma)) / sigma from sigmas[0] to sigmas[-1] by
     Heun's second-order method (Karras et al. 2022, algorithm 1), with an Euler step into 0.
 
     x: (B, ...) at noise level sigmas[0]. Evaluates D 2n - 1 times for n steps that end in 0.
     """
-    for now, then in zip(sigmas[:-1].tolist(), sigmas[1:].tolist(), strict=True):
-        slope = (x - D(x, x.new_full((len(x),), now))) / now
-        proposal = x + (then - now) * slope
-        if then > 0:
-            slope_then = (proposal - D(proposal, x.new_full((len(x),), then))) / then
-            proposal = x + (then - now) * (slope + slope_then) / 2
+    for i, (sigma, sigma_next) in enumerate(pairwise(sigmas.tolist())):
+        x_0 = denoise(D, x, sigma)
+        if callback is not None:
+            callback(SamplerStep(i, x, sigma, x_0))
+        slope = (x - x_0) / sigma
+        proposal = x + (sigma_next - sigma) * slope
+        if sigma_next > 0:
+            slope_next = (proposal - denoise(D, proposal, sigma_next)) / sigma_next
+            proposal = x + (sigma_next - sigma) * (slope + slope_next) / 2
         x = proposal
     return x
 
 
 def heun_evaluations(steps: int) -> int:
-    """Network evaluations of `heun` over `steps` steps that end in 0."""
+    """Network evaluations of `sample_heun` over `steps` steps that end in 0."""
     return 2 * steps - 1
 
 
-def score(D: Denoiser, x_t: Tensor, sigma: Tensor) -> Tensor:
-    """grad log p_t(x_t) = (D(x_t, sigma) - x_t) / sigma^2 (Tweedie)."""
-    return (D(x_t, sigma) - x_t) / like(sigma, x_t).square()
-
-
-def ancestral_step(D: Denoiser, x_t: Tensor, now: float, then: float, rng: torch.Generator) -> Tensor:
-    """x_t at noise level `now` -> a draw at the lower level `then`, 0 included.
-
-    x_then ~ N(D + r (x_t - D), then^2 (1 - r) I) with r = then^2 / now^2: the exact p(x_then | x_t, x_0) with D for x_0
-    (Ho et al. 2020, eqs. 6 and 7, written for x_t = x_0 + sigma eps). It is a step of the reverse SDE, whose law it
-    tends to as the levels close up. Evaluates D once. A method adds a drift to the result, or puts a condition on it.
-    """
-    r = (then / now) ** 2
-    x_0 = D(x_t, x_t.new_full((len(x_t),), now))
-    return x_0 + r * (x_t - x_0) + then * (1 - r) ** 0.5 * noise_like(x_t, rng)
-
-
-def ancestral(D: Denoiser, x: Tensor, sigmas: Tensor, rng: torch.Generator) -> Tensor:
-    """Solve the reverse SDE from sigmas[0] down to sigmas[-1] by `ancestral_step`.
+@torch.no_grad()
+def sample_ancestral(
+    D: Denoiser, x: Tensor, sigmas: Tensor, rng: torch.Generator, callback: Callback | None = None
+) -> Tensor:
+    """Solve the reverse SDE from sigmas[0] down to sigmas[-1] by ancestral steps.
 
     x: (B, ...) at noise level sigmas[0]. Evaluates D n times for n steps.
     """
-    for now, then in pairwise(sigmas.tolist()):
-        x = ancestral_step(D, x, now, then, rng)
+    for i, (sigma, sigma_next) in enumerate(pairwise(sigmas.tolist())):
+        x_0 = denoise(D, x, sigma)
+        if callback is not None:
+            callback(SamplerStep(i, x, sigma, x_0))
+        x = ancestral_step(x, x_0, sigma, sigma_next, rng)
     return x
+
+
+def ancestral_step(x_t: Tensor, x_0: Tensor, sigma: float, sigma_next: float, rng: torch.Generator) -> Tensor:
+    """From x_t at level sigma and the denoiser's estimate x_0 to a sample at the lower level sigma_next, 0 included.
+
+    The sample is from N(x_0 + r (x_t - x_0), sigma_next^2 (1 - r) I) with r = sigma_next^2 / sigma^2: the exact
+    posterior of the next state (Ho et al. 2020, eqs. 6 and 7, for x_t = x_0 + sigma eps), with D(x_t, sigma) in the
+    place of x_0. It tends to the reverse SDE as the levels get closer. Other methods add a drift or a condition to it.
+    """
+    r = (sigma_next / sigma) ** 2
+    return x_0 + r * (x_t - x_0) + sigma_next * (1 - r) ** 0.5 * noise_like(x_t, rng)

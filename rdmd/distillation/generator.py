@@ -1,4 +1,4 @@
-"""Noise of a sample's own, for a generator that reads its source with noise."""
+"""The one-step generator, and the noise of one that reads its source with noise."""
 
 import hashlib
 

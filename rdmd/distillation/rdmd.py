@@ -1,15 +1,15 @@
-"""The two losses of RDMD, trained in turn (RDMD, section 3).
+"""The two losses of RDMD, which training minimises in turn (RDMD, section 3).
 
 Generator:  min_G  int omega_t KL(p_t^G || p_t^T) dt + lambda E c(x, G(x))
-Fake:       min_D  E beta_t ||D(G(x) + sigma_t eps, sigma_t) - G(x)||^2   (`diffusion.loss.denoising_loss`)
+Fake:       min_D  E beta_t ||D(G(x) + sigma_t eps, sigma_t) - G(x)||^2
 
-At a fixed lambda the minimiser is biased: the pull towards x keeps p^G off p^T. A proximal step (Rockafellar 1976)
-pulls towards G_k(x), where the last one ended, instead:
+At a fixed lambda the minimiser is biased: the cost keeps p^G away from p^T. A proximal step (Rockafellar 1976) replaces
+the reference x of the cost by G_k(x), the output of the generator that the step starts from:
 
     G_{k+1} = argmin_G  int omega_t KL(p_t^G || p_t^T) dt + mu E c(G_k(x), G(x))
 
-Its fixed points have p^G = p^T for every mu, and each step moves the outputs as little as it can, so the coupling that
-lambda made is kept. The step is ours, not the paper's.
+Its fixed points have p^G = p^T for every mu, and each step moves the outputs as little as it can, so it keeps the
+coupling that lambda made. The proximal step is ours, not the paper's.
 """
 
 from dataclasses import dataclass
@@ -17,45 +17,51 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rdmd.diffusion.loss import Denoiser, like
+from rdmd.diffusion.loss import Denoiser, denoising_error, like, mean_over_dimensions
 from rdmd.distillation.costs import Cost
 from rdmd.distillation.matching import Weighting, matching_surrogate
 
 
 @dataclass(frozen=True)
-class GeneratorLoss:
-    """Per-sample terms of the generator's loss, all (B,). `total` is what is differentiated."""
+class Losses:
+    """Per-sample losses of one batch, all (B,). Training differentiates `generator` and `fake`."""
 
-    total: Tensor
+    generator: Tensor
+    fake: Tensor
     cost: Tensor
-    # Mean |gradient of the matching term|: it goes to 0 as p^G reaches p^T, up to the denoisers' noise.
-    discrepancy: Tensor
+    # Mean |gradient of the matching term|: it tends to 0 as p^G tends to p^T, up to the denoisers' noise.
+    gradient_norm: Tensor
 
 
-def generator_loss(
-    anchor: Tensor,
-    generated: Tensor,
-    fake: Denoiser,
-    real: Denoiser,
-    sigma: Tensor,
-    eps: Tensor,
-    pull: float,
-    cost: Cost,
-    weighting: Weighting,
-) -> GeneratorLoss:
-    """The loss of the generator on one batch.
+@dataclass(frozen=True)
+class RDMDLoss:
+    """Both losses at one noise level per sample. The object holds constants alone: `cost_weight` is lambda, or mu in a
+    proximal step."""
 
-    anchor: (B, ...), what `cost` compares with: the source x, with lambda as `pull`, or G_k(x), with mu. generated:
-    (B, ...) = G(x), with its graph; sigma: (B,); eps: (B, ...). The denoisers are read without a graph: the estimator
-    needs only the difference of their outputs at x_t = G(x) + sigma eps.
-    """
-    with torch.no_grad():
+    cost: Cost
+    cost_weight: float
+    weighting: Weighting
+    sigma_data: float
+
+    def __call__(
+        self, reference: Tensor, generated: Tensor, *, fake: Denoiser, teacher: Denoiser, sigma: Tensor, eps: Tensor
+    ) -> Losses:
+        """reference: (B, ...), the x (or G_k(x)) of the cost; generated: (B, ...) = G(x), with its graph; sigma: (B,);
+        eps: (B, ...). One evaluation of each denoiser at x_t = G(x) + sigma eps serves both losses.
+
+        The gradient of `generator` reaches G alone, and that of `fake` the fake denoiser alone. A caller that does not
+        train the fake on these samples passes it without gradients: `torch.no_grad()(fake)`.
+        """
         x_0 = generated.detach()
         x_t = x_0 + like(sigma, x_0) * eps
-        gradient = weighting(fake(x_t, sigma), real(x_t, sigma), x_0, sigma)
-    c = cost(anchor, generated)
-    return GeneratorLoss(
-        total=matching_surrogate(generated, gradient) + pull * c,
-        cost=c.detach(),
-        discrepancy=gradient.abs().flatten(1).mean(1),
-    )
+        fake_x0 = fake(x_t, sigma)
+        with torch.no_grad():
+            teacher_x0 = teacher(x_t, sigma)
+            gradient = self.weighting(fake_x0, teacher_x0, x_0, sigma)
+        cost = self.cost(reference, generated)
+        return Losses(
+            generator=matching_surrogate(generated, gradient) + self.cost_weight * cost,
+            fake=denoising_error(fake_x0, x_0, sigma, self.sigma_data),
+            cost=cost.detach(),
+            gradient_norm=mean_over_dimensions(gradient.abs()),
+        )

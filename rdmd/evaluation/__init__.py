@@ -1,11 +1,10 @@
-"""How good a translation is: realism, faithfulness, exact transport, the Pareto front, and the report.
+"""The quality of translations: realism, faithfulness, exact transport, the Pareto front, and the table of results.
 
-`translator` says what can be evaluated; `evaluator` turns a translator and a task (`image_task`,
-`point_task`) into one `row`; `pareto` picks among rows; `metrics_file` and `table` write them down;
-`report` draws them. The metrics themselves are pure functions on tensors: `realism`, `faithfulness`,
-`colour`, `transport`. Feature networks for FID and its relatives are in `features`, `classifier` and
-`inception`.
+`evaluator` evaluates tensors (`evaluate`) or a translator on a `task` (the test samples), and returns the scores of
+`row`. `pareto` and `selection` find the front and the champion among rows; `table` prints rows and writes their files.
+The metrics are pure functions on tensors: `realism`, `faithfulness`, `transport`. `features`, `classifier` and
+`corruption` hold the feature networks of realism and their check.
 
-Images are float tensors (B, 3, H, W) in [-1, 1] and are quantised to uint8 before any metric;
-points are float tensors (B, 2).
+Images are float tensors (B, 3, H, W) in [-1, 1] and are quantised to uint8 before any metric; points are float tensors
+(B, d).
 """

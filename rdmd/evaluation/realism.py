@@ -72,7 +72,10 @@ def frechet_distance(a: Moments, b: Moments) -> float:
 
 def fid(generated: Tensor, reference: Tensor) -> float:
     """The Frechet distance of the two sets' moments. It is biased upward, the more the fewer the samples."""
-    return frechet_distance(moments(generated), moments(reference))
+    _check(generated)
+    _check(reference)
+    once = [torch.ones(len(side), dtype=torch.float64) for side in (generated, reference)]
+    return _weighted_fid(generated.double(), once[0], reference.double(), once[1])
 
 
 def fid_interval(
@@ -94,7 +97,9 @@ def fid_interval(
     rng = torch.Generator().manual_seed(seed)
     values = torch.tensor(
         [
-            frechet_distance(_resampled(generated, groups.generated, rng), _resampled(reference, groups.reference, rng))
+            _weighted_fid(
+                generated, _resampled(groups.generated, rng), reference, _resampled(groups.reference, rng)
+            )
             for _ in range(resamples)
         ],
         dtype=torch.float64,
@@ -174,10 +179,28 @@ def _every_sample(generated: Tensor, reference: Tensor) -> Groups:
     return Groups(torch.arange(len(generated)), torch.arange(len(reference)))
 
 
-def _resampled(features: Tensor, groups: Tensor, rng: torch.Generator) -> Moments:
+def _weighted_fid(generated: Tensor, counts_g: Tensor, reference: Tensor, counts_r: Tensor) -> float:
+    """`fid` of two sets, float64, in which sample i stands counts[i] times.
+
+    Of fewer samples than dimensions, covariances are `X^T X` of small X (N, dim), and the roots of the eigenvalues of
+    `X^T X Y^T Y` are the singular values of `X Y^T`, an (N, M) matrix: a hundred times quicker for 64 samples of 1280.
+    """
+    if max(len(generated), len(reference)) >= generated.shape[1]:
+        return frechet_distance(_weighted_moments(generated, counts_g), _weighted_moments(reference, counts_r))
+    means, roots = [], []
+    for features, counts in ((generated, counts_g), (reference, counts_r)):
+        means.append(counts @ features / counts.sum())
+        roots.append((features - means[-1]) * (counts / (counts.sum() - 1)).sqrt()[:, None])
+    cross = torch.linalg.svdvals(roots[0] @ roots[1].T).sum()
+    spread = roots[0].square().sum() + roots[1].square().sum()
+    return max(0.0, ((means[0] - means[1]).square().sum() + spread - 2 * cross).item())
+
+
+def _resampled(groups: Tensor, rng: torch.Generator) -> Tensor:
+    """How often each sample stands in a resample, float64 (N,)."""
     count = int(groups.max()) + 1
     drawn = torch.bincount(torch.randint(count, (count,), generator=rng), minlength=count)
-    return _weighted_moments(features, drawn[groups].double())
+    return drawn[groups].double()
 
 
 def _subset(features: Tensor, size: int, rng: torch.Generator) -> Tensor:

@@ -15,8 +15,11 @@ from rdmd.networks.mlp import PointMLP
 from rdmd.networks.unet import DDPMPP
 
 
-def build_denoiser(network: Network, sample_shape: tuple[int, ...]) -> EDMPrecond:
+def build_denoiser(network: Network, sample_shape: tuple[int, ...], *, dropout: bool = False) -> EDMPrecond:
     """A fresh denoiser D(x, sigma) for samples of `sample_shape`: (C, R, R) for images, (d,) for points.
+
+    Dropout belongs to the teacher's training alone, which asks for it. A generator that trained with dropout would
+    match a distribution that it does not have afterwards, and a fake with dropout would differ from an equal teacher.
 
     Raises `UserError` if the width is odd: the noise embedding is half sines, half cosines.
     """
@@ -33,7 +36,7 @@ def build_denoiser(network: Network, sample_shape: tuple[int, ...]) -> EDMPrecon
         channel_mult=network.channel_mult,
         num_blocks=network.num_blocks,
         attn_resolutions=network.attn_resolutions,
-        dropout=network.dropout,
+        dropout=network.dropout if dropout else 0.0,
         augment_dim=network.augment_dim,
     )
     return EDMPrecond(unet, network.sigma_data)

@@ -33,6 +33,7 @@ _STAGES = [
 ]
 _STEM = 32
 _EPS = 1e-3
+_CPU_BATCH = 16
 
 
 class _SameConv(nn.Conv2d):
@@ -100,7 +101,9 @@ class EfficientNetLite0(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) uint8 to features (B, 1280) float32."""
-        return self.embed(resized(images))
+        # On a CPU more at once are slower: they leave its caches.
+        size = _CPU_BATCH if images.device.type == "cpu" else max(1, len(images))
+        return torch.cat([self.embed(resized(part)) for part in images.split(size)])
 
 
 def resized(images: Tensor) -> Tensor:

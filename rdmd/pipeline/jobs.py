@@ -14,8 +14,6 @@ from rdmd.files import sha256_of
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.model_card import read_card, weights_of
 from rdmd.training.run_config import (
-    BASELINE_CODE,
-    TRAINING_CODE,
     DistillRun,
     DomainClassifierRun,
     NeuralOTRun,
@@ -24,7 +22,6 @@ from rdmd.training.run_config import (
     TeacherRun,
     TrainingRun,
     Weights,
-    training_code_digest,
 )
 from rdmd.training.run_folder import RunFolder
 
@@ -55,13 +52,6 @@ def cost_weights(cost: config.TransportCost, side: int, root: Path = Path()) -> 
     return None
 
 
-def read_training_code() -> None:
-    """Compute the digests of the training code, which are cached, before threads need them: Python 3.11's parser fails
-    if two threads use it at once (`SystemError: AST constructor recursion depth mismatch`)."""
-    training_code_digest(TRAINING_CODE)
-    training_code_digest(TRAINING_CODE + BASELINE_CODE)
-
-
 def _common(settings: config.Settings, target: Shards) -> dict[str, Any]:
     """The fields that all kinds of runs share."""
     return {
@@ -82,7 +72,7 @@ def plan_teacher(
     return TeacherRun(
         domain=domain,
         settings=settings.teacher,
-        execution=execution_of(settings.launch),
+        compute=compute_of(settings.launch),
         initial=initial_weights(settings.teacher.init),
         **_common(settings, _shards(layout, domain)),
     )
@@ -101,7 +91,6 @@ def plan_generator(settings: config.Settings, layout: Layout, lam: float, previo
 
     Raises UserError if shards, the teacher, the cost's weights or the weights of `previous` are missing.
     """
-    read_training_code()
     card = read_card(layout.teacher)
     if card.network != settings.network or card.sample_shape != settings.sample_shape:
         raise UserError(
@@ -114,7 +103,7 @@ def plan_generator(settings: config.Settings, layout: Layout, lam: float, previo
         changes["steps"] = distill.sweep.steps
     return DistillRun(
         settings=distill.model_copy(update=changes),
-        execution=execution_of(settings.launch),
+        compute=compute_of(settings.launch),
         lam=lam,
         source=_shards(layout, "source"),
         source_noise=source_domain.std if isinstance(source_domain, config.Noise) else None,
@@ -140,7 +129,6 @@ def plan_refined(settings: config.Settings, layout: Layout, lam: float, previous
 def plan_baselines(settings: config.Settings, layout: Layout) -> list[TrainingRun]:
     """The trainings that the configured baselines need beyond the target's teacher: the source's teacher (DDIB), the
     domain classifier (EGSDE), a map for every weight (neural OT). Raises UserError if shards are missing."""
-    read_training_code()
     ddib, egsde, neural_ot = settings.baselines.ddib, settings.baselines.egsde, settings.baselines.neural_ot
     source = _shards(layout, "source")
     common = _common(settings, _shards(layout, "target"))
@@ -156,9 +144,9 @@ def plan_baselines(settings: config.Settings, layout: Layout) -> list[TrainingRu
     return runs
 
 
-def execution_of(launch: config.Launch) -> config.Execution:
+def compute_of(launch: config.Launch) -> config.Compute:
     """The keys of `launch` that a training process needs."""
-    return config.Execution(**{name: getattr(launch, name) for name in config.Execution.model_fields})
+    return config.Compute(**{name: getattr(launch, name) for name in config.Compute.model_fields})
 
 
 def _end_of(folder: RunFolder) -> Start:

@@ -17,9 +17,7 @@ from rdmd.report.types import Curve, Provenance, TrainedModel
 from rdmd.training.run_folder import RunFolder
 
 # The sections of params.yaml that the report shows. `evaluate` in dvc.yaml names the same ones, so that none is stale.
-SECTIONS = (
-    "experiment", "seed", "domains", "preprocess", "network", "teacher", "distill", "baselines", "evaluate",
-)  # fmt: skip
+SECTIONS = ("experiment", "seed", "domains", "preprocess", "network", "teacher", "distill", "baselines", "evaluate")
 
 
 def provenance_of(settings: config.Settings, layout: Layout) -> Provenance:
@@ -51,9 +49,13 @@ def _trained(name: str, card: ModelCard, folder: RunFolder) -> TrainedModel:
     with contextlib.suppress(ValueError):
         result = folder.result()
     return TrainedModel(
-        name, card.train_seconds, card.trained_on, None if result is None else result.steps,
-        None if result is None else result.peak_memory_mib, _curve(folder),
-    )  # fmt: skip
+        name,
+        card.train_seconds,
+        card.trained_on,
+        None if result is None else result.steps,
+        None if result is None else result.peak_memory_mib,
+        _curve(folder),
+    )
 
 
 def _curve(folder: RunFolder) -> Curve | None:

@@ -1,5 +1,7 @@
-"""MLflow's store, asked for models. An SQLite file is looked at before MLflow does, which retries a damaged one for
-minutes."""
+"""Checks of MLflow's store: whether it can be used, and whether it holds the registered models.
+
+An SQLite file is read without MLflow, which takes seconds to import and retries a damaged file for minutes.
+"""
 
 import contextlib
 import json
@@ -13,7 +15,7 @@ from rdmd.errors import UserError
 from rdmd.pipeline.layout import use_local_tracking
 
 SCHEME = "sqlite:///"
-# Where MLflow keeps absolute paths of artifacts: tables and columns of its SQLite schema.
+# The tables and columns of MLflow's SQLite schema that hold absolute paths of artifacts.
 LOCATIONS = (
     ("experiments", "artifact_location"),
     ("runs", "artifact_uri"),
@@ -23,12 +25,12 @@ LOCATIONS = (
 
 
 def sqlite_file(uri: str) -> Path | None:
-    """The file of a store that is an SQLite file; None for any other store."""
+    """The SQLite file of a store; None for any other store."""
     return Path(uri.removeprefix(SCHEME)) if uri.startswith(SCHEME) else None
 
 
 def check_sqlite(uri: str) -> None:
-    """Raises UserError if `uri` names an SQLite file and what lies there is none, or is damaged."""
+    """Raises UserError if the SQLite file that `uri` names is damaged or is no SQLite file."""
     file = sqlite_file(uri)
     if file is None or not file.exists():
         return
@@ -48,8 +50,8 @@ def check_sqlite(uri: str) -> None:
 def relocate(uri: str) -> None:
     """Correct the paths in this checkout's own store, if the checkout was moved or copied.
 
-    MLflow keeps absolute paths, so that a copy would read and write the artifacts of the original. Other stores stay as
-    they are. Raises UserError if the store cannot be changed.
+    MLflow keeps absolute paths, so a copy would read and write the artifacts of the original. Other stores are not
+    changed. Raises UserError if the store cannot be changed.
     """
     file = sqlite_file(uri)
     if file is None or not file.is_file() or file.resolve() != Path.cwd().resolve() / "mlflow" / "store" / "mlflow.db":
@@ -78,17 +80,16 @@ def relocate(uri: str) -> None:
 
 
 def unregistered(registry: Path) -> str | None:
-    """Why the store that MLFLOW_TRACKING_URI names does not hold what `registry` (reports/registry.json) says; None if
-    it does, or where nothing was to be registered.
+    """Why the store of MLFLOW_TRACKING_URI lacks models of the file `registry` (reports/registry.json); None if it has
+    them all with their weights, or if the file lists none.
 
-    The file is in git, and the store is not. An SQLite store is read without MLflow, whose import takes seconds, and
-    the weights that it names are looked for; what another store holds is not. Raises UserError if the store cannot be
-    used.
+    The file is in git, and the store is not. Weights on a server are not checked. Raises UserError if the store cannot
+    be used.
     """
     try:
-        said = json.loads(registry.read_text(encoding="utf-8"))
-        name, champion = said["name"], said["champion"]
-        wanted = {one["sha256"]: one["lambda"] for one in said["versions"]}
+        registered = json.loads(registry.read_text(encoding="utf-8"))
+        name, champion = registered["name"], registered["champion"]
+        wanted = {one["sha256"]: one["lambda"] for one in registered["versions"]}
     except (OSError, ValueError, KeyError, TypeError):
         return None
     if champion is None:
@@ -101,14 +102,14 @@ def unregistered(registry: Path) -> str | None:
     missing = [lam for sha256, lam in wanted.items() if sha256 not in held]
     if missing:
         return f"{uri} holds no version of {name} with lambda {', '.join(f'{lam:g}' for lam in missing)}"
-    lost = [lam for sha256, lam in wanted.items() if not _may_hold_weights(held[sha256])]
+    lost = [lam for sha256, lam in wanted.items() if is_local(held[sha256]) and weights_of(held[sha256]) is None]
     if lost:
         return f"the weights of {name} with lambda {', '.join(f'{lam:g}' for lam in lost)} are gone from {uri}"
     return None if has_champion else f"{name} has no champion in {uri}"
 
 
 def _held_in_file(uri: str, name: str) -> tuple[dict[str, str], bool]:
-    """Where the newest version of each SHA-256 of weights lies, and whether there is a champion."""
+    """The location of the newest version of each SHA-256 of weights, and whether there is a champion."""
     file = sqlite_file(uri)
     if file is None or not file.is_file():
         return {}, False
@@ -139,8 +140,7 @@ def _held_on_server(champion: str, name: str) -> tuple[dict[str, str], bool]:
 
 
 def weights_of(location: str) -> Path | None:
-    """The weights of a registered model whose artifacts lie in a folder of this machine (a path or a file: URI); None
-    if they are gone."""
+    """The weights file below a local folder of artifacts (a path or a file: URI); None if there is none."""
     parts = urlsplit(location)
     folder = Path(unquote(parts.path)) if parts.scheme == "file" else Path(location)
     found = sorted(folder.rglob("*.safetensors"))
@@ -148,18 +148,13 @@ def weights_of(location: str) -> Path | None:
 
 
 def is_local(location: str) -> bool:
-    """Whether artifacts lie in a folder of this machine."""
+    """Whether artifacts are in a folder of this machine."""
     return location.startswith(("file:", "/"))
-
-
-def _may_hold_weights(location: str) -> bool:
-    return not is_local(location) or weights_of(location) is not None
 
 
 @contextlib.contextmanager
 def asking_for(uri: str) -> Iterator[None]:
-    """For a block that asks MLflow for the model `uri`. Raises UserError if the store cannot be used or has no such
-    model."""
+    """Around a block that asks MLflow for the model `uri`: raises UserError if the store cannot be used or lacks it."""
     with _mlflow_errors(uri):
         import mlflow
 

@@ -12,7 +12,7 @@ from rdmd.baselines.egsde import EGSDE, build_domain_classifier
 from rdmd.baselines.ilvr import ILVR
 from rdmd.baselines.neural_ot import build_transport_map
 from rdmd.baselines.sdedit import SDEdit, SDEditSDE, down_from
-from rdmd.diffusion.samplers import heun, heun_evaluations
+from rdmd.diffusion.samplers import heun_evaluations, sample_heun
 from rdmd.errors import UserError
 from rdmd.evaluation.evaluator import NamedTranslator
 from rdmd.evaluation.row import GENERATOR
@@ -50,7 +50,7 @@ def teacher_samples(source: config.Noise, layout: Layout, device: torch.device) 
     """The teacher's probability-flow ODE from the source's noise down to 0: the comparison for a generator of DMD."""
     card, teacher = load_denoiser(layout.teacher, device)
     sigmas = down_from(source.std, STEPS)
-    sample = torch.no_grad()(lambda noise, rng: heun(teacher, noise, sigmas))
+    sample = torch.no_grad()(lambda noise, rng: sample_heun(teacher, noise, sigmas))
     nfe = heun_evaluations(STEPS)
     return NamedTranslator(sample, "teacher", nfe, settings={"steps": STEPS}, train_seconds=card.train_seconds)
 

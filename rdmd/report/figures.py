@@ -20,7 +20,7 @@ from rdmd.evaluation.table import (
     summary,
     varying_hyperparameters,
 )
-from rdmd.report.style import CYCLE, FAINT, GRID, INK, Style, new_figure, plain_axes, styles
+from rdmd.report.style import CYCLE, DPI, FAINT, GRID, INK, Style, new_figure, plain_axes, styles
 from rdmd.report.types import Curve
 
 if TYPE_CHECKING:
@@ -76,26 +76,40 @@ class Plane:
     series: Sequence[Series]
     references: Sequence[Reference] = field(default_factory=list)
     log_x: bool = False
+    title: str = ""
 
 
-def front_figure(planes: Sequence[Plane], caption: str = "") -> "Figure":
-    """Panels side by side with one legend; adjustText places the labels of the points."""
-    width = 7.6 if len(planes) == 1 else 5.6 * len(planes)
-    figure = new_figure(width, 5.8)
-    panels = list(figure.subplots(1, len(planes), squeeze=False)[0])
-    for axes, one in zip(panels, planes, strict=True):
-        _draw_plane(axes, one)
-    entries = {
-        label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
-    }
-    figure.legend(entries.values(), entries.keys(), loc="outside upper left", ncols=3 * len(planes), fontsize=8,
-                  frameon=False)  # fmt: skip
+def front_figure(
+    planes: Sequence[Plane],
+    caption: str = "",
+    columns: int | None = None,
+    shared_legend: bool = True,
+    dpi: int = DPI,
+) -> "Figure":
+    """Panels in rows of `columns` (None: one row), with one legend or one in each; adjustText places the labels."""
+    columns = min(columns or len(planes), len(planes))
+    lines = math.ceil(len(planes) / columns)
+    figure = new_figure(7.6 if columns == 1 else 5.6 * columns, 5.8 if lines == 1 else 5.2 * lines, dpi)
+    panels = list(figure.subplots(lines, columns, squeeze=False).flat)
+    for axes in panels[len(planes) :]:
+        axes.set_axis_off()
+    panels = panels[: len(planes)]
+    for axes, panel in zip(panels, planes, strict=True):
+        _draw_plane(axes, panel)
+        if not shared_legend:
+            axes.legend(fontsize=8, frameon=False)
+    if shared_legend:
+        entries = {
+            label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+        }
+        look: dict[str, Any] = {"loc": "outside upper left", "ncols": 3 * columns, "fontsize": 8, "frameon": False}
+        figure.legend(entries.values(), entries.keys(), **look)
     _write_caption(figure, caption)
     # Labels are placed in pixels, so the layout has to be final.
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
-    for axes, one in zip(panels, planes, strict=True):
-        _place_labels(axes, one)
+    for axes, panel in zip(panels, planes, strict=True):
+        _place_labels(axes, panel)
     return figure
 
 
@@ -143,8 +157,15 @@ def realism_figure(metrics: Metrics) -> "Figure":
     looks = styles([row.method for row in placed])
     for line, row in enumerate(placed):
         point = _point(row, "", True)
-        axes.errorbar(point.y, line, xerr=_bars(point.y, point.y_interval), fmt=looks[row.method].marker,
-                      color=looks[row.method].colour, markersize=7, capsize=3)  # fmt: skip
+        axes.errorbar(
+            point.y,
+            line,
+            xerr=_bars(point.y, point.y_interval),
+            fmt=looks[row.method].marker,
+            color=looks[row.method].colour,
+            markersize=7,
+            capsize=3,
+        )
     for reference in _references(metrics, []):
         _draw_reference(axes, Reference(reference.label, x=reference.y, interval=reference.interval))
         figure.legend(loc="outside upper left", fontsize=8, frameon=False)
@@ -176,8 +197,9 @@ def curves_figure(curves: Mapping[str, Curve]) -> "Figure":
             drawn.append(logged[np.isfinite(logged)])
             style = CYCLE[index % len(CYCLE)]
             axes.plot(curve.steps, logged, color=style.colour, linewidth=0.5, alpha=0.35)
-            axes.plot(curve.steps, _running_mean(logged), color=style.colour, linestyle=style.line, linewidth=1.4,
-                      label=name)  # fmt: skip
+            axes.plot(
+                curve.steps, _running_mean(logged), color=style.colour, linestyle=style.line, linewidth=1.4, label=name
+            )
         _log_scale(axes, "y", np.concatenate(drawn), _LOG_CURVE)
         axes.set_title(metric.replace("_", " "), fontsize=9)
         axes.set_xlabel("optimizer step", fontsize=8)
@@ -211,10 +233,18 @@ def _draw_plane(axes: "Axes", one: Plane) -> None:
         axes.plot(*np.array(joined).reshape(-1, 2).T, linestyle=style.line, color=style.colour, linewidth=1.3, zorder=2)
         for point in series.points:
             axes.errorbar(
-                point.x, point.y, xerr=_bars(point.x, point.x_interval), yerr=_bars(point.y, point.y_interval),
-                fmt=style.marker, color=style.colour, markerfacecolor=style.colour if point.filled else "white",
-                markersize=6.5, elinewidth=0.9, capsize=2.2, zorder=3,
-            )  # fmt: skip
+                point.x,
+                point.y,
+                xerr=_bars(point.x, point.x_interval),
+                yerr=_bars(point.y, point.y_interval),
+                fmt=style.marker,
+                color=style.colour,
+                markerfacecolor=style.colour if point.filled else "white",
+                markersize=6.5,
+                elinewidth=0.9,
+                capsize=2.2,
+                zorder=3,
+            )
         axes.plot([], [], linestyle=style.line, marker=style.marker, color=style.colour, label=series.label)
     for reference in one.references:
         _draw_reference(axes, reference)
@@ -226,6 +256,7 @@ def _draw_plane(axes: "Axes", one: Plane) -> None:
         axes.set_xlim(-0.05 * span, 1.12 * span)
     axes.set_xlabel(one.x_label, fontsize=9)
     axes.set_ylabel(one.y_label, fontsize=9)
+    axes.set_title(one.title, fontsize=9)
     plain_axes(axes)
 
 
@@ -244,7 +275,7 @@ def _draw_reference(axes: "Axes", reference: Reference) -> None:
 
 def _place_labels(axes: "Axes", one: Plane) -> None:
     """Labels beside their points, clear of each other, of the points, their bars, and the lines of the series."""
-    from adjustText import adjust_text  # type: ignore[import-untyped]
+    from adjustText import adjust_text
     from matplotlib.transforms import Bbox
 
     points = [(point, series.style.colour) for series in one.series for point in series.points]
@@ -258,9 +289,18 @@ def _place_labels(axes: "Axes", one: Plane) -> None:
     x, y = np.concatenate([[(p.x, p.y) for p, _ in points], *(_along_line(axes, series) for series in one.series)]).T
     # Uncrossing the leaders can swap two labels forever, with one on top of the other.
     adjust_text(
-        texts, x, y, objects=bars or None, ax=axes, iter_lim=_LABEL_STEPS, expand=(1.15, 1.4), force_text=(0.3, 0.6),
-        prevent_crossings=False, arrowprops={"arrowstyle": "-", "color": FAINT, "linewidth": 0.6}, min_arrow_len=12,
-    )  # fmt: skip
+        texts,
+        x,
+        y,
+        objects=bars or None,
+        ax=axes,
+        iter_lim=_LABEL_STEPS,
+        expand=(1.15, 1.4),
+        force_text=(0.3, 0.6),
+        prevent_crossings=False,
+        arrowprops={"arrowstyle": "-", "color": FAINT, "linewidth": 0.6},
+        min_arrow_len=12,
+    )
 
 
 def _along_line(axes: "Axes", series: Series) -> np.ndarray:

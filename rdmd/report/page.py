@@ -77,9 +77,13 @@ def _render(**values: Any) -> str:
 
     # Autoescape is on for every template: text from the data never becomes markup.
     environment = Environment(
-        loader=PackageLoader("rdmd.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True, keep_trailing_newline=True,
-    )  # fmt: skip
+        loader=PackageLoader("rdmd.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
     environment.filters["number"] = number
     environment.filters["data_uri"] = lambda png: f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
     return environment.get_template("page.html.j2").render(**values)

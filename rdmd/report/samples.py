@@ -59,8 +59,9 @@ def image_grid(columns: Sequence[tuple[str, Tensor]]) -> "Figure":
     axes.imshow(canvas, interpolation="nearest", aspect="auto")
     axes.set_axis_off()
     for column, (title, _) in enumerate(columns):
-        axes.text(column * pitch[1] + width / 2, -GAP, title, ha="center", va="bottom", fontsize=9, color=INK,
-                  linespacing=1.2)  # fmt: skip
+        axes.text(
+            column * pitch[1] + width / 2, -GAP, title, ha="center", va="bottom", fontsize=9, color=INK, linespacing=1.2
+        )
     return figure
 
 

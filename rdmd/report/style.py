@@ -44,10 +44,8 @@ def styles(methods: Sequence[str]) -> dict[str, Style]:
     """A style for each method, the generator first: fixed for the methods of this project, by order for others."""
     ordered = sorted(dict.fromkeys(methods), key=lambda method: method != GENERATOR)
     others = [method for method in ordered if method not in _METHODS]
-    return {
-        method: _METHODS.get(method) or _OTHERS[others.index(method) % len(_OTHERS)]
-        for method in ordered
-    }  # fmt: skip
+    known = _METHODS | {method: _OTHERS[index % len(_OTHERS)] for index, method in enumerate(others)}
+    return {method: known[method] for method in ordered}
 
 
 def new_figure(width: float, height: float, dpi: int = DPI, constrained: bool = True) -> "Figure":

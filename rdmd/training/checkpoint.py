@@ -1,4 +1,4 @@
-"""Checkpoints: everything that the next step depends on, in one file, whole or absent."""
+"""Checkpoints: everything that the next step depends on, in one file."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +14,14 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is: optimiser steps taken and seconds spent on them."""
+    """Optimizer steps taken so far, and the seconds that they took."""
 
     steps: int = 0
     seconds: float = 0.0
 
 
 def save_checkpoint(path: Path, objective: Objective, progress: Progress) -> None:
-    """Write modules, optimizers, the average and the progress. No random state: it is derived from the step."""
+    """Write modules, optimizers, the average and the progress. The random state is a function of the step."""
     state = {
         "format": FORMAT,
         "steps": progress.steps,
@@ -35,9 +35,9 @@ def save_checkpoint(path: Path, objective: Objective, progress: Progress) -> Non
 
 
 def load_checkpoint(path: Path, objective: Objective) -> Progress:
-    """Restore an objective from `path`, or leave it as it is where there is no checkpoint.
+    """Restore an objective from the checkpoint at `path`, if there is one.
 
-    Raises UserError if the file is damaged; its remedy is to delete it, which starts the run anew.
+    Raises UserError if the file is damaged.
     """
     if not path.exists():
         return Progress()
@@ -49,7 +49,7 @@ def load_checkpoint(path: Path, objective: Objective) -> Progress:
             module.load_state_dict(state["modules"][name])
         for name, optimizer in objective.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
-            _lay_out_as_the_weights(optimizer)
+            _match_layout(optimizer)
         objective.ema.averaged.load_state_dict(state["average"])
         return Progress(steps=state["steps"], seconds=state["seconds"])
     except Exception as error:
@@ -59,9 +59,9 @@ def load_checkpoint(path: Path, objective: Objective) -> Progress:
         ) from error
 
 
-def _lay_out_as_the_weights(optimizer: torch.optim.Optimizer) -> None:
-    """Give moments the strides of their weights: a checkpoint from another device may have others, and a fused kernel
-    goes through both in the order of memory."""
+def _match_layout(optimizer: torch.optim.Optimizer) -> None:
+    """Give moments the strides of their weights. A checkpoint from another device may have others, but a fused kernel
+    reads both in the order of memory."""
     for group in optimizer.param_groups:
         for weight in group["params"]:
             state = optimizer.state[weight]

@@ -1,4 +1,4 @@
-"""How a run's networks are computed: where, in which precision and layout, compiled or not, how much at once."""
+"""How a run computes its networks: device, precision, memory layout, compilation, parts of a batch."""
 
 import importlib.util
 import os
@@ -12,19 +12,19 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from rdmd import config
+from rdmd.diffusion.noise import NoisyBatch
 from rdmd.errors import UserError
 from rdmd.networks.unet import DDPMPP
-from rdmd.training.objective import Noised
-from rdmd.training.run_config import DistillRun, TeacherRun
+from rdmd.training.run_config import DistillRun, TeacherRun, TrainingRun
 
-# What `torch.compile` calls the ways of compiling that a run may ask for.
+# The modes of `torch.compile` behind the values of `launch.compile`.
 MODES = {"on": "default", "cuda_graphs": "reduce-overhead"}
 
 
 @dataclass(frozen=True)
-class Execution:
-    """A run's settings of this kind, resolved for the device at hand. `compile_mode` is None where nothing is
-    compiled; `layout` is the memory format of the weights of convolutions."""
+class Compute:
+    """The settings of a run, resolved for its device. `compile_mode` is None where nothing is compiled; `layout` is the
+    memory format of the convolutions' weights."""
 
     accelerator: Accelerator
     bf16: bool
@@ -33,13 +33,13 @@ class Execution:
     accumulate: int
     recompute_from: int | None
 
-    def placed(self, denoiser: nn.Module) -> nn.Module:
-        """`denoiser` itself, on the device and in the layout."""
-        return denoiser.to(device=self.accelerator.device, memory_format=self.layout)
+    def placed(self, module: nn.Module) -> nn.Module:
+        """`module` itself, on the device and in the layout."""
+        return module.to(self.accelerator.device).to(memory_format=self.layout)
 
     def trained(self, module: nn.Module) -> nn.Module:
-        """What to call for an output that is differentiated: `module`, compiled in place, or the wrapper that averages
-        its gradients over processes. Called once, after the average was made of the module."""
+        """`module`, compiled in place, or its wrapper that averages gradients over processes: the module to call for
+        outputs that are differentiated. Call this once, after the copy for the average."""
         for part in module.modules():
             if isinstance(part, DDPMPP):
                 part.recompute_activations(self.recompute_from)
@@ -49,8 +49,8 @@ class Execution:
         return self.accelerator.prepare_model(module)
 
     def frozen(self, denoiser: nn.Module) -> nn.Module:
-        """`denoiser` as it is fastest where it is only read: without gradients, compiled, and under bf16 with the
-        weights of convolutions and linear layers held in what autocast would round them to at every call."""
+        """`denoiser` without gradients and compiled. Under bf16 its convolutions and linear layers keep the weights to
+        which autocast would round them at every call."""
         denoiser.eval().requires_grad_(False)
         if self.bf16:
             for part in denoiser.modules():
@@ -60,30 +60,30 @@ class Execution:
         return denoiser
 
     def compiled(self, module: nn.Module) -> None:
-        """Compile in place, which leaves the names in the state dict alone."""
+        """Compile in place, which keeps the names in the state dict."""
         if self.compile_mode is not None:
             module.compile(mode=self.compile_mode, dynamic=False)
 
     def begin_step(self) -> None:
-        """Called before a step's first forward pass: the memory behind the last step's outputs may be used again."""
+        """Allow CUDA graphs to reuse the memory of the last step's outputs. Call this before a step's first pass."""
         if self.compile_mode == MODES["cuda_graphs"]:
             torch.compiler.cudagraph_mark_step_begin()
 
     def call(self, module: nn.Module) -> Callable[..., Tensor]:
-        """`module` as a function, under autocast where the precision is bf16. Networks alone are: losses, their weights
-        and their reductions stay in float32."""
+        """`module` as a function with float32 outputs, under autocast where the precision is bf16. Only networks run
+        under autocast: losses, their weights and reductions stay in float32."""
         if not self.bf16:
             return module
 
         def under_autocast(*inputs: Tensor) -> Tensor:
             with self.accelerator.autocast():
-                return module(*inputs)
+                return module(*inputs).float()
 
         return under_autocast
 
-    def accumulated(self, batch: Noised, *modules: nn.Module) -> Iterator[tuple[Noised, float]]:
-        """The parts of a batch with their share of it, by which the mean loss of each counts. Processes average their
-        gradients of `modules` over the last one's backward pass alone."""
+    def accumulated(self, batch: NoisyBatch, *modules: nn.Module) -> Iterator[tuple[NoisyBatch, float]]:
+        """The parts of a batch, each with its share of the samples as the weight of its mean loss. Processes average
+        their gradients of `modules` in the backward pass of the last part alone."""
         parts = batch.parts(self.accumulate)
         for part in parts:
             with ExitStack() as apart:
@@ -93,22 +93,24 @@ class Execution:
                 yield part, len(part) / len(batch)
 
 
-def execution_of(run: TeacherRun | DistillRun, accelerator: Accelerator) -> Execution:
-    """The run's execution on the accelerator's device.
+def compute_for(run: TrainingRun, accelerator: Accelerator) -> Compute:
+    """The run's `Compute` on the accelerator's device.
 
-    Raises UserError where compiling is asked for and cannot be done here.
+    Raises UserError if the run asks for compilation and this machine cannot compile.
     """
+    # Baselines are not compiled: the potential's R1 penalty needs second derivatives, which compiled networks lack.
+    settings = run.compute if isinstance(run, TeacherRun | DistillRun) else config.Compute(compile="off")
     image = isinstance(run.network, config.ImageNetwork)
-    mode = _compile_mode(run.execution.compile, image, accelerator.device)
-    # Tensor cores want channels last. Eager group norm on a GPU does not: it would copy to and fro at every norm.
+    mode = _compile_mode(settings.compile, image, accelerator.device)
+    # Tensor cores want channels last; eager group norm on a GPU would copy to another layout and back at every norm.
     last = image and mode is not None and accelerator.device.type == "cuda"
-    return Execution(
+    return Compute(
         accelerator,
         bf16=run.precision == "bf16",
         compile_mode=mode,
         layout=torch.channels_last if last else torch.preserve_format,
-        accumulate=run.execution.accumulate,
-        recompute_from=run.execution.activation_checkpointing,
+        accumulate=settings.accumulate,
+        recompute_from=settings.activation_checkpointing,
     )
 
 
@@ -121,8 +123,8 @@ def _compile_mode(setting: str, image: bool, device: torch.device) -> str | None
         return MODES["on"] if image and device.type == "cuda" and missing is None else None
     if missing is not None:
         raise UserError(
-            f"launch.compile is {setting}, which needs {missing}, and there is none here; install one, or "
-            "set launch.compile to off."
+            f"launch.compile is {setting}, which needs {missing}, and there is none here; install one, or set "
+            "launch.compile to off."
         )
     return MODES[setting]
 

@@ -1,7 +1,6 @@
-"""The transport cost that a run names, with the frozen network that it needs."""
+"""RDMD's objective: the generator and the fake denoiser, trained in turn (RDMD, section 3)."""
 
 from dataclasses import replace
-from itertools import repeat
 
 import torch
 from accelerate import Accelerator
@@ -10,24 +9,156 @@ from torch import Tensor, nn
 from rdmd import config
 from rdmd.data.sampling import StepRandom
 from rdmd.data.view import FreshNoise, OpenDomain, Source, open_domain
-from rdmd.diffusion.loss import Denoiser, denoising_error, denoising_loss, noise_like
-from rdmd.diffusion.noise import noise_law
+from rdmd.diffusion.loss import denoising_loss, noise_like
+from rdmd.diffusion.noise import NoisyBatch, noise_distribution
 from rdmd.distillation.costs import Cost, FeatureCost, Huber, LowPass, l1, squared_l2
 from rdmd.distillation.generator import Generator
 from rdmd.distillation.matching import WEIGHTINGS
-from rdmd.distillation.rdmd import GeneratorLoss, generator_loss
+from rdmd.distillation.rdmd import RDMDLoss
 from rdmd.evaluation.classifier_folder import load_classifier
 from rdmd.networks.build import build_denoiser, load_weights
 from rdmd.networks.lpips import load_lpips
-from rdmd.training.compute import execution_of
-from rdmd.training.objective import EMA, Noised, adam, at_largest, lr_factor, set_lr
+from rdmd.training.objective import PREVIEW, Objective, at_largest
 from rdmd.training.run_config import DistillRun, Weights
+
+
+class DistillObjective(Objective):
+    """RDMD at one lambda:
+
+    Generator:  min_G  int omega_t KL(p_t^G || p_t^T) dt + lambda E c(x, G(x))    (`generator_step`)
+    Fake:       min_D  E beta_t ||D(G(x) + sigma_t eps, sigma_t) - G(x)||^2       (`fake_step`)
+
+    Generator and fake start from the teacher, which stays frozen, or from the end of another lambda's run
+    (continuation). Where `fake_draws` is shared, the generator's step is also the first step of the fake.
+    """
+
+    def __init__(self, run: DistillRun, accelerator: Accelerator, open_domain: OpenDomain = open_domain) -> None:
+        s = self.settings = run.settings
+        super().__init__(run, accelerator, warmup=s.warmup, decay=s.decay)
+        self.from_noise = run.source_noise is not None
+        self.shared = s.fake_draws == "shared"
+        self.input_noise = s.noise_at(run.lam)
+        self.source = _source(run, accelerator, open_domain)
+        self.noise = noise_distribution(s.noise)
+        self.fake_noise = noise_distribution(s.fake_noise or s.noise)
+        self.loss = RDMDLoss(
+            cost=build_cost(s.cost, run.cost_weights, run.sample_shape, accelerator.device),
+            cost_weight=run.lam if run.proximal is None else run.proximal,
+            weighting=WEIGHTINGS[s.weighting],
+            sigma_data=run.network.sigma_data,
+        )
+
+        def denoiser(weights: Weights | None) -> nn.Module:
+            built = build_denoiser(run.network, run.sample_shape)
+            if weights is not None:
+                load_weights(built, weights.path)
+            return self.compute.placed(built)
+
+        initial, initial_fake = (run.start.generator, run.start.fake) if run.start else (run.teacher, run.teacher)
+        from_scratch = s.init == "scratch" and run.start is None
+        self.teacher = self.compute.frozen(denoiser(run.teacher))
+        self.D_teacher = self.compute.call(self.teacher)
+        # The reference of the cost is x itself, or the output of a proximal run's first generator, G_k(x).
+        self.G_k = None
+        if run.proximal is not None:
+            frozen = self.compute.frozen(denoiser(initial))
+            self.G_k = self.compute.call(Generator(frozen, s.sigma_init, self.input_noise))
+        self.cost_name = "cost" if self.G_k is None else "moved"
+        self.generator = Generator(denoiser(None if from_scratch else initial), s.sigma_init, self.input_noise)
+        self.fake = denoiser(initial_fake)
+        self.G = self.trained("generator", self.generator, lr=s.generator_lr, beta1=s.beta1, ema=s.ema)
+        self.D_fake = self.trained("fake", self.fake, lr=s.fake_lr, beta1=s.beta1)
+
+    def update(self, random: StepRandom) -> dict[str, Tensor]:
+        """One step of the generator, and `fake_steps` steps of the fake denoiser on its outputs."""
+        x_0, logged = self.generator_step(self.draw(random))
+        # The first fake step learns from the generator step's own outputs; each later one from new sources.
+        for k in range(1 if self.shared else 0, self.settings.fake_steps):
+            if k > 0:
+                x_0 = self.generate(random, k)
+            logged |= self.fake_step(self.draw_fake(x_0, random, k))
+        return logged
+
+    def draw(self, random: StepRandom) -> NoisyBatch:
+        """Sources x, the noise z that the generator reads them with, and the noise that is added to G(x)."""
+        x = self.source.batch(self.batch_size, random, "source")
+        sigma, eps = self.noise(len(x), random.stream("sigma")), noise_like(x, random.stream("eps"))
+        return NoisyBatch(x, sigma, eps, self._z(x, random, "z"))
+
+    def generator_step(self, batch: NoisyBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """One Adam step of the generator; where draws are shared also one of the fake, from the same passes of both
+        networks. Returns G(x) from before the step, without its graph, and scalars to log."""
+        trained = ("generator", "fake") if self.shared else ("generator",)
+        D_fake = self.D_fake if self.shared else torch.no_grad()(self.compute.call(self.fake))
+        outputs, losses = [], []
+        for part, share in self.parts(batch, *trained):
+            generated = self.G(part.x, part.z)
+            with torch.no_grad():
+                reference = part.x if self.G_k is None else self.G_k(part.x, part.z)
+            loss = self.loss(reference, generated, fake=D_fake, teacher=self.D_teacher, sigma=part.sigma, eps=part.eps)
+            (loss.generator.mean() * share).backward()
+            if self.shared:
+                (loss.fake.mean() * share).backward()
+            outputs.append(generated.detach())
+            losses.append(replace(loss, generator=loss.generator.detach(), fake=loss.fake.detach()))
+        for name in trained:
+            self.apply_gradients(name)
+
+        gradient_norm = torch.cat([loss.gradient_norm for loss in losses])
+        logged = {} if self.from_noise else {self.cost_name: torch.cat([loss.cost for loss in losses]).mean()}
+        logged |= {"gradient_norm": gradient_norm.mean(), "worst_sigma": at_largest(gradient_norm, batch.sigma)}
+        if self.shared:
+            logged["fake_loss"] = torch.cat([loss.fake for loss in losses]).mean()
+        return torch.cat(outputs), logged
+
+    def draw_fake(self, x_0: Tensor, random: StepRandom, k: int) -> NoisyBatch:
+        """Generated samples x_0, and the noise that the k-th fake step adds to them."""
+        sigma = self.fake_noise(len(x_0), random.stream(f"fake sigma {k}"))
+        return NoisyBatch(x_0, sigma, noise_like(x_0, random.stream(f"fake eps {k}")))
+
+    def fake_step(self, batch: NoisyBatch) -> dict[str, Tensor]:
+        """One Adam step of the fake denoiser on generated samples. Returns scalars to log."""
+        sigma_data = self.loss.sigma_data
+        loss = self.minimize("fake", batch, lambda b: denoising_loss(self.D_fake, b.x, b.sigma, b.eps, sigma_data))
+        return {"fake_loss": loss.mean()}
+
+    @torch.no_grad()
+    def generate(self, random: StepRandom, k: int) -> Tensor:
+        """G(x) without a graph for the new sources of the k-th fake step, part by part."""
+        x = self.source.batch(self.batch_size, random, f"source {k}")
+        G, parts = self.compute.call(self.generator), self.compute.accumulate
+        z = self._z(x, random, f"z {k}")
+        if z is None:
+            return torch.cat([G(part) for part in x.chunk(parts)])
+        return torch.cat([G(part, own) for part, own in zip(x.chunk(parts), z.chunk(parts), strict=True)])
+
+    def _z(self, x: Tensor, random: StepRandom, name: str) -> Tensor | None:
+        """The generator's input noise, new at every step; None where it reads x alone."""
+        return noise_like(x, random.stream(name)) if self.input_noise else None
+
+    def kept(self) -> nn.Module:
+        """The averaged generator's denoiser."""
+        return self.ema.averaged.get_submodule("denoiser")
+
+    @torch.no_grad()
+    def samples(self) -> tuple[Tensor, ...]:
+        """Sources, unless they are noise, and the averaged generator's outputs for them."""
+        x = self.source.batch(PREVIEW, StepRandom(0, 0, 0, self.device), "preview")
+        generated = self.ema.averaged(x)
+        return (generated,) if self.from_noise else (x, generated)
+
+
+def _source(run: DistillRun, accelerator: Accelerator, open_domain: OpenDomain) -> Source:
+    if run.source_noise is not None:
+        return FreshNoise(run.sample_shape, run.source_noise)
+    return open_domain(run.source.path, "train", accelerator.device)
 
 
 def build_cost(
     settings: config.TransportCost, weights: Weights | None, sample_shape: tuple[int, ...], device: torch.device
 ) -> Cost:
-    """c(x, y) for batches (B, *sample_shape) on `device`; `weights` are the network's, None for costs without one.
+    """The transport cost c(x, y) for batches (B, *sample_shape) on `device`. `weights` are those of the cost's network;
+    None for a cost without a network.
 
     Raises UserError if the weights are missing or do not fit.
     """
@@ -41,195 +172,9 @@ def build_cost(
         case config.LowPass():
             return LowPass(settings.sigma, sample_shape[-1], device)
         case config.FeatureCost():
-            assert weights is not None, "the run was planned without its cost's weights"
+            assert weights is not None, "the run has no weights for its cost's network"
             classifier, _ = load_classifier(weights.path.parent)
             return FeatureCost(classifier.to(device).net.embed)
         case config.LPIPS():
-            assert weights is not None, "the run was planned without its cost's weights"
+            assert weights is not None, "the run has no weights for its cost's network"
             return load_lpips(weights.path).to(device)
-
-
-PREVIEW = 32
-
-
-class DistillObjective:
-    """RDMD at one lambda. Generator and fake both start from the teacher, which stays frozen, or from where the run of
-    another lambda ended (continuation)."""
-
-    def __init__(self, run: DistillRun, accelerator: Accelerator, open_domain: OpenDomain = open_domain) -> None:
-        s = run.settings
-        self.settings = s
-        self.sigma_data = run.network.sigma_data
-        self.device = accelerator.device
-        self.execution = execution_of(run, accelerator)
-        self.source = _source(run, accelerator, open_domain)
-        self.from_noise = run.source_noise is not None
-        self.noise = noise_law(s.noise)
-        self.fake_noise = noise_law(s.fake_noise or s.noise)
-        self.cost = build_cost(s.cost, run.cost_weights, run.sample_shape, accelerator.device)
-        self.weighting = WEIGHTINGS[s.weighting]
-
-        def denoiser(weights: Weights | None) -> nn.Module:
-            built = build_denoiser(run.network, run.sample_shape)
-            if weights is not None:
-                load_weights(built, weights.path)
-            return self.execution.placed(built)
-
-        self.teacher = self.execution.frozen(denoiser(run.teacher))
-        if run.start is not None:
-            begun, faked = run.start.generator, run.start.fake
-        else:
-            begun, faked = run.teacher if s.init == "teacher" else None, run.teacher
-        # What c pulls G(x) towards, how hard, and what the curves call it: the source, or where a proximal run began.
-        self.anchor: nn.Module = _Source()
-        self.pull, self.pulled = run.lam, "cost"
-        if run.proximal is not None:
-            assert run.start is not None, "a proximal run starts from another"
-            self.anchor = Generator(self.execution.frozen(denoiser(begun)), s.sigma_init, s.input_noise)
-            self.pull, self.pulled = run.proximal, "moved"
-        generator, fake = Generator(denoiser(begun), s.sigma_init, s.input_noise), denoiser(faked)
-        self.ema = EMA(generator, s.ema)
-        self.generator, self.fake = self.execution.trained(generator), self.execution.trained(fake)
-        self.generator_optimizer = adam(generator, s.generator_lr, s.beta1)
-        self.fake_optimizer = adam(fake, s.fake_lr, s.beta1)
-        self.modules = {"generator": generator, "fake": fake}
-        self.optimizers = {"generator": self.generator_optimizer, "fake": self.fake_optimizer}
-        self.per_rank = s.batch // accelerator.num_processes
-
-    def step(self, t: int, random: StepRandom) -> dict[str, Tensor]:
-        """One generator step and `fake_steps` steps of the fake; the first of them reuses the generator's forward, and
-        where draws are shared its own too."""
-        s = self.settings
-        self.execution.begin_step()
-        factor = lr_factor(t, s.steps, s.warmup, s.decay)
-        set_lr(self.generator_optimizer, s.generator_lr * factor)
-        set_lr(self.fake_optimizer, s.fake_lr * factor)
-        shared = s.fake_draws == "shared"
-        x_0, logged = (self.joint_step if shared else self.generator_step)(self.draw(random))
-        for k in range(int(shared), s.fake_steps):
-            if k > 0:
-                x = self.source.batch(self.per_rank, random, f"source {k}")
-                x_0 = self._generate(x, self._input_noise(x, random, f"z {k}"))
-            logged |= self.fake_step(self.draw_fake(x_0, random, k))
-        self.ema.update(t)
-        return logged
-
-    def draw(self, random: StepRandom) -> Noised:
-        """Sources, the noise that they are read with, and that which a generator step adds to what becomes of them."""
-        x = self.source.batch(self.per_rank, random, "source")
-        sigma, eps = self.noise(len(x), random.stream("sigma")), noise_like(x, random.stream("eps"))
-        return Noised(x, sigma, eps, self._input_noise(x, random, "z"))
-
-    def draw_fake(self, x_0: Tensor, random: StepRandom, k: int) -> Noised:
-        """Generated samples, and the noise that the k-th fake step of a step adds to them."""
-        sigma = self.fake_noise(len(x_0), random.stream(f"fake sigma {k}"))
-        return Noised(x_0, sigma, noise_like(x_0, random.stream(f"fake eps {k}")))
-
-    def generator_step(self, draws: Noised) -> tuple[Tensor, dict[str, Tensor]]:
-        """One Adam step of the generator on sources. Returns G(x), from before it, and scalars to log."""
-        fake = self.execution.call(self.modules["fake"])
-        made, losses = [], []
-        for part, share in self.execution.accumulated(draws, self.generator):
-            generated, loss = self._generator_backward(part, share, fake)
-            made.append(generated)
-            losses.append(loss)
-        _update(self.generator_optimizer)
-        return torch.cat(made), self._logged(losses, draws.sigma)
-
-    def joint_step(self, draws: Noised) -> tuple[Tensor, dict[str, Tensor]]:
-        """One Adam step of the generator and one of the fake denoiser, each network passed once: the fake learns from
-        the noised samples at which the generator's loss looks. Returns G(x), from before it, and scalars to log."""
-        fake = _Kept(self.execution.call(self.fake))
-        made, losses, fake_losses = [], [], []
-        for part, share in self.execution.accumulated(draws, self.generator, self.fake):
-            generated, loss = self._generator_backward(part, share, fake)
-            fake_loss = denoising_error(fake.take(), generated, part.sigma, self.sigma_data)
-            (fake_loss.mean() * share).backward()
-            made.append(generated)
-            losses.append(loss)
-            fake_losses.append(fake_loss.detach())
-        _update(self.generator_optimizer)
-        _update(self.fake_optimizer)
-        return torch.cat(made), self._logged(losses, draws.sigma) | {"fake_loss": torch.cat(fake_losses).mean()}
-
-    def _generator_backward(self, part: Noised, share: float, fake: Denoiser) -> tuple[Tensor, GeneratorLoss]:
-        """Add the gradients of a part of a batch to the generator's. Returns G(x) without its graph, and the loss."""
-        G, real, anchor = (self.execution.call(net) for net in (self.generator, self.teacher, self.anchor))
-        generated = G(part.x, part.z)
-        with torch.no_grad():
-            near = anchor(part.x, part.z)
-        loss = generator_loss(near, generated, fake, real, part.sigma, part.eps, self.pull, self.cost, self.weighting)
-        (loss.total.mean() * share).backward()
-        return generated.detach(), replace(loss, total=loss.total.detach())
-
-    def _logged(self, losses: list[GeneratorLoss], sigma: Tensor) -> dict[str, Tensor]:
-        discrepancy = torch.cat([loss.discrepancy for loss in losses])
-        logged = {"discrepancy": discrepancy.mean(), "worst_sigma": at_largest(discrepancy, sigma)}
-        return logged if self.from_noise else {self.pulled: torch.cat([loss.cost for loss in losses]).mean(), **logged}
-
-    def fake_step(self, draws: Noised) -> dict[str, Tensor]:
-        """One Adam step of the fake denoiser on generated samples. Returns scalars to log."""
-        D = self.execution.call(self.fake)
-        losses = []
-        for part, share in self.execution.accumulated(draws, self.fake):
-            loss = denoising_loss(D, part.x, part.sigma, part.eps, self.sigma_data)
-            (loss.mean() * share).backward()
-            losses.append(loss.detach())
-        _update(self.fake_optimizer)
-        return {"fake_loss": torch.cat(losses).mean()}
-
-    @torch.no_grad()
-    def _generate(self, x: Tensor, z: Tensor | None) -> Tensor:
-        """G(x, z) without a graph, part by part."""
-        G = self.execution.call(self.modules["generator"])
-        parts = self.execution.accumulate
-        noise = repeat(None) if z is None else z.chunk(parts)
-        return torch.cat([G(part, own) for part, own in zip(x.chunk(parts), noise, strict=False)])
-
-    def _input_noise(self, x: Tensor, random: StepRandom, name: str) -> Tensor | None:
-        """z for a generator that reads x with noise: new at every step."""
-        return noise_like(x, random.stream(name)) if self.settings.input_noise else None
-
-    @torch.no_grad()
-    def samples(self) -> tuple[Tensor, ...]:
-        """Sources, unless they are noise, and what the averaged generator makes of them."""
-        x = self.source.batch(PREVIEW, StepRandom(0, 0, 0, self.device), "preview")
-        generated = self.ema.averaged(x)
-        return (generated,) if self.from_noise else (x, generated)
-
-
-class _Kept:
-    """A denoiser read without a graph, which is kept for one backward pass of its own."""
-
-    def __init__(self, D: Denoiser) -> None:
-        self._D = D
-        self._denoised: Tensor | None = None
-
-    def __call__(self, x_t: Tensor, sigma: Tensor) -> Tensor:
-        with torch.enable_grad():
-            self._denoised = self._D(x_t, sigma)
-        return self._denoised.detach()
-
-    def take(self) -> Tensor:
-        """What it made last, with its graph, once."""
-        denoised, self._denoised = self._denoised, None
-        assert denoised is not None, "it is read before it is taken"
-        return denoised
-
-
-def _update(optimizer: torch.optim.Optimizer) -> None:
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-
-
-class _Source(nn.Module):
-    """(x, z) -> x."""
-
-    def forward(self, x: Tensor, z: Tensor | None) -> Tensor:
-        return x
-
-
-def _source(run: DistillRun, accelerator: Accelerator, open_domain: OpenDomain) -> Source:
-    if run.source_noise is not None:
-        return FreshNoise(run.sample_shape, run.source_noise)
-    return open_domain(run.source.path, "train", accelerator.device)

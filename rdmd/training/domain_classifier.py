@@ -1,4 +1,4 @@
-"""The objective of EGSDE's domain classifier: telling source from target at every noise level."""
+"""The objective of EGSDE's domain classifier: to tell source from target at every noise level."""
 
 import torch
 from accelerate import Accelerator
@@ -8,58 +8,49 @@ from rdmd.baselines.egsde import build_domain_classifier, domain_loss
 from rdmd.data.sampling import StepRandom
 from rdmd.data.view import open_domain
 from rdmd.diffusion.loss import noise_like
-from rdmd.diffusion.noise import noise_law
-from rdmd.training.objective import EMA, adam, at_largest
+from rdmd.diffusion.noise import noise_distribution
+from rdmd.training.objective import PREVIEW, Objective, at_largest
 from rdmd.training.run_config import DomainClassifierRun
 
-PREVIEW = 32
-AMONG = 256
+# Samples of each domain from which the preview takes the most similar to the other domain.
+CANDIDATES = 256
 
 
-class DomainClassifierObjective:
-    """Binary cross-entropy of the logit at x_t = x_0 + sigma_t eps, target against source, over both training
-    splits (EGSDE, section 3.2)."""
+class DomainClassifierObjective(Objective):
+    """min E BCE of the logit at x_t = x_0 + sigma_t eps, target against source, over both training splits
+    (EGSDE, section 3.2)."""
 
     def __init__(self, run: DomainClassifierRun, accelerator: Accelerator) -> None:
-        self.settings = run.settings
+        super().__init__(run, accelerator)
         self.sigma_data = run.network.sigma_data
-        self.accelerator = accelerator
         self.source = open_domain(run.source.path, "train", accelerator.device)
         self.target = open_domain(run.target.path, "train", accelerator.device)
-        self.noise = noise_law(run.noise)
-        classifier = build_domain_classifier(run.network, run.sample_shape).to(accelerator.device)
-        self.ema = EMA(classifier, run.settings.ema)
-        self.classifier = accelerator.prepare_model(classifier)
-        self.optimizer = adam(classifier, run.settings.lr, beta1=0.9)
-        self.modules = {"classifier": classifier}
-        self.optimizers = {"classifier": self.optimizer}
-        self.per_rank = run.settings.batch // accelerator.num_processes
+        self.noise = noise_distribution(run.noise)
+        classifier = build_domain_classifier(run.network, run.sample_shape)
+        self.classifier = self.trained("classifier", classifier, lr=run.settings.lr, beta1=0.9, ema=run.settings.ema)
 
-    def step(self, t: int, random: StepRandom) -> dict[str, Tensor]:
+    def update(self, random: StepRandom) -> dict[str, Tensor]:
         """One Adam step on a batch of each domain at the same noise levels."""
-        x_source = self.source.batch(self.per_rank, random, "source")
-        x_target = self.target.batch(self.per_rank, random, "target")
-        sigma = self.noise(self.per_rank, random.stream("sigma"))
+        x_source = self.source.batch(self.batch_size, random, "source")
+        x_target = self.target.batch(self.batch_size, random, "target")
+        sigma = self.noise(self.batch_size, random.stream("sigma"))
         eps_source = noise_like(x_source, random.stream("source eps"))
         eps_target = noise_like(x_target, random.stream("target eps"))
-        with self.accelerator.autocast():
-            loss = domain_loss(self.classifier, x_source, x_target, sigma, eps_source, eps_target)
-        self.accelerator.backward(loss.mean())
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.ema.update(t)
+        loss = domain_loss(self.classifier, x_source, x_target, sigma, eps_source, eps_target)
+        loss.mean().backward()
+        self.apply_gradients("classifier")
         return {"domain_loss": loss.detach().mean(), "worst_sigma": at_largest(loss.detach(), sigma)}
 
     @torch.no_grad()
     def samples(self) -> tuple[Tensor, ...]:
         """The sources that look most like targets to the averaged classifier, and the targets most like sources."""
-        random = StepRandom(seed=0, rank=0, step=0, device=self.accelerator.device)
-        x_source = self.source.batch(AMONG, random, "preview source")
-        x_target = self.target.batch(AMONG, random, "preview target")
+        random = StepRandom(seed=0, rank=0, step=0, device=self.device)
+        x_source = self.source.batch(CANDIDATES, random, "preview source")
+        x_target = self.target.batch(CANDIDATES, random, "preview target")
         rng = random.stream("preview noise")
         return x_source[self._order(x_source, rng).flip(0)][:PREVIEW], x_target[self._order(x_target, rng)][:PREVIEW]
 
     def _order(self, x: Tensor, rng: torch.Generator) -> Tensor:
-        """Indices by rising logit, at noise as strong as the data."""
+        """Indices by increasing logit, at noise as strong as the data."""
         sigma = x.new_full((len(x),), self.sigma_data)
         return self.ema.averaged(x + self.sigma_data * noise_like(x, rng), sigma).argsort(stable=True)

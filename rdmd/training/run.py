@@ -1,7 +1,7 @@
 """One training run in one process: `python -m rdmd.training.run runs/<fingerprint> [--device cpu|cuda]`.
 
-Started by `rdmd.pipeline.launch`; also by hand on a machine that has nothing but torch and accelerate. Exit status:
-0 finished, 2 something to mend (one sentence on stderr), 3 stopped on request with a checkpoint.
+`rdmd.pipeline.launch` starts it, or a user on a machine with little more than torch and accelerate. Exit status:
+0 finished, 2 an error that the user can correct (one sentence on stderr), 3 stopped on request with a checkpoint.
 """
 
 import argparse
@@ -29,12 +29,12 @@ from rdmd.training.run_config import DistillRun, DomainClassifierRun, NeuralOTRu
 from rdmd.training.run_folder import EXIT_STOPPED, LESS_MEMORY, Point, Result, RunFolder
 from rdmd.training.teacher import TeacherObjective
 
-# How torch says it, on a GPU and on a CPU.
+# Torch's words for it, on a GPU and on a CPU.
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Train the run in a folder to its end, or until asked to stop."""
+    """Train the run in a folder to its end, or until a signal stops it."""
     parser = argparse.ArgumentParser(description="Train one run, resuming from its checkpoint.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     if given.threads:
         torch.set_num_threads(given.threads)
     folder = RunFolder(given.folder)
-    with reporting(debug=False), _leaving_its_error(folder):
+    with reporting(debug=False), _recording_errors(folder):
         run = folder.read_run()
         if run_training(run, folder, given.device, stop, given.lock_seconds):
             return 0
@@ -56,15 +56,15 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 @contextmanager
-def _leaving_its_error(folder: RunFolder) -> Iterator[None]:
-    """Leave a failure's sentence in the run's folder, where the process that launched the run looks for it."""
+def _recording_errors(folder: RunFolder) -> Iterator[None]:
+    """Write an error's sentence to the run's folder, where the launcher reads it."""
     folder.error_file.unlink(missing_ok=True)
     try:
         yield
     except Exception as error:
         if any(words in str(error) for words in OUT_OF_MEMORY):
             error = UserError(f"{folder.path} needs more memory than there is; {LESS_MEMORY}.")
-        # The disk may be full, which the launcher then says.
+        # The disk may be full; the launcher reports that itself.
         with suppress(OSError):
             write_text(folder.error_file, sentence(error) or f"{type(error).__name__}: {error} (see {folder.log}).")
         raise error
@@ -81,21 +81,21 @@ def run_training(
 ) -> bool:
     """Train `run` in its folder, from its checkpoint if there is one. Returns False if `stop` ended it before its end.
 
-    A training process and the library both come here. `open_domain` opens the run's domains, and `follow` takes each
-    new point of its curves. The function changes torch's global random state and asks for deterministic algorithms.
-    Raises UserError if another process trains the run and does not end within `lock_seconds`.
+    A training process and the library both call this function. `open_domain` opens the run's domains, and `follow`
+    takes each new point of its curves. The function changes torch's global random state and asks for deterministic
+    algorithms. Raises UserError if another process trains the run and does not end within `lock_seconds`.
     """
     torch.use_deterministic_algorithms(True, warn_only=True)
-    # Otherwise every new tensor is filled once before it is written.
-    torch.utils.deterministic.fill_uninitialized_memory = False
-    # The buffers of these networks are constants, which need not be sent about at every forward pass.
+    # Deterministic mode fills every new tensor before it is written, which costs time.
+    setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010 (torch does not declare it)
+    # The buffers of these networks are constants: no need to send them to the other processes at every pass.
     averaging = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
     precision = "bf16" if run.precision == "bf16" else "no"
     accelerator = Accelerator(cpu=device == "cpu", mixed_precision=precision, kwargs_handlers=[averaging])
     with folder.locked(lock_seconds) if accelerator.is_main_process else nullcontext():
         torch.manual_seed(derived_seed(run.seed, "initial weights"))
-        objective = objective_of(run, accelerator, open_domain)
-        progress = train(objective, run.settings, folder, run.seed, accelerator, stop or StopRequest(), follow)
+        objective = build_objective(run, accelerator, open_domain)
+        progress = train(objective, run, folder, accelerator, stop or StopRequest(), follow)
         finished = progress.steps == run.settings.steps
         if finished and accelerator.is_main_process:
             _write_result(folder, run, objective, progress, accelerator.device)
@@ -107,8 +107,8 @@ def _write_result(
     folder: RunFolder, run: TrainingRun, objective: Objective, progress: Progress, device: torch.device
 ) -> None:
     """Write the weights, then `result.json`."""
-    kept = objective.ema.averaged
-    save_weights(kept.denoiser if isinstance(run, DistillRun) else kept, folder.weights)
+    kept = objective.kept()
+    save_weights(kept, folder.weights)
     if isinstance(run, DistillRun):
         save_weights(objective.modules["fake"], folder.fake_weights)
     result = Result(
@@ -123,8 +123,8 @@ def _write_result(
     write_text(folder.result_file, result.model_dump_json(indent=2) + "\n")
 
 
-def objective_of(run: TrainingRun, accelerator: Accelerator, open_domain: OpenDomain = open_domain) -> Objective:
-    """What a run minimises, with its data, networks and optimizers on the device."""
+def build_objective(run: TrainingRun, accelerator: Accelerator, open_domain: OpenDomain = open_domain) -> Objective:
+    """The objective of a run, with its data, networks and optimizers on the device."""
     match run:
         case TeacherRun():
             return TeacherObjective(run, accelerator, open_domain)
@@ -137,7 +137,7 @@ def objective_of(run: TrainingRun, accelerator: Accelerator, open_domain: OpenDo
 
 
 def device_name(device: torch.device) -> str:
-    """What a person calls the device: the GPU's model, or the number of CPU threads."""
+    """The GPU's model, or the number of CPU threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"CPU, {torch.get_num_threads()} threads"

@@ -1,21 +1,24 @@
-"""What a training run is: its resolved settings, its inputs, and the fingerprint of both with the code."""
+"""A training run as data: its resolved settings, its inputs, and the fingerprint of both with the code."""
 
-import ast
 import hashlib
-from functools import cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter
 
 from rdmd import config
+from rdmd.code_digest import code_digest
 from rdmd.files import canonical_json
 
-# The packages that decide what a run's weights become.
-TRAINING_CODE = ("networks", "diffusion", "distillation", "training")
-BASELINE_CODE = ("baselines",)
+# The module of each kind's objective.
+_OBJECTIVES = {
+    "teacher": "rdmd.training.teacher",
+    "distill": "rdmd.training.distill",
+    "domain-classifier": "rdmd.training.domain_classifier",
+    "neural-ot": "rdmd.training.neural_ot",
+}
 
-# Where things lie, how often they are written down and what is computed twice do not change what is learned.
+# Paths, how often files are written, and whether activations are computed twice do not change the weights.
 _NOT_IN_FINGERPRINT = {
     "path", "checkpoint_every", "log_every", "sample_every", "seconds_before", "activation_checkpointing",
 }  # fmt: skip
@@ -46,21 +49,21 @@ class _Run(config.Section):
 
 
 class TeacherRun(_Run):
-    """Train or fine-tune a teacher: the target's, or, for DDIB, the source's, whose shards then stand as `target`."""
+    """Train or fine-tune a teacher: the target's, or for DDIB the source's, whose shards are then `target`."""
 
     kind: Literal["teacher"] = "teacher"
     domain: Literal["target", "source"] = "target"
     settings: config.Teacher
-    execution: config.Execution = config.Execution()
+    compute: config.Compute = config.Compute()
     initial: Weights | None = None
 
 
 class Start(config.Section):
-    """What a continued generator starts from: the end of another run."""
+    """The end of another run, from which a generator continues."""
 
     generator: Weights
     fake: Weights
-    # Of the runs that led there, for the account of what a generator took.
+    # Training time of all runs before, so that a generator's row shows all of it.
     seconds_before: float = 0.0
 
 
@@ -69,17 +72,17 @@ class DistillRun(_Run):
 
     kind: Literal["distill"] = "distill"
     settings: config.Distill
-    execution: config.Execution = config.Execution()
+    compute: config.Compute = config.Compute()
     lam: float
     source: Shards
-    # DMD: the source is N(0, source_noise^2 I), drawn anew at every step, and its shards are a sample of it.
+    # DMD: the source is N(0, source_noise^2 I), new at every step; its shards are a sample of it.
     source_noise: float | None = None
     teacher: Weights
     # None: from the teacher (or from scratch, as settings.init says).
     start: Start | None = None
-    # The weight of c(G_0(x), G(x)) in the place of lambda c(x, G(x)), where G_0 is the generator of `start`.
+    # mu: the cost is mu c(G_k(x), G(x)) instead of lambda c(x, G(x)), where G_k is the generator of `start`.
     proximal: float | None = None
-    # Of the network that the transport cost looks through, for the costs that do.
+    # Weights of the transport cost's network, for costs with one.
     cost_weights: Weights | None = None
 
 
@@ -88,7 +91,7 @@ class DomainClassifierRun(_Run):
 
     kind: Literal["domain-classifier"] = "domain-classifier"
     settings: config.DomainClassifier
-    noise: config.NoiseLaw
+    noise: config.NoiseDistribution
     source: Shards
 
 
@@ -111,8 +114,8 @@ def parse_run(text: str) -> TrainingRun:
 
 
 def run_name(run: TrainingRun) -> str:
-    """What people call it: `teacher`, `lambda-0.1` (`lambda-0.1-coarse-2` where two refinements follow), or what a
-    baseline trains: `source-teacher`, `domain-classifier`, `neural-ot-1`."""
+    """A name for people: `teacher`, `lambda-0.1` (`lambda-0.1-coarse-2` where two refinements follow), or a baseline's
+    `source-teacher`, `domain-classifier`, `neural-ot-1`."""
     match run:
         case TeacherRun():
             return "teacher" if run.domain == "target" else "source-teacher"
@@ -136,46 +139,30 @@ def neural_ot_name(cost_weight: float) -> str:
 
 
 def fingerprint(run: TrainingRun) -> str:
-    """16 hex digits that name the run's folder: the same for the same resolved settings, inputs and training code.
+    """16 hex digits that name the run's folder, a function of its resolved settings, its inputs and its code.
 
-    A sweep's list of lambdas, its mode and what refines it are left out: a generator depends on its own lambda,
-    settings and start alone. So is the list of cost weights. The code of the baselines counts for runs that train one.
+    A generator depends on its own lambda, settings and start: the sweep's list of lambdas, its mode and its
+    refinements do not count. Nor does a neural OT map depend on the other cost weights. The code is that of the run's
+    objective and of the training loop.
     """
     described = _without(run.model_dump(mode="json"), _NOT_IN_FINGERPRINT)
-    if isinstance(run, DistillRun):
-        for of_the_sweep in ("lambdas", "sweep", "refine"):
-            del described["settings"][of_the_sweep]
-        # A path; `cost_weights` holds the hash of what lies there.
-        described["settings"]["cost"].pop("weights", None)
-    if isinstance(run, TeacherRun):
-        # A path; `initial` holds the hash of what lies there.
-        del described["settings"]["init"]
-    if isinstance(run, NeuralOTRun):
-        del described["settings"]["cost_weights"]
-    packages = TRAINING_CODE
-    if isinstance(run, DomainClassifierRun | NeuralOTRun):
-        packages += BASELINE_CODE
-    text = canonical_json({"run": described, "code": training_code_digest(packages)})
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    settings = described["settings"]
+    match run:
+        case DistillRun():
+            for of_the_sweep in ("lambdas", "sweep", "refine"):
+                del settings[of_the_sweep]
+            # A path; the hash of the file is in `cost_weights`.
+            settings["cost"].pop("weights", None)
+        case TeacherRun():
+            # A path; the hash of the file is in `initial`.
+            del settings["init"]
+        case NeuralOTRun():
+            del settings["cost_weights"]
+    code = code_digest((_OBJECTIVES[run.kind], "rdmd.training.loop"))
+    return hashlib.sha256(canonical_json({"run": described, "code": code}).encode()).hexdigest()[:16]
 
 
-def _without(value: object, keys: set[str]) -> object:
+def _without(value: Any, keys: set[str]) -> Any:
     if isinstance(value, dict):
         return {key: _without(item, keys) for key, item in value.items() if key not in keys}
     return value
-
-
-@cache
-def training_code_digest(packages: tuple[str, ...] = TRAINING_CODE) -> str:
-    """SHA-256 of the training code as a syntax tree without docstrings: rewording a comment retrains nothing."""
-    digest = hashlib.sha256()
-    root = Path(__file__).parents[1]
-    for package in packages:
-        for file in sorted((root / package).rglob("*.py")):
-            tree = ast.parse(file.read_text(encoding="utf-8"))
-            for node in ast.walk(tree):
-                documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
-                if documented and ast.get_docstring(node) is not None:
-                    node.body = node.body[1:]
-            digest.update(f"{file.relative_to(root)}\n{ast.dump(tree)}\n".encode())
-    return digest.hexdigest()

@@ -125,7 +125,7 @@ def test_the_run_says_that_its_source_is_fresh_noise(pictures: Layout):
     sources = {getattr(RunFolder(folder).read_run(), "source_noise", "a teacher") for folder in pictures.runs.iterdir()}
     assert sources == {"a teacher", 80.0}
     curves = [set(RunFolder(folder).curves()[-1].values) for folder in pictures.runs.iterdir()]
-    assert {"discrepancy", "fake_loss"} in curves  # and no cost
+    assert {"gradient_norm", "fake_loss"} in curves  # and no cost
 
 
 def test_a_generator_from_noise_does_not_translate(pictures: Layout):

@@ -27,7 +27,7 @@ def thin_afhq(settings: dict) -> None:
     settings["launch"]["threads"] = 1
     settings["distill"]["lambdas"] = [0.05]
     settings["distill"]["refine"] = [
-        {"steps": 50, "batch": 2, "generator_lr": 1e-5, "weighting": "unscaled", "noise": {"law": "lognormal"}}
+        {"steps": 50, "batch": 2, "generator_lr": 1e-5, "weighting": "unscaled", "noise": {"distribution": "lognormal"}}
     ]
     settings["domains"]["target"]["path"] = "nowhere"
     settings["baselines"] = {

@@ -22,7 +22,7 @@ def test_parts_of_a_batch_keep_their_noise(tmp_path: Path):
     materials = Materials.make("digits", tmp_path)
     noisy = {"input_noise": 0.5, "batch": 8, "fake_steps": 2}
     whole = materials.distill(**noisy)
-    parts = materials.distill({"execution": config.Execution(accumulate=2)}, **noisy)
+    parts = materials.distill({"compute": config.Compute(accumulate=2)}, **noisy)
     logged, logged_parts = take_step(whole), take_step(parts)
     for name, expected in gradients(whole).items():
         assert apart(gradients(parts)[name], expected) < ROUNDING

@@ -132,7 +132,7 @@ def test_settings_have_the_keys_and_values_of_params_yaml(sweep: Sweep):
     teacher, generator = sweep.children()["teacher"].data.params, sweep.children()["lambda-0.05"].data.params
     for key in ("steps", "batch", "lr", "ema", "init"):
         assert json.loads(teacher[f"teacher.{key}"]) == typed["teacher"][key]
-    assert teacher["teacher.noise.law"] == "lognormal"
+    assert teacher["teacher.noise.distribution"] == "lognormal"
     assert json.loads(generator["distill.generator_lr"]) == typed["distill"]["generator_lr"]
     assert (generator["lambda"], generator["method"], generator["network.width"]) == ("0.05", "rdmd", "32")
     whole = sweep.record.client.get_run(sweep.parent.info.run_id).data.params

@@ -21,8 +21,9 @@ from rdmd import config
 from rdmd.cli import main
 from rdmd.data.manifest import read_manifest
 from rdmd.data.preprocess import preprocess
+from rdmd.errors import UserError
 from rdmd.evaluation.row import FeaturesRecord, Metrics, Row
-from rdmd.evaluation.table import write_metrics
+from rdmd.evaluation.table import read_metrics, write_metrics
 from rdmd.files import sha256_of, write_json
 from rdmd.networks.build import build_denoiser, save_weights
 from rdmd.pipeline.layout import Layout
@@ -303,6 +304,17 @@ def test_a_person_promotes_by_number_or_lambda(project: Project, rdmd: Said):
     assert "--alias canary needs a version" in rdmd("registry promote --alias canary", status=2)
     # A name that MLflow keeps for itself.
     assert "MLflow refuses --alias latest" in rdmd("registry promote 3 --alias latest", status=2)
+
+
+def test_features_that_do_not_see_corruption_promote_nobody(project: Project):
+    before = everything()
+    project.train({0.3: (0.05, 0.05)}, generation=1)
+    metrics = read_metrics(project.layout.metrics)
+    unfit = metrics.features.model_copy(update={"refused": "noise at rising strength gives the distances 1, 1, 1"})
+    write_metrics(metrics.model_copy(update={"features": unfit}), project.layout.metrics)
+    with pytest.raises(UserError, match="there is no champion: noise at rising strength"):
+        project.register()
+    assert everything() == before
 
 
 def test_bounds_that_nobody_keeps_leave_the_champion(project: Project, rdmd: Said):

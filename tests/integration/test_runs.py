@@ -119,7 +119,7 @@ def test_a_continued_sweep_goes_down_in_lambda(prepared: tuple[config.Settings, 
 
 def test_refinements_follow_their_own_coarse_run_and_the_last_is_published(prepared: tuple[config.Settings, Layout]):
     settings, layout = prepared
-    noise = config.LogNormal(law="lognormal", mean=0.0, std=1.2)
+    noise = config.LogNormal(distribution="lognormal", mean=0.0, std=1.2)
     # A pull towards its own start that nothing outweighs: what the first one gives is where the coarse run ended.
     held = config.Refine(steps=5, batch=64, generator_lr=1e-4, proximal=1e6, weighting="unscaled", noise=noise)
     fine = config.Refine(steps=9, batch=128, generator_lr=1e-4, fake_lr=2e-3, weighting="inverse_sigma", noise=noise)
@@ -157,7 +157,7 @@ def test_refinements_follow_their_own_coarse_run_and_the_last_is_published(prepa
 
 def test_a_proximal_run_stays_where_it_began_unless_the_target_pulls_harder(prepared: tuple[config.Settings, Layout]):
     settings, layout = prepared
-    noise = config.LogNormal(law="lognormal", mean=-0.6, std=1.4)
+    noise = config.LogNormal(distribution="lognormal", mean=-0.6, std=1.4)
 
     def moved(proximal: float | None) -> float:
         """Mean squared distance that a refinement moves the outputs of a generator trained at a lambda of 0.5."""

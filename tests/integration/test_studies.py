@@ -23,7 +23,7 @@ COMPARISON = {
 def tiny(settings: dict) -> None:
     """The tiny points, refined, with a baseline of two settings and little of everything."""
     tiny_points(settings)
-    noise = {"law": "lognormal", "mean": -0.6, "std": 1.2}
+    noise = {"distribution": "lognormal", "mean": -0.6, "std": 1.2}
     refine = {"steps": 3, "batch": 64, "generator_lr": 1e-4, "weighting": "inverse_sigma", "noise": noise}
     sweep = {"mode": "continuation", "steps": 5}
     settings["distill"] |= {"lambdas": [0.05, 0.5], "steps": 20, "sweep": sweep, "refine": [refine]}

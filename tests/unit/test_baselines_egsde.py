@@ -13,7 +13,7 @@ from rdmd.baselines.egsde import EGSDE, DomainClassifier, attracting, build_doma
 from rdmd.baselines.ilvr import low_pass
 from rdmd.baselines.sdedit import SDEditSDE, down_from
 from rdmd.diffusion.loss import like, noise_like
-from rdmd.diffusion.samplers import ancestral_step
+from rdmd.diffusion.samplers import ancestral_step, denoise
 
 M, S, SIGMA_0 = 0.7, 0.4, 1.3
 POINTS = config.PointNetwork(kind="mlp", width=16, depth=2)
@@ -54,7 +54,7 @@ def test_attraction_moves_a_step_by_the_exact_amount():
     x = source + SIGMA_0 * eps
     for now, then in pairwise(down_from(SIGMA_0, 4).tolist()):
         drift = -(now**2 - then**2) * attract * 2 * (x - (source + now * eps)) / (1 + now**2)
-        x = ancestral_step(teacher, x, now, then, draw) + drift
+        x = ancestral_step(x, denoise(teacher, x, now), now, then, draw) + drift
     guided = EGSDE(teacher, classifier(POINTS, (2,)), SIGMA_0, 4, 0.0, attract, 1)(source, rng(1))
     torch.testing.assert_close(guided, x)
     assert (x - SDEditSDE(teacher, SIGMA_0, 4)(source, rng(1))).abs().max().item() > 0.05
@@ -100,7 +100,8 @@ def test_the_step_is_that_of_the_published_vp_code_with_the_same_weights():
     x = torch.randn(4, 3, 8, 8, generator=rng(), dtype=torch.float64)
     source_t = torch.randn(4, 3, 8, 8, generator=rng(1), dtype=torch.float64)
     egsde = EGSDE(teacher, net, SIGMA_0, 1, repel, attract, 4)
-    ours = ancestral_step(teacher, x, now, then, rng(2)) - (now**2 - then**2) * egsde.energy_gradient(x, source_t, now)
+    ours = ancestral_step(x, denoise(teacher, x, now), now, then, rng(2))
+    ours = ours - (now**2 - then**2) * egsde.energy_gradient(x, source_t, now)
 
     # In y = sqrt(abar) x, with eps for D, and the classifier a function of y.
     levels = x.new_full((4,), now)

@@ -111,7 +111,7 @@ def test_nfe_is_the_number_of_calls():
 
 
 def test_points_are_refused():
-    with pytest.raises(ValueError, match="for pictures"):
+    with pytest.raises(ValueError, match="for images"):
         ILVR(teacher, 2, 0.1, 9)(torch.zeros(5, 2), rng())
 
 

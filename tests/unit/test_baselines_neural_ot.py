@@ -50,19 +50,24 @@ Z = ((Z - Z.mean()) / Z.std(correction=0)).float()
 X, Y = M1 + S1 * Z, M2 + S2 * Z.flip(0)
 
 
+def loss_of_map(T: nn.Module, f: nn.Module, x: Tensor) -> Tensor:
+    mapped = T(x)
+    return map_loss(f, mapped, squared_l2(x, mapped))
+
+
 def value(T: nn.Module, f: nn.Module) -> Tensor:
-    return map_loss(T, f, X, squared_l2).mean() + f(Y).mean()
+    return loss_of_map(T, f, X).mean() + f(Y).mean()
 
 
 def test_the_value_at_the_saddle_is_the_wasserstein_distance():
     T, f = saddle()
-    assert map_loss(T, f, X, squared_l2).shape == (1000,)
+    assert loss_of_map(T, f, X).shape == (1000,)
     assert value(T, f).item() == pytest.approx((M1 - M2) ** 2 + (S1 - S2) ** 2, abs=1e-5)
 
 
 def test_both_losses_are_stationary_at_the_saddle_and_at_no_other_map():
     T, f = saddle()
-    map_loss(T, f, X, squared_l2).mean().backward()
+    loss_of_map(T, f, X).mean().backward()
     assert [T.slope.grad.item(), T.shift.grad.item()] == pytest.approx([0, 0], abs=1e-5)
     f.zero_grad()
     potential_loss(T, f, X, Y).mean().backward()
@@ -98,7 +103,7 @@ def test_the_networks(network: config.PointNetwork | config.ImageNetwork, shape:
     assert (T(x) - x).abs().max().item() < 1e-3  # the last layer starts at a gain of 1e-5
     assert f(x).shape == (4,)
     assert T.nfe == 1
-    (map_loss(T, f, x, squared_l2) + potential_loss(T, f, x, x, r1=1.0)).mean().backward()
+    (loss_of_map(T, f, x) + potential_loss(T, f, x, x, r1=1.0)).mean().backward()
     for name, parameter in [*T.named_parameters(), *f.named_parameters()]:
         assert parameter.grad is not None, name
 
@@ -123,7 +128,7 @@ def test_training_lands_near_the_affine_monge_map():
     for _ in range(250):
         for _ in range(3):
             of_map.zero_grad()
-            map_loss(T, f, source(128), squared_l2).mean().backward()
+            loss_of_map(T, f, source(128)).mean().backward()
             of_map.step()
         of_potential.zero_grad()
         potential_loss(T, f, source(128), target(128)).mean().backward()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from rdmd.baselines.sdedit import SDEdit, SDEditSDE, down_from
-from rdmd.diffusion.samplers import ancestral, ancestral_step
+from rdmd.diffusion.samplers import ancestral_step, denoise, sample_ancestral
 
 M, S = 0.7, 0.4  # the target N(M, S^2)
 M1, S1 = -0.5, 0.6  # the source
@@ -54,12 +54,13 @@ def test_one_ancestral_step_draws_from_the_posterior():
     # Bayes: N(x_t; x', now^2 - then^2) N(x'; d, then^2), a product of two Gaussians in x'.
     precision = 1 / then**2 + 1 / (now**2 - then**2)
     mean = (d / then**2 + 0.2 / (now**2 - then**2)) / precision
-    assert_law(ancestral_step(teacher, x_t, now, then, rng()), mean, 1 / precision)
+    assert_law(ancestral_step(x_t, denoise(teacher, x_t, now), now, then, rng()), mean, 1 / precision)
 
 
 def test_an_ancestral_step_into_zero_is_the_denoiser():
     x_t = torch.randn(10, 2, generator=rng())
-    torch.testing.assert_close(ancestral_step(teacher, x_t, 0.9, 0.0, rng()), teacher(x_t, torch.full((10,), 0.9)))
+    x_0 = teacher(x_t, torch.full((10,), 0.9))
+    torch.testing.assert_close(ancestral_step(x_t, x_0, 0.9, 0.0, rng()), x_0)
 
 
 @pytest.mark.parametrize("steps", [1, 3, 20])
@@ -67,7 +68,7 @@ def test_the_sampler_has_the_law_of_its_steps(steps: int):
     sigmas = down_from(SIGMA_0, steps)
     x = M1 + math.hypot(S1, SIGMA_0) * torch.randn(400_000, 1, generator=rng())
     expected = stepped_law(M1, S1**2 + SIGMA_0**2, sigmas.tolist())
-    assert_law(ancestral(teacher, x, sigmas, rng(1)), *expected)
+    assert_law(sample_ancestral(teacher, x, sigmas, rng(1)), *expected)
 
 
 def test_sdedit_with_the_sde_has_the_law_of_the_reverse_sde():
@@ -95,7 +96,7 @@ def test_noise_becomes_the_target():
     # The steps lose variance: 6.5% of it at 200 steps over this range, and half of that at 400.
     assert mean == pytest.approx(M, abs=1e-3)
     assert variance == pytest.approx(S**2, rel=0.07)
-    assert_law(ancestral(teacher, x, sigmas, rng(1)), mean, variance)
+    assert_law(sample_ancestral(teacher, x, sigmas, rng(1)), mean, variance)
 
 
 @pytest.mark.parametrize("method", [SDEdit, SDEditSDE])

@@ -8,7 +8,14 @@ from torch import Tensor
 
 from rdmd.diffusion.loss import denoising_loss, denoising_weight, noise_like
 from rdmd.diffusion.noise import karras_levels, lognormal
-from rdmd.diffusion.samplers import heun, heun_evaluations, karras_sigmas, score
+from rdmd.diffusion.samplers import (
+    SamplerStep,
+    heun_evaluations,
+    karras_sigmas,
+    sample_ancestral,
+    sample_heun,
+    score,
+)
 
 M, S = 0.7, 0.4
 
@@ -65,7 +72,7 @@ def test_heun_carries_noise_to_the_gaussian_along_the_exact_flow():
     sigmas = karras_sigmas(200, 1e-3, 20.0)
     x = 20.0 * torch.randn(64, 2, generator=rng(), dtype=torch.float64)
     exact = M + (x - M) * S / math.sqrt(S**2 + 20.0**2)
-    error = (heun(gaussian_denoiser, x, sigmas) - exact).abs().max().item()
+    error = (sample_heun(gaussian_denoiser, x, sigmas) - exact).abs().max().item()
     assert error < 2e-3  # second order: 200 steps leave about 1e-3, and 400 a quarter of it (next test)
 
 
@@ -74,7 +81,7 @@ def test_heun_is_of_second_order():
     exact = M + (x - M) * S / math.sqrt(S**2 + 20.0**2)
 
     def error(steps: int) -> float:
-        return (heun(gaussian_denoiser, x, karras_sigmas(steps, 1e-3, 20.0)) - exact).abs().max().item()
+        return (sample_heun(gaussian_denoiser, x, karras_sigmas(steps, 1e-3, 20.0)) - exact).abs().max().item()
 
     assert error(100) / error(200) == pytest.approx(4, rel=0.25)  # a first-order method would give 2
 
@@ -86,8 +93,20 @@ def test_heun_counts_its_evaluations():
         calls.append(len(x))
         return gaussian_denoiser(x, sigma)
 
-    heun(counted, torch.zeros(3, 2), karras_sigmas(7, 0.01, 1.0))
+    sample_heun(counted, torch.zeros(3, 2), karras_sigmas(7, 0.01, 1.0))
     assert len(calls) == heun_evaluations(7) == 13
+
+
+def test_a_callback_sees_every_step_with_the_estimate_of_the_denoiser():
+    sigmas, x = karras_sigmas(4, 0.01, 1.0), torch.randn(3, 2, generator=rng())
+    for sample in (sample_heun, lambda *given: sample_ancestral(*given[:3], rng(), given[3])):
+        seen: list[SamplerStep] = []
+        sample(gaussian_denoiser, x, sigmas, seen.append)
+        assert [step.i for step in seen] == [0, 1, 2, 3]
+        assert [step.sigma for step in seen] == sigmas[:-1].tolist()
+        assert torch.equal(seen[0].x_t, x)
+        for step in seen:
+            assert torch.equal(step.x_0, gaussian_denoiser(step.x_t, torch.full((3,), step.sigma)))
 
 
 def test_the_exact_denoiser_has_the_least_loss_and_it_is_the_posterior_variance():

@@ -11,7 +11,7 @@ from rdmd.diffusion.loss import noise_like
 from rdmd.diffusion.noise import lognormal
 from rdmd.distillation.costs import squared_l2
 from rdmd.distillation.matching import WEIGHTINGS, matching_surrogate, normalised
-from rdmd.distillation.rdmd import generator_loss
+from rdmd.distillation.rdmd import RDMDLoss
 
 S = 0.5  # the target's standard deviation
 D = 4  # dimensions
@@ -35,18 +35,18 @@ def kl(a: float, s: float, sigma: float) -> float:
     return (ratio - 1 - math.log(ratio)) / 2
 
 
-def optimum(weighting: str, lam: float, anchor: float = 1.0) -> float:
-    """The minimiser of mean_t omega_t KL_t + lambda (anchor - a)^2, both per dimension."""
+def optimum(weighting: str, lam: float, reference: float = 1.0) -> float:
+    """The minimiser of mean_t omega_t KL_t + lambda (reference - a)^2, both per dimension."""
 
     def objective(a: float) -> float:
         matching = sum(OMEGA[weighting](s) * kl(a, S, s) for s in SIGMAS.tolist()) / len(SIGMAS)
-        return matching + lam * (anchor - a) ** 2
+        return matching + lam * (reference - a) ** 2
 
     return minimize_scalar(objective, bounds=(0.05, 1.5), method="bounded", options={"xatol": 1e-10}).x
 
 
 def expected_gradient(
-    a_value: float, weighting: str, lam: float, anchor: float = 1.0, n: int = 50_000
+    a_value: float, weighting: str, lam: float, reference: float = 1.0, n: int = 50_000
 ) -> tuple[float, float]:
     """d/da of the training loss as the training code computes it, with the fake denoiser exact for G's outputs: its
     mean over samples and the standard error."""
@@ -55,18 +55,10 @@ def expected_gradient(
     a = torch.full((n, 1), a_value, requires_grad=True)  # one copy a sample, so that gradients come out per sample
     generated = a * x
     sigma = SIGMAS[torch.randint(len(SIGMAS), (n,), generator=rng)]
-    loss = generator_loss(
-        anchor * x,
-        generated,
-        denoiser_of(a_value),
-        denoiser_of(S),
-        sigma,
-        noise_like(x, rng),
-        lam,
-        squared_l2,
-        WEIGHTINGS[weighting],
-    )
-    (gradient,) = torch.autograd.grad(loss.total.sum(), a)
+    loss = RDMDLoss(squared_l2, lam, WEIGHTINGS[weighting], sigma_data=0.5)
+    fake, teacher = denoiser_of(a_value), denoiser_of(S)
+    losses = loss(reference * x, generated, fake=fake, teacher=teacher, sigma=sigma, eps=noise_like(x, rng))
+    (gradient,) = torch.autograd.grad(losses.generator.sum(), a)
     return gradient.mean().item(), gradient.std().item() / math.sqrt(n)
 
 
@@ -110,7 +102,7 @@ def test_training_in_turn_lands_on_the_optimum(lam: float):
     a = torch.tensor([1.0], requires_grad=True)
     log_std = torch.tensor([0.0], requires_grad=True)  # the fake: the denoiser of N(0, exp(log_std)^2)
     generator_steps, fake_steps = torch.optim.Adam([a], lr=2e-3), torch.optim.Adam([log_std], lr=1e-2)
-    real = denoiser_of(S)
+    teacher, loss = denoiser_of(S), RDMDLoss(squared_l2, lam, WEIGHTINGS["unscaled"], sigma_data=0.5)
 
     def fake(x: Tensor, sigma: Tensor) -> Tensor:
         variance = (2 * log_std).exp()
@@ -121,9 +113,7 @@ def test_training_in_turn_lands_on_the_optimum(lam: float):
         x = torch.randn(512, D, generator=rng)
         generated = a * x
         sigma, eps = noise(len(x), rng), noise_like(x, rng)
-        generator_loss(
-            x, generated, fake, real, sigma, eps, lam, squared_l2, WEIGHTINGS["unscaled"]
-        ).total.mean().backward()
+        loss(x, generated, fake=fake, teacher=teacher, sigma=sigma, eps=eps).generator.mean().backward()
         generator_steps.step()
         generator_steps.zero_grad()
         x_0, sigma = generated.detach(), noise(len(x), rng)
@@ -150,18 +140,18 @@ def test_proximal_steps_land_on_their_optima_and_lead_to_the_target(weighting: s
     mu, a = 0.1, optimum(weighting, 0.5)
     biased = abs(a - S)
     for _ in range(40):
-        before, a = a, optimum(weighting, mu, anchor=a)
+        before, a = a, optimum(weighting, mu, reference=a)
         # Closer at every step, down to what the scalar minimiser resolves.
         assert abs(a - S) < max(abs(before - S), 1e-6)
     # The pull of lambda 0.5 is forgotten: a hundredth of its bias is left, by the exact recursion.
     assert abs(a - S) < 0.01 * biased
 
     start = optimum(weighting, 0.5)
-    landed = optimum(weighting, mu, anchor=start)
-    gradient, error = expected_gradient(landed, weighting, mu, anchor=start)
+    landed = optimum(weighting, mu, reference=start)
+    gradient, error = expected_gradient(landed, weighting, mu, reference=start)
     # Four standard errors of the Monte Carlo mean.
     assert abs(gradient) <= 4 * error
-    stayed, stayed_error = expected_gradient(start, weighting, mu, anchor=start)
+    stayed, stayed_error = expected_gradient(start, weighting, mu, reference=start)
     assert stayed > 4 * stayed_error  # from where lambda left it, the gradient leads down, to the narrower target
 
 

@@ -10,7 +10,7 @@ from rdmd.diffusion.loss import noise_like
 from rdmd.diffusion.noise import lognormal
 from rdmd.distillation.costs import squared_l2
 from rdmd.distillation.matching import WEIGHTINGS
-from rdmd.distillation.rdmd import generator_loss
+from rdmd.distillation.rdmd import RDMDLoss
 from rdmd.evaluation.pareto import mark_front, pick
 from rdmd.evaluation.row import Row
 
@@ -36,16 +36,15 @@ def test_a_linear_generator_from_noise_lands_on_the_target(weighting: str):
     def fake(x: Tensor, sigma: Tensor) -> Tensor:
         return denoised(x, sigma, mean, (2 * log_std).exp())
 
-    def real(x: Tensor, sigma: Tensor) -> Tensor:
+    def teacher(x: Tensor, sigma: Tensor) -> Tensor:
         return denoised(x, sigma, MEAN, S**2)
 
-    kept = []
+    loss, kept = RDMDLoss(squared_l2, 0.0, WEIGHTINGS[weighting], sigma_data=0.5), []
     for step in range(2000):
         z = source.batch(512, StepRandom(0, 0, step, torch.device("cpu")), "source")
         generated = a * z / STD + b
         sigma, eps = noise(len(z), rng), noise_like(z, rng)
-        loss = generator_loss(z, generated, fake, real, sigma, eps, 0.0, squared_l2, WEIGHTINGS[weighting])
-        loss.total.mean().backward()
+        loss(z, generated, fake=fake, teacher=teacher, sigma=sigma, eps=eps).generator.mean().backward()
         of_generator.step()
         of_generator.zero_grad()
         x_0, sigma = generated.detach(), noise(len(z), rng)

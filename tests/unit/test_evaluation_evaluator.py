@@ -1,4 +1,4 @@
-"""One evaluator for all translators: on pictures with a real classifier, on points with exact transport."""
+"""One evaluator for all translators: on images with a real classifier, on points with exact transport."""
 
 import dataclasses
 
@@ -30,7 +30,7 @@ CPU = torch.device("cpu")
 
 
 def bars(count: int, upright: bool, seed: int) -> Tensor:
-    """8x8 pictures of one bright bar on noise, upright or lying: two domains that a classifier tells apart."""
+    """8x8 images of one bright bar on noise, upright or lying: two domains that a classifier tells apart."""
     rng = torch.Generator().manual_seed(seed)
     images = torch.randint(0, 60, (count, 3, 8, 8), generator=rng, dtype=torch.uint8)
     places = torch.randint(0, 8, (count,), generator=rng)
@@ -47,7 +47,7 @@ def classifier() -> FeatureClassifier:
 
 
 @pytest.fixture(scope="module")
-def pictures(classifier: FeatureClassifier) -> ImageTask:
+def images(classifier: FeatureClassifier) -> ImageTask:
     settings = Evaluate(
         features=ClassifierFeatures(network="classifier"), n_source=100, n_reference=150, batch=32, bootstrap=20,
         target_class=1,
@@ -67,9 +67,9 @@ def points() -> PointTask:
     )
 
 
-def test_turning_the_pictures_is_the_perfect_translation(pictures: ImageTask) -> None:
+def test_turning_the_images_is_the_perfect_translation(images: ImageTask) -> None:
     turn = NamedTranslator(lambda source, rng: source.transpose(2, 3), "rdmd", 1, lam=0.1, train_seconds=3.0)
-    turned, same = evaluate_translator(turn, pictures, run="ab12"), identity_row(pictures)
+    turned, same = evaluate_translator(turn, images, run="ab12"), identity_row(images)
     assert turned.class_share > 0.98
     assert same.class_share < 0.02
     assert turned.fid < 0.1 * same.fid
@@ -81,23 +81,23 @@ def test_turning_the_pictures_is_the_perfect_translation(pictures: ImageTask) ->
     assert turned.sw2 is None
 
 
-def test_the_source_as_it_is_costs_nothing(pictures: ImageTask) -> None:
-    row = identity_row(pictures)
+def test_the_source_as_it_is_costs_nothing(images: ImageTask) -> None:
+    row = identity_row(images)
     assert (row.cost, row.l2_norm01, row.colour_error, row.nfe) == (0.0, 0.0, 0.0, 0)
     assert (row.psnr, row.ssim) == (100.0, pytest.approx(1.0))
 
 
-def test_the_target_itself_is_the_floor(pictures: ImageTask) -> None:
-    row = target_row(pictures, bars(200, False, 5))
-    assert row.fid < 0.05 * identity_row(pictures).fid
+def test_the_target_itself_is_the_floor(images: ImageTask) -> None:
+    row = target_row(images, bars(200, False, 5))
+    assert row.fid < 0.05 * identity_row(images).fid
     assert row.class_share > 0.98
     assert row.cost is None
 
 
-def test_colour_error_and_psnr_of_a_known_change(pictures: ImageTask) -> None:
+def test_colour_error_and_psnr_of_a_known_change(images: ImageTask) -> None:
     """Ten levels brighter everywhere, far from clipping: the difference is 20/255 in [-1, 1]."""
     brighter = NamedTranslator(lambda source, rng: source + 20 / 255, "shift", 1)
-    row = evaluate_translator(brighter, pictures)
+    row = evaluate_translator(brighter, images)
     assert row.cost == pytest.approx((20 / 255) ** 2)
     assert row.psnr == pytest.approx(28.13, abs=0.01)  # 20 log10(25.5)
 
@@ -145,11 +145,11 @@ def test_samples_are_drawn_from_all_of_a_sorted_split() -> None:
     assert not torch.equal(everything[:20], split[:20])
 
 
-def test_the_target_class_is_found_by_its_name(pictures: ImageTask, classifier: FeatureClassifier) -> None:
+def test_the_target_class_is_found_by_its_name(images: ImageTask, classifier: FeatureClassifier) -> None:
     """The class 1 is named 7 here; the network is the same."""
     named = FeatureClassifier(classifier.net, classifier.side, [4, 7])
-    settings = pictures.settings.model_copy(update={"target_class": 7})
-    task = dataclasses.replace(pictures, features=ImageFeatures(named, named), settings=settings)
+    settings = images.settings.model_copy(update={"target_class": 7})
+    task = dataclasses.replace(images, features=ImageFeatures(named, named), settings=settings)
     assert task.score_target(bars(150, False, 5)).class_share > 0.98
     with pytest.raises(UserError, match=r"evaluate\.target_class is 3, .* 4, 7"):
         image_task(
@@ -195,14 +195,14 @@ COUNTS = [(sources, references) for sources in (1, 2, 3, 4) for references in (1
 
 
 @pytest.mark.parametrize(("sources", "references"), COUNTS)
-def test_what_few_pictures_do_not_measure_is_left_out(
-    pictures: ImageTask, classifier: FeatureClassifier, sources: int, references: int
+def test_what_few_images_do_not_measure_is_left_out(
+    images: ImageTask, classifier: FeatureClassifier, sources: int, references: int
 ) -> None:
     task = image_task(
         bars(sources, True, 2),
         bars(references, False, 3),
         ImageFeatures(classifier, classifier),
-        pictures.settings,
+        images.settings,
         0,
         CPU,
     )
@@ -243,10 +243,10 @@ def test_what_few_points_do_not_measure_is_left_out(points: PointTask, sources: 
     _is_reported(rows, "points")
 
 
-def test_evaluate_scores_tensors_as_a_task_does(pictures: ImageTask, classifier: FeatureClassifier) -> None:
-    source, reference, turned = pictures.source, pictures.reference, pictures.source.transpose(2, 3)
+def test_evaluate_scores_tensors_as_a_task_does(images: ImageTask, classifier: FeatureClassifier) -> None:
+    source, reference, turned = images.source, images.reference, images.source.transpose(2, 3)
     scores = evaluate(turned, source, reference, classifier, batch=32, bootstrap=20)
-    row = evaluate_translator(NamedTranslator(lambda x, rng: x.transpose(2, 3), "rdmd", 1), pictures)
+    row = evaluate_translator(NamedTranslator(lambda x, rng: x.transpose(2, 3), "rdmd", 1), images)
     assert dict(scores) == {name: None if name == "class_share" else getattr(row, name) for name in dict(scores)}
     assert evaluate(to_unit(turned), to_unit(source), to_unit(reference), classifier, batch=32, bootstrap=20) == scores
     realism = evaluate(turned, None, reference, classifier, bootstrap=0)
@@ -262,14 +262,14 @@ def test_evaluate_scores_points_with_exact_transport(points: PointTask) -> None:
     assert scores.l2_uvp is not None and evaluate(moved, None, points.reference, bootstrap=0).l2_uvp is None
 
 
-def test_copies_of_one_scan_measure_no_spread(pictures: ImageTask, classifier: FeatureClassifier) -> None:
+def test_copies_of_one_scan_measure_no_spread(images: ImageTask, classifier: FeatureClassifier) -> None:
     """The draws of a single scan are all equal, and the third neighbour of another scan is infinitely far."""
     scans = ["a"] * 30
     task = image_task(
         bars(30, True, 2),
         bars(30, False, 3),
         ImageFeatures(classifier, classifier),
-        pictures.settings,
+        images.settings,
         0,
         CPU,
         scans,

@@ -1,4 +1,4 @@
-"""Faithfulness and colour on pictures whose answers are known."""
+"""Faithfulness and colour on images whose answers are known."""
 
 import math
 
@@ -43,7 +43,7 @@ def test_psnr_agrees_with_scikit_image() -> None:
     assert faithfulness.psnr(x, y).tolist() == pytest.approx(theirs)
 
 
-def test_ssim_of_flat_pictures_has_a_closed_form() -> None:
+def test_ssim_of_flat_images_has_a_closed_form() -> None:
     """Without variance only the luminance term is left: (2 a b + C1) / (a^2 + b^2 + C1), C1 = (0.01 * 255)^2."""
     c1 = (0.01 * 255) ** 2
     expected = (2 * 100 * 150 + c1) / (100**2 + 150**2 + c1)
@@ -51,7 +51,7 @@ def test_ssim_of_flat_pictures_has_a_closed_form() -> None:
 
 
 @pytest.mark.parametrize("side", [4, 6, 8, 32])
-def test_ssim_of_a_picture_with_itself_is_one_at_every_size(side: int) -> None:
+def test_ssim_of_a_image_with_itself_is_one_at_every_size(side: int) -> None:
     rng = torch.Generator().manual_seed(2)
     x = torch.randint(0, 256, (2, 3, side, side), generator=rng, dtype=torch.uint8)
     assert faithfulness.ssim(x, x).tolist() == pytest.approx([1.0, 1.0])

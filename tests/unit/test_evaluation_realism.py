@@ -47,6 +47,34 @@ def test_fid_agrees_where_the_covariance_is_rank_deficient() -> None:
     theirs = fid_statistics_to_metric(fid_features_to_statistics(few), fid_features_to_statistics(more), False)
     # Eigenvalues that should be zero are rounding errors near 1e-15, whose roots are near 3e-8, times 64 of them.
     assert realism.fid(few, more) == pytest.approx(theirs[KEY_METRIC_FID], abs=1e-5)
+    by_moments = realism.frechet_distance(realism.moments(few), realism.moments(more))
+    assert realism.fid(few, more) == pytest.approx(by_moments, abs=1e-5)
+
+
+def test_the_interval_of_few_samples_is_that_of_their_moments() -> None:
+    rng = torch.Generator().manual_seed(1)
+    few, more = (torch.randn(count, 64, generator=rng, dtype=torch.float64) for count in (20, 30))
+    units = realism.Units(torch.arange(20) // 2, torch.arange(30))
+    found = realism.fid_interval(few, more, 20, 0, units)
+    resampled = [
+        realism.frechet_distance(realism.moments(few[draw]), realism.moments(more[other]))
+        for draw, other in _draws(units, 20)
+    ]
+    expected = realism.centred_interval(realism.fid(few, more), torch.tensor(resampled, dtype=torch.float64))
+    # The bound on rounding of the test above.
+    assert found == pytest.approx(expected, abs=1e-5)
+
+
+def _draws(units: realism.Units, resamples: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """The samples, by index and repeated, of each resample of `fid_interval` at seed 0."""
+    rng = torch.Generator().manual_seed(0)
+    for _ in range(resamples):
+        sides = []
+        for unit in (units.generated, units.reference):
+            count = int(unit.max()) + 1
+            drawn = torch.randint(count, (count,), generator=rng)
+            sides.append(torch.cat([(unit == one).nonzero()[:, 0] for one in drawn]))
+        yield sides[0], sides[1]
 
 
 def test_frechet_distance_of_commuting_gaussians_has_a_closed_form() -> None:

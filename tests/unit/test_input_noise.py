@@ -11,7 +11,7 @@ from rdmd.diffusion.loss import noise_like
 from rdmd.distillation.costs import squared_l2
 from rdmd.distillation.generator import Generator, own_noise
 from rdmd.distillation.matching import WEIGHTINGS
-from rdmd.distillation.rdmd import generator_loss
+from rdmd.distillation.rdmd import RDMDLoss
 
 S, LAM, NOISE, D = 0.5, 0.1, 0.7, 4
 SIGMAS = torch.tensor([0.2, 0.5, 1.0, 2.0])
@@ -48,10 +48,9 @@ def slope(w: float, n: int = 50_000) -> tuple[float, float]:
     generated = generator(x, z)
     sigma = SIGMAS[torch.randint(len(SIGMAS), (n,), generator=rng)]
     fake = exact_denoiser(w * math.sqrt(1 + NOISE**2))
-    loss = generator_loss(
-        x, generated, fake, exact_denoiser(S), sigma, noise_like(x, rng), LAM, squared_l2, WEIGHTINGS["unscaled"]
-    )
-    (gradient,) = torch.autograd.grad(loss.total.sum(), generator.denoiser.w)
+    loss = RDMDLoss(squared_l2, LAM, WEIGHTINGS["unscaled"], sigma_data=0.5)
+    losses = loss(x, generated, fake=fake, teacher=exact_denoiser(S), sigma=sigma, eps=noise_like(x, rng))
+    (gradient,) = torch.autograd.grad(losses.generator.sum(), generator.denoiser.w)
     return gradient.mean().item(), gradient.std().item() / math.sqrt(n)
 
 

@@ -219,7 +219,8 @@ def test_group_norms_have_edms_number_of_groups_where_it_exists() -> None:
 
 
 def test_dropout_acts_in_training_alone() -> None:
-    denoiser = randomised(build_denoiser(SMALL.model_copy(update={"dropout": 0.5}), (3, 8, 8)), seed=6)
+    network = SMALL.model_copy(update={"dropout": 0.5})
+    denoiser = randomised(build_denoiser(network, (3, 8, 8), dropout=True), seed=6)
     x = torch.randn(2, 3, 8, 8)
     assert not torch.equal(denoiser.train()(x, 1.0), denoiser(x, 1.0))
     assert torch.equal(denoiser.eval()(x, 1.0), denoiser(x, 1.0))

@@ -1,5 +1,7 @@
 """What makes a resumed run the run: derived randomness, fingerprints, averages, checkpoints, curves."""
 
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,14 +14,25 @@ import torch
 from torch import nn
 
 from rdmd import config
+from rdmd.code_digest import code_digest
 from rdmd.data.sampling import StepRandom, derived_seed
 from rdmd.errors import UserError
 from rdmd.files import sha256_of
-from rdmd.pipeline.jobs import read_training_code
 from rdmd.training.loop import LoggedSteps
 from rdmd.training.objective import DECAYS, EMA
-from rdmd.training.run_config import DistillRun, Shards, Start, Weights, fingerprint, lambda_name, training_code_digest
+from rdmd.training.run_config import (
+    DistillRun,
+    NeuralOTRun,
+    Shards,
+    Start,
+    TeacherRun,
+    TrainingRun,
+    Weights,
+    fingerprint,
+    lambda_name,
+)
 from rdmd.training.run_folder import Point, Result, RunFolder, curve_line
+from tests.conftest import ROOT
 
 CPU = torch.device("cpu")
 
@@ -40,6 +53,20 @@ def distill_run(**changes: object) -> DistillRun:
         "processes": 1,
     }
     return DistillRun(**base | changes)
+
+
+def teacher_run() -> TeacherRun:
+    return TeacherRun(settings=config.Teacher(steps=9, batch=8), target=distill_run().target, **_common())
+
+
+def neural_ot_run() -> NeuralOTRun:
+    settings, other = config.NeuralOT(steps=9, batch=8), distill_run()
+    return NeuralOTRun(settings=settings, source=other.source, target=other.target, cost_weight=1.0, **_common())
+
+
+def _common() -> dict:
+    names = ("experiment", "seed", "sample_shape", "network", "precision", "processes")
+    return {name: getattr(distill_run(), name) for name in names}
 
 
 def draws(seed: int, rank: int, step: int, name: str) -> torch.Tensor:
@@ -197,11 +224,60 @@ def test_how_a_sweep_is_run_is_no_part_of_a_run_but_where_it_starts_is():
     assert fingerprint(distill_run(settings=scratch)) != fingerprint(distill_run())
 
 
-def test_no_thread_reads_the_training_code_once_it_has_been_read():
+def fingerprints_with(edits: dict[str, tuple[str, str]], tmp_path: Path) -> dict[str, str]:
+    """The fingerprints of a run of every kind, with the package's files edited: file -> (text, its replacement)."""
+    package = tmp_path / f"edited-{len(list(tmp_path.iterdir()))}"
+    shutil.copytree(ROOT / "rdmd", package / "rdmd", ignore=shutil.ignore_patterns("__pycache__"))
+    for file, (text, replacement) in edits.items():
+        before = (package / "rdmd" / file).read_text(encoding="utf-8")
+        assert text in before, f"{file} has another text now"
+        (package / "rdmd" / file).write_text(before.replace(text, replacement), encoding="utf-8")
+    runs: list[TrainingRun] = [teacher_run(), distill_run(), neural_ot_run()]
+    script = "import sys; from rdmd.training.run_config import *; [print(fingerprint(parse_run(r))) for r in sys.stdin]"
+    printed = subprocess.run(
+        [sys.executable, "-c", script],
+        input="\n".join(run.model_dump_json() for run in runs),
+        env=os.environ | {"PYTHONPATH": str(package)},
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    ).stdout
+    return dict(zip([run.kind for run in runs], printed.split(), strict=True))
+
+
+def test_the_code_of_a_run_is_that_of_its_objective_and_its_data(tmp_path: Path):
+    changed = {
+        "nothing": {},
+        "a docstring and a comment": {
+            "diffusion/loss.py": ("Denoising score matching", "# A remark."),
+            "training/teacher.py": ("import torch\n", "import torch  # Another remark.\n"),
+        },
+        "the range of pixels": {"data/transforms.py": ("127.5", "128.0")},
+        "the order of samples": {"data/sampling.py": ("torch.randint(size", "torch.randint(1, size")},
+        "neural OT": {"training/neural_ot.py": ("decay=s.decay", "decay='constant'")},
+        "neural OT's losses": {"baselines/neural_ot.py": ("cost - f(mapped)", "cost - 2 * f(mapped)")},
+        "the generator's loss": {"distillation/rdmd.py": ("self.cost_weight * cost", "2 * self.cost_weight * cost")},
+    }
+    found = {name: fingerprints_with(edits, tmp_path) for name, edits in changed.items()}
+    retrained = {
+        name: {kind for kind, value in prints.items() if value != found["nothing"][kind]}
+        for name, prints in found.items()
+    }
+    everything = {"teacher", "distill", "neural-ot"}
+    assert retrained == {
+        "nothing": set(),
+        "a docstring and a comment": set(),
+        "the range of pixels": everything,
+        "the order of samples": everything,
+        "neural OT": {"neural-ot"},
+        "neural OT's losses": {"neural-ot"},
+        "the generator's loss": {"distill"},
+    }
+
+
+def test_threads_may_take_digests_at_once():
     # Python 3.11's parser fails now and then where two threads are in it.
-    training_code_digest.cache_clear()
-    read_training_code()
-    read = training_code_digest.cache_info().misses
-    with ThreadPoolExecutor(4) as threads:
-        list(threads.map(fingerprint, [distill_run(lam=lam) for lam in (0.1, 0.2, 0.3, 0.4)]))
-    assert training_code_digest.cache_info().misses == read
+    modules = [("rdmd.training.teacher",), ("rdmd.training.distill",), ("rdmd.training.neural_ot",)] * 3
+    with ThreadPoolExecutor(len(modules)) as threads:
+        assert len(set(threads.map(code_digest, modules))) == 3

@@ -137,7 +137,7 @@ VALUES = [
         "a proximal weight of 0",
         "lambdas: [0.1]",
         "lambdas: [0.1]\n  refine: [{steps: 5, batch: 64, "
-        "generator_lr: 0.001, proximal: 0, weighting: unscaled, noise: {law: lognormal}}]",
+        "generator_lr: 0.001, proximal: 0, weighting: unscaled, noise: {distribution: lognormal}}]",
         "`distill.refine.0.proximal` is 0: input should be greater",
         "change it",
     ),
@@ -165,7 +165,7 @@ VALUES = [
     spoilt(
         "shared draws of two laws",
         "lambdas: [0.1]",
-        "lambdas: [0.1]\n  fake_draws: shared\n  fake_noise: {law: lognormal}",
+        "lambdas: [0.1]\n  fake_draws: shared\n  fake_noise: {distribution: lognormal}",
         "`fake_draws` is shared",
         "remove it, or set `fake_draws` to own",
     ),
