@@ -373,11 +373,12 @@ def _trained(
 
     place = device_of(device)
     with ExitStack() as stack:
+        stack.enter_context(_own_state())
         runs = Path(folder or stack.enter_context(tempfile.TemporaryDirectory(prefix="rdmd-")))
         kept = RunFolder.prepare(runs, run)
         if kept.result() is None:
             view = view_of(samples, place)
-            with _own_state(), run_bar(run_name(run), run.settings.steps, disable=not progress) as bar:
+            with run_bar(run_name(run), run.settings.steps, disable=not progress) as bar:
                 run_training(run, kept, place.type, open_domain=lambda path, split, on: view, follow=bar.follow)
         # Translations are made square as the images of training were.
         card = card_of_run(kept).model_copy(update={"fit": getattr(data, "fit", "crop")})
