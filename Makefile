@@ -23,7 +23,7 @@ repro: venv ## run all of the pipeline that is out of date, and show what came o
 
 .PHONY: test
 test: venv ## run the tests (slow and GPU tests are left out)
-	@python -m pytest -m "not slow and not gpu"
+	@python -m pytest -n auto --dist loadfile -m "not slow and not gpu"
 
 .PHONY: lint
 lint: venv ## check style, format and types of the code
