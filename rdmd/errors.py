@@ -43,7 +43,6 @@ EXTRAS = {
     (
         "dvc",
         "great_expectations",
-        "joblib",
         "mlflow",
         "networkx",
         "pandas",

@@ -97,9 +97,7 @@ def fid_interval(
     rng = torch.Generator().manual_seed(seed)
     values = torch.tensor(
         [
-            _weighted_fid(
-                generated, _resampled(groups.generated, rng), reference, _resampled(groups.reference, rng)
-            )
+            _weighted_fid(generated, _resampled(groups.generated, rng), reference, _resampled(groups.reference, rng))
             for _ in range(resamples)
         ],
         dtype=torch.float64,

@@ -150,7 +150,7 @@ def test_the_library_trains_as_a_stage_of_the_pipeline_does(points_project: Path
     points = torch.from_numpy(np.array(stored_array(layout.shards / "target", "train")))
     planned = plan_teacher(settings, layout)
     teacher = rdmd.train_teacher(
-        points, network=planned.network, execution=planned.execution, seed=settings.seed, progress=False, **own
+        points, network=planned.network, compute=planned.compute, seed=settings.seed, progress=False, **own
     )
     assert teacher.card.sha256 == staged.sha256
 

@@ -88,8 +88,6 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     paths = {"base": str(folder), "platbase": str(folder)}
     packages = Path(sysconfig.get_path("purelib", vars=paths))
     here = sysconfig.get_path("purelib")
-    (packages / "block.py").write_text(BLOCK.format(blocked=blocked - {"rdmd", "_distutils_hack"}, packages=here))
-    (packages / "block.pth").write_text("import block\n")
     python = Path(sysconfig.get_path("scripts", vars=paths)) / "python"
     pip = [
         sys.executable,
@@ -103,6 +101,8 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         str(wheel),
     ]
     subprocess.run(pip, check=True)
+    (packages / "block.py").write_text(BLOCK.format(blocked=blocked - {"rdmd", "_distutils_hack"}, packages=here))
+    (packages / "block.pth").write_text("import block\n")
     return python.parent
 
 
