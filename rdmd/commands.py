@@ -279,6 +279,7 @@ def convert_edm(given: Namespace) -> None:
 
 def dry_run(given: Namespace) -> None:
     """Run an experiment's stages for a few steps, and estimate the whole."""
+    import shutil
     import tempfile
     from pathlib import Path
 
@@ -294,9 +295,16 @@ def dry_run(given: Namespace) -> None:
         flush=True,
     )
     with contextlib.ExitStack() as stack:
-        root = given.keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rdmd-dry-run-")))
+        root = given.keep or Path(tempfile.mkdtemp(prefix="rdmd-dry-run-"))
         root.mkdir(parents=True, exist_ok=True)
-        found = run(settings, root, lambda line: print(line, flush=True), _bars)
+        if not given.keep:
+            stack.callback(shutil.rmtree, root)
+        try:
+            found = run(settings, root, lambda line: print(line, flush=True), _bars)
+        except UserError:
+            # Its sentence may name a log.
+            stack.pop_all()
+            raise
         print(f"every stage ran\n{describe(found)}")
         if given.keep:
             print(f"all of it is in {given.keep}")

@@ -1,5 +1,6 @@
 """EGSDE (Zhao et al. 2022), and its time-dependent domain classifier, which tells noised sources from targets."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol
@@ -46,7 +47,12 @@ def build_domain_classifier(network: Network, sample_shape: tuple[int, ...]) -> 
 
 
 def domain_loss(
-    classifier: nn.Module, x_source: Tensor, x_target: Tensor, sigma: Tensor, eps_source: Tensor, eps_target: Tensor
+    classifier: Callable[[Tensor, Tensor], Tensor],
+    x_source: Tensor,
+    x_target: Tensor,
+    sigma: Tensor,
+    eps_source: Tensor,
+    eps_target: Tensor,
 ) -> Tensor:
     """Binary cross-entropy, the mean of the two domains' at one noise level: (B,), ln 2 for a constant
     classifier.

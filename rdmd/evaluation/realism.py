@@ -50,18 +50,21 @@ class Groups:
     reference: Tensor
 
 
-def moments(features: Tensor) -> Moments:
-    """The two moments of features (N, dim), N >= 2, in float64."""
+def moments(features: Tensor, counts: Tensor | None = None) -> Moments:
+    """The moments of features (N, dim), N >= 2, in float64, where sample i occurs counts[i] times (None: once)."""
     _check(features)
-    return _weighted_moments(features.double(), torch.ones(len(features), dtype=torch.float64))
+    features = features.double()
+    weights = torch.ones(len(features), dtype=torch.float64) if counts is None else counts.double()
+    mean = weights @ features / weights.sum()
+    centred = features - mean
+    return Moments(mean, (centred * weights[:, None]).T @ centred / (weights.sum() - 1))
 
 
 def frechet_distance(a: Moments, b: Moments) -> float:
     """The squared Frechet (Bures-Wasserstein) distance of two Gaussians (Heusel et al. 2017).
 
-    `|m_a - m_b|^2 + tr A + tr B - 2 tr (A B)^(1/2)`. The last trace is the sum of the square roots of the
-    eigenvalues of `A^(1/2) B A^(1/2)`, which is symmetric: no matrix square root of a non-symmetric
-    product, nothing complex.
+    `|m_a - m_b|^2 + tr A + tr B - 2 tr (A B)^(1/2)`. The last trace is the sum of the square roots of the eigenvalues
+    of `A^(1/2) B A^(1/2)`, which is symmetric, so that nothing becomes complex. POT's function takes twice the time.
     """
     values, vectors = torch.linalg.eigh(a.covariance)
     root = vectors * values.clamp(min=0).sqrt() @ vectors.T
@@ -84,11 +87,10 @@ def fid_interval(
     """A 95% bootstrap interval around `fid`: both sets are drawn again with replacement, group by group, `resamples`
     times.
 
-    A resample repeats samples, so its FID is biased further upward, by about as much as the estimate itself
-    is: the plain percentile interval would sit above the estimate and could leave it out. The interval is
-    therefore the spread of the resampled values moved so that their mean is the estimate. It shows how much
-    the estimate would vary with other samples of the same sizes; it says nothing of the bias that FID has
-    at these sizes, which a comparison at equal sizes shares.
+    A resample repeats samples, so its FID is biased further upward, by about as much as the estimate itself: a plain
+    percentile interval could miss the estimate. The interval is therefore the spread of the resampled values, moved so
+    that their mean is the estimate. It shows how much the estimate would vary with other samples of the same sizes, and
+    not the bias of FID at these sizes, which a comparison at equal sizes shares.
     """
     generated, reference = generated.double(), reference.double()
     groups = groups or _every_sample(generated, reference)
@@ -113,12 +115,10 @@ def centred_interval(estimate: float, resampled: Tensor) -> tuple[float, float]:
 
 
 def kid(generated: Tensor, reference: Tensor, seed: int) -> Kid:
-    """Kernel Inception Distance (Binkowski et al. 2018): the unbiased MMD^2 under the kernel `(x.y / dim +
-    1)^3`.
+    """Kernel Inception Distance (Binkowski et al. 2018): the unbiased MMD^2 under the kernel `(x.y / dim + 1)^3`.
 
-    The mean over 100 random subsets of 1000 of each set, as torch-fidelity has it; where a set is smaller,
-    subsets are of the smaller set's size, and if both sets are used whole there is one value and no spread.
-    Unbiased, so it can fall slightly below zero.
+    The mean over 100 random subsets of 1000 of each set, as in torch-fidelity; smaller sets limit the size of subsets,
+    and if both sets are used whole there is one value and no spread. It can fall slightly below zero.
     """
     _check(generated)
     _check(reference)
@@ -165,26 +165,18 @@ def _check(features: Tensor) -> None:
         raise ValueError(f"needs features (N, dim) with N >= 2, got shape {tuple(features.shape)}")
 
 
-def _weighted_moments(features: Tensor, counts: Tensor) -> Moments:
-    """The moments of a set in which sample i stands counts[i] times."""
-    total = counts.sum()
-    mean = counts @ features / total
-    centred = features - mean
-    return Moments(mean, (centred * counts[:, None]).T @ centred / (total - 1))
-
-
 def _every_sample(generated: Tensor, reference: Tensor) -> Groups:
     return Groups(torch.arange(len(generated)), torch.arange(len(reference)))
 
 
 def _weighted_fid(generated: Tensor, counts_g: Tensor, reference: Tensor, counts_r: Tensor) -> float:
-    """`fid` of two sets, float64, in which sample i stands counts[i] times.
+    """`fid` of two sets, float64, in which sample i occurs counts[i] times.
 
     Of fewer samples than dimensions, covariances are `X^T X` of small X (N, dim), and the roots of the eigenvalues of
     `X^T X Y^T Y` are the singular values of `X Y^T`, an (N, M) matrix: a hundred times quicker for 64 samples of 1280.
     """
     if max(len(generated), len(reference)) >= generated.shape[1]:
-        return frechet_distance(_weighted_moments(generated, counts_g), _weighted_moments(reference, counts_r))
+        return frechet_distance(moments(generated, counts_g), moments(reference, counts_r))
     means, roots = [], []
     for features, counts in ((generated, counts_g), (reference, counts_r)):
         means.append(counts @ features / counts.sum())
@@ -195,7 +187,7 @@ def _weighted_fid(generated: Tensor, counts_g: Tensor, reference: Tensor, counts
 
 
 def _resampled(groups: Tensor, rng: torch.Generator) -> Tensor:
-    """How often each sample stands in a resample, float64 (N,)."""
+    """The number of times that each sample occurs in a resample, float64 (N,)."""
     count = int(groups.max()) + 1
     drawn = torch.bincount(torch.randint(count, (count,), generator=rng), minlength=count)
     return drawn[groups].double()
@@ -230,8 +222,7 @@ def _radii(features: Tensor, groups: Tensor) -> Tensor:
 def _share_within(samples: Tensor, manifold: Tensor, groups: Tensor) -> float:
     centre = manifold.mean(dim=0)
     samples, manifold = samples - centre, manifold - centre
-    # Distances come from a matrix product, in which equal samples are a rounding error apart instead of at
-    # zero.
+    # Distances come from a matrix product, in which equal samples are a rounding error apart.
     slack = 1e-12 * manifold.square().sum(dim=1).max()
     radii = _radii(manifold, groups) + slack
     inside = [(_squared_distances(part, manifold) <= radii).any(dim=1) for part in samples.split(_BLOCK)]

@@ -13,10 +13,19 @@ from rdmd.data.transforms import to_uint8, to_unit
 from rdmd.errors import UserError
 from rdmd.evaluation import faithfulness, realism, transport
 from rdmd.evaluation.classifier import FeatureClassifier
-from rdmd.evaluation.faithfulness import Estimate, colour_error, estimate
+from rdmd.evaluation.faithfulness import Estimate, estimate
 from rdmd.evaluation.features import FeatureCache, FeatureNetwork, features_of
 from rdmd.evaluation.row import FeaturesRecord, Scores
 from rdmd.evaluation.transport import ExactPlan
+
+# By their names in `Scores`: (source, translation) uint8 to a value for each image.
+_FAITHFULNESS = {
+    "cost": faithfulness.cost,
+    "l2_norm01": faithfulness.l2_norm01,
+    "psnr": faithfulness.psnr,
+    "ssim": faithfulness.ssim,
+    "colour_error": faithfulness.colour_error,
+}
 
 
 @dataclass(frozen=True)
@@ -113,24 +122,10 @@ class ImageTask(EvaluationTask):
         realism_alone = self.score_realism(images, self.source_groups)
         if self.from_noise:
             return realism_alone
-        cost = self._mean_of(faithfulness.cost, images)
-        norm = self._mean_of(faithfulness.l2_norm01, images)
-        psnr = self._mean_of(faithfulness.psnr, images)
-        ssim = self._mean_of(faithfulness.ssim, images)
-        colour = self._mean_of(colour_error, images)
-        faithful = {
-            "cost": cost.mean,
-            "cost_se": cost.se,
-            "cost_sum": cost.mean * images[0].numel(),
-            "l2_norm01": norm.mean,
-            "l2_norm01_se": norm.se,
-            "psnr": psnr.mean,
-            "psnr_se": psnr.se,
-            "ssim": ssim.mean,
-            "ssim_se": ssim.se,
-            "colour_error": colour.mean,
-            "colour_error_se": colour.se,
-        }
+        means = {name: self._mean_of(metric, images) for name, metric in _FAITHFULNESS.items()}
+        faithful: dict[str, float | None] = {name: each.mean for name, each in means.items()}
+        faithful |= {f"{name}_se": each.se for name, each in means.items()}
+        faithful["cost_sum"] = means["cost"].mean * images[0].numel()
         return Scores(**dict(realism_alone) | faithful)
 
     def score_realism(self, samples: Tensor, groups: Tensor | None = None) -> Scores:

@@ -10,6 +10,7 @@ import math
 import pickle
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -138,7 +139,8 @@ class _Storages:
                 value = value.args[0]
             if not isinstance(value, Inert) or value.origin != TENSOR:
                 raise _Unusable("a tensor of an unknown kind")
-            source, offset, size, stride = value.args[:4]
+            arguments: Any = value.args[:4]
+            source, offset, size, stride = arguments
             storage = self._storage(source)
             self.unfolded += math.prod(size) * storage.element_size()
             if self.unfolded > self.limit:

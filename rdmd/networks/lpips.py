@@ -50,6 +50,9 @@ class LPIPS(nn.Module):
         for name, values in (("shift", _SHIFT), ("scale", _SCALE)):
             self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
 
+    shift: Tensor
+    scale: Tensor
+
     def activations(self, x: Tensor) -> list[Tensor]:
         """(B, 3, H, W) in [-1, 1] to the activations that are compared, (B, C_l, H_l, W_l)."""
         h, kept = (x - self.shift) / self.scale, []

@@ -140,7 +140,8 @@ class AttentionBlock(UNetBlock):
 def xavier(layer: nn.Conv2d | nn.Linear, gain: float = 1.0) -> None:
     """Xavier-uniform weights times `gain`, and zero biases."""
     nn.init.xavier_uniform_(layer.weight, gain=gain)
-    nn.init.zeros_(layer.bias)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
 
 
 EMBEDDING_MULT = 4
@@ -238,7 +239,7 @@ class DDPMPP(nn.Module):
         (Chen et al. 2016): the same gradients for less memory and more time. None keeps all activations."""
         self.recompute_from = resolution
 
-    def _run(self, block: UNetBlock, x: Tensor, skip: Tensor | None, emb: Tensor) -> Tensor:
+    def _run(self, block: nn.Module, x: Tensor, skip: Tensor | None, emb: Tensor) -> Tensor:
         """The block on x and, in the decoder, the encoder's output that it continues."""
         if self.recompute_from is None or x.shape[-1] < self.recompute_from or not torch.is_grad_enabled():
             return _joined(block, x, skip, emb)
@@ -246,7 +247,7 @@ class DDPMPP(nn.Module):
         return checkpoint(_joined, block, x, skip, emb, use_reentrant=False, preserve_rng_state=self.dropout > 0)
 
 
-def _joined(block: UNetBlock, x: Tensor, skip: Tensor | None, emb: Tensor) -> Tensor:
+def _joined(block: nn.Module, x: Tensor, skip: Tensor | None, emb: Tensor) -> Tensor:
     """Joined here, so that a block that is computed twice does not keep what it joined."""
     return block(x if skip is None else torch.cat([x, skip], dim=1), emb)
 

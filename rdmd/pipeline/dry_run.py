@@ -181,7 +181,7 @@ def _small_part(domain: config.Domain, folder: Path, samples: int, resolution: i
         shape, rng = (resolution, resolution, 3), np.random.default_rng()
         found = ((split, rng.integers(0, 256, shape, dtype=np.uint8)) for split in left for _ in range(4 * samples))
     else:
-        items = (archives if domain.reader == "archive" else images).read(domain, "the domain").items
+        items = (archives if domain.reader == "archive" else images).read(domain, f"domains.{folder.name}").items
         found = ((item.split or "", item.array) for item in items if isinstance(item, Sample))
     for number, (split, image) in enumerate(found):
         if left[split]:
@@ -218,11 +218,15 @@ def describe(found: list[Cost]) -> str:
         step = one.step_seconds * one.batch / one.measured_batch
         cut = f" (measured at {one.measured_batch})" if one.measured_batch < one.batch else ""
         lines += [
-            f"  {one.kind:<18} {one.hours:.3g} hours: {one.steps} steps of {step:.3g} s, batch {one.batch}{cut}",
+            f"  {one.kind:<18} {_duration(one.hours)}: {one.steps} steps of {step:.3g} s, batch {one.batch}{cut}",
             f"  {'':<18} peak memory {one.peak_mib / 1024:.2f} GiB, batch {one.measured_batch} ({one.device})",
         ]
-    lines.append(f"  {'together':<18} {sum(one.hours for one in found):.3g} hours")
+    lines.append(f"  {'together':<18} {_duration(sum(one.hours for one in found))}")
     return "\n".join([*lines, "Not in it: preprocessing, features, evaluation, checkpoints, compiling, several GPUs."])
+
+
+def _duration(hours: float) -> str:
+    return f"{hours:.3g} hours" if hours >= 1 else f"{60 * hours:.2g} minutes"
 
 
 def _whole(settings: config.Settings, run: TrainingRun) -> tuple[str, config.Cadence | config.Refine, int]:

@@ -226,8 +226,8 @@ def _references(metrics: Metrics, placed: Sequence[Row]) -> list[Reference]:
     return found + [Reference("cost of exact transport", x=cost, line="--") for cost in exact[:1]]
 
 
-def _draw_plane(axes: "Axes", one: Plane) -> None:
-    for series in one.series:
+def _draw_plane(axes: "Axes", panel: Plane) -> None:
+    for series in panel.series:
         style = series.style
         joined = sorted((point.x, point.y) for point in series.points if point.filled)
         axes.plot(*np.array(joined).reshape(-1, 2).T, linestyle=style.line, color=style.colour, linewidth=1.3, zorder=2)
@@ -246,39 +246,36 @@ def _draw_plane(axes: "Axes", one: Plane) -> None:
                 zorder=3,
             )
         axes.plot([], [], linestyle=style.line, marker=style.marker, color=style.colour, label=series.label)
-    for reference in one.references:
+    for reference in panel.references:
         _draw_reference(axes, reference)
-    points = [point for series in one.series for point in series.points]
+    points = [point for series in panel.series for point in series.points]
     if not _log_scale(axes, "y", [point.y for point in points], _LOG_AXIS):
         axes.set_ylim(bottom=0)
-    if not (one.log_x and _log_scale(axes, "x", [point.x for point in points], _LOG_AXIS)):
+    if not (panel.log_x and _log_scale(axes, "x", [point.x for point in points], _LOG_AXIS)):
         span = max((point.x for point in points), default=0.0) or 1.0
         axes.set_xlim(-0.05 * span, 1.12 * span)
-    axes.set_xlabel(one.x_label, fontsize=9)
-    axes.set_ylabel(one.y_label, fontsize=9)
-    axes.set_title(one.title, fontsize=9)
+    axes.set_xlabel(panel.x_label, fontsize=9)
+    axes.set_ylabel(panel.y_label, fontsize=9)
+    axes.set_title(panel.title, fontsize=9)
     plain_axes(axes)
 
 
 def _draw_reference(axes: "Axes", reference: Reference) -> None:
     look: dict[str, Any] = {"color": FAINT, "linestyle": reference.line, "zorder": 1, "label": reference.label}
     shade: dict[str, Any] = {"color": GRID, "alpha": 0.8, "linewidth": 0, "zorder": 0}
-    if reference.x is not None:
-        axes.axvline(reference.x, **look)
-        if reference.interval is not None:
-            axes.axvspan(*reference.interval, **shade)
-    if reference.y is not None:
-        axes.axhline(reference.y, **look)
-        if reference.interval is not None:
-            axes.axhspan(*reference.interval, **shade)
+    for value, line, band in ((reference.x, axes.axvline, axes.axvspan), (reference.y, axes.axhline, axes.axhspan)):
+        if value is not None:
+            line(value, **look)
+            if reference.interval is not None:
+                band(*reference.interval, **shade)
 
 
-def _place_labels(axes: "Axes", one: Plane) -> None:
+def _place_labels(axes: "Axes", panel: Plane) -> None:
     """Labels beside their points, clear of each other, of the points, their bars, and the lines of the series."""
     from adjustText import adjust_text
     from matplotlib.transforms import Bbox
 
-    points = [(point, series.style.colour) for series in one.series for point in series.points]
+    points = [(point, series.style.colour) for series in panel.series for point in series.points]
     texts = [axes.text(p.x, p.y, p.label, fontsize=8, color=colour, zorder=4) for p, colour in points if p.label]
     bottom, top = axes.get_ylim()
     bars = [
@@ -286,7 +283,7 @@ def _place_labels(axes: "Axes", one: Plane) -> None:
         for p, _ in points
         if p.y_interval is not None
     ]
-    x, y = np.concatenate([[(p.x, p.y) for p, _ in points], *(_along_line(axes, series) for series in one.series)]).T
+    x, y = np.concatenate([[(p.x, p.y) for p, _ in points], *(_along_line(axes, series) for series in panel.series)]).T
     # Uncrossing the leaders can swap two labels forever, with one on top of the other.
     adjust_text(
         texts,

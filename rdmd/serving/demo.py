@@ -35,7 +35,7 @@ SHOWN_SIDE = 256
 CSS = """#all .grid-wrap, #samples .grid-wrap { height: auto; min-height: 0; max-height: none; overflow: hidden; }
 #all .grid-container { grid-template-columns: repeat(auto-fill, minmax(13rem, 1fr)); }
 #samples .grid-container { grid-template-columns: repeat(auto-fill, minmax(6rem, 1fr)); }
-#all .thumbnail-lg { aspect-ratio: auto; }
+#all .thumbnail-lg { aspect-ratio: auto; align-self: start; }
 #all .thumbnail-lg img { aspect-ratio: 1; height: auto; }
 #all .caption-label { position: static; display: block; white-space: normal; max-width: 100%; }
 #lambda .tab-like-container, #lambda .min_value, #lambda .max_value { display: none; }"""

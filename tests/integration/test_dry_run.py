@@ -79,6 +79,13 @@ def test_the_command_takes_the_edited_params_file_and_touches_nothing(
     assert "target teacher" in printed.out and "60 steps" in printed.out
     # Two lambdas of 40 steps.
     assert "80 steps" in printed.out
+    (tmp_path / "teacher.yaml").write_text(params("folder", lambda settings: None), encoding="utf-8")
+    (tmp_path / "data/raw/source").mkdir(parents=True)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with pytest.raises(SystemExit):
+        cli.main(["dry-run", "teacher.yaml"])
+    assert "change domains.source.path" in capsys.readouterr().err
+    assert len(list(tmp_path.glob("rdmd-dry-run-*"))) == 1, "what an error names was removed"
     with pytest.raises(SystemExit) as refused:
         cli.main(["dry-run", "other.yaml", "--keep", str(tmp_path)])
     assert refused.value.code == 2

@@ -25,8 +25,10 @@ EXCEPTIONS = {
     "rdmd.files": "writes files whole",
     "rdmd.code_digest": "names the entries of caches by the code behind them",
     "rdmd.progress": "progress bars",
+    "flows.artifacts": "shows results in Prefect's UI",
     "flows.device_pool": "decides when a task runs",
     "flows.dvc_project": "mends DVC's locks",
+    "flows.form": "the form of a run in Prefect's UI",
     "flows.environment": "settings of Prefect and MLflow",
     "flows.server": "starts Prefect's server",
 }

@@ -258,11 +258,11 @@ def test_the_default_is_the_cost_of_the_theorem():
 @pytest.mark.parametrize(
     ("experiment", "cost", "told"),
     [
-        ("swissroll", "low_pass", "distill.cost is 'low_pass', which compares pictures"),
-        ("swissroll", "features", "distill.cost is 'features', which compares pictures"),
-        ("swissroll", {"name": "lpips", "weights": "a"}, "distill.cost is 'lpips', which compares pictures"),
+        ("swissroll", "low_pass", "distill.cost is 'low_pass', which compares images"),
+        ("swissroll", "features", "distill.cost is 'features', which compares images"),
+        ("swissroll", {"name": "lpips", "weights": "a"}, "distill.cost is 'lpips', which compares images"),
         ("afhq_cat2wild", "features", "evaluate.features.network is 'inception'"),
-        ("digits", {"name": "lpips", "weights": "a"}, "needs pictures of 32x32 or more"),
+        ("digits", {"name": "lpips", "weights": "a"}, "needs images of 32x32 or more"),
         ("digits", "l3", "`distill.cost`: 'l3' is no transport cost; use one of squared_l2, l1, huber, low_pass"),
         ("digits", {"name": "huber", "delta": 0}, "`distill.cost.delta` is 0"),
     ],
@@ -299,7 +299,7 @@ def test_the_weights_of_a_cost_are_found_and_hashed(tmp_path: Path):
     assert needed(settings_with("features")) == saved
     assert saved.sha256 == sha256_of(saved.path)
     saved_classifier(tmp_path / "other", side=16)
-    with pytest.raises(UserError, match=r"pictures of 16x16, but preprocess.resolution is 8"):
+    with pytest.raises(UserError, match=r"images of 16x16, but preprocess.resolution is 8"):
         needed(settings_with({"name": "features", "weights": str(tmp_path / "other")}))
     mnist = settings_with({"name": "lpips", "weights": "a.pth"}, DIGITS.with_name("colored_mnist.yaml"))
     with pytest.raises(UserError, match=r"a\.pth are not a file"):
