@@ -54,26 +54,26 @@ def test_fid_agrees_where_the_covariance_is_rank_deficient() -> None:
 def test_the_interval_of_few_samples_is_that_of_their_moments() -> None:
     rng = torch.Generator().manual_seed(1)
     few, more = (torch.randn(count, 64, generator=rng, dtype=torch.float64) for count in (20, 30))
-    units = realism.Units(torch.arange(20) // 2, torch.arange(30))
-    found = realism.fid_interval(few, more, 20, 0, units)
+    groups = realism.Groups(torch.arange(20) // 2, torch.arange(30))
+    found = realism.fid_interval(few, more, 20, 0, groups)
     resampled = [
         realism.frechet_distance(realism.moments(few[draw]), realism.moments(more[other]))
-        for draw, other in _draws(units, 20)
+        for draw, other in _draws(groups, 20)
     ]
     expected = realism.centred_interval(realism.fid(few, more), torch.tensor(resampled, dtype=torch.float64))
     # The bound on rounding of the test above.
     assert found == pytest.approx(expected, abs=1e-5)
 
 
-def _draws(units: realism.Units, resamples: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _draws(groups: realism.Groups, resamples: int) -> Iterator[tuple[Tensor, Tensor]]:
     """The samples, by index and repeated, of each resample of `fid_interval` at seed 0."""
     rng = torch.Generator().manual_seed(0)
     for _ in range(resamples):
         sides = []
-        for unit in (units.generated, units.reference):
-            count = int(unit.max()) + 1
+        for group in (groups.generated, groups.reference):
+            count = int(group.max()) + 1
             drawn = torch.randint(count, (count,), generator=rng)
-            sides.append(torch.cat([(unit == one).nonzero()[:, 0] for one in drawn]))
+            sides.append(torch.cat([(group == one).nonzero()[:, 0] for one in drawn]))
         yield sides[0], sides[1]
 
 
