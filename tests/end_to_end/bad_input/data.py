@@ -196,7 +196,7 @@ IDX = [
         "MNIST without the class",
         mnist(written(str(LABELS), idx(2049, np.full(6, 7)))),
         PREPROCESS,
-        "holds nothing of the classes",
+        "holds no sample of these classes",
         "change domains.source.classes",
     ),
     Row(
@@ -204,7 +204,7 @@ IDX = [
         mnist(edited("classes: [2]", "classes: [2]\n    train_copies: 3")),
         PREPROCESS,
         "`domains.source`: several copies",
-        "set domains.source.colour to `hue`",
+        "set `colour` to hue",
     ),
 ]
 
@@ -256,7 +256,7 @@ STORED = [
     ),
     Row("a shard missing", removed(str(SHARDS / "test-000000.tar")), "rdmd validate", "test-000000.tar", AGAIN),
     Row(
-        "samples.csv altered", cut_short(str(SHARDS / "samples.csv")), "rdmd features", "samples.csv was changed", AGAIN
+        "samples.csv altered", cut_short(str(SHARDS / "samples.csv")), "rdmd validate", "samples.csv was changed", AGAIN
     ),
     Row(
         "no test samples",
@@ -264,6 +264,7 @@ STORED = [
         "rdmd features",
         "data/shards/source has no test samples",
         "add samples to the domain",
+        adds=("data/shards/source/train-*.npy",),
     ),
 ]
 
