@@ -67,8 +67,8 @@ class Plane:
 
     def step(self, objective: TeacherObjective | DistillObjective, t: int) -> None:
         """Take step t as the training loop does."""
-        seed_global(derived_seed(self.seed, 0, t, "global"), self.device)
-        objective.step(t, StepRandom(self.seed, 0, t, self.device))
+        seed_global(derived_seed(objective.seed, 0, t, "global"), self.device)
+        objective.step(t, StepRandom(objective.seed, 0, t, self.device))
 
     def trained_teacher(self, steps: int) -> Weights:
         """Train the teacher and return its weights."""

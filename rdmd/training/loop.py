@@ -40,7 +40,7 @@ def train(
     Raises UserError with step, sigma and name when a value is not finite; the last checkpoint stays. `follow` takes
     each new point of the curves.
     """
-    cadence, rank = run.settings, accelerator.process_index
+    cadence, rank, seed = run.settings, accelerator.process_index, objective.seed
     progress = load_checkpoint(folder.checkpoint, objective)
     main = accelerator.is_main_process
     if main:
@@ -51,8 +51,8 @@ def train(
     logged = LoggedSteps(first=t)
     while t < cadence.steps:
         # Dropout uses the global generator, whose state thus is a function of the step too.
-        seed_global(derived_seed(run.seed, rank, t, "global"), accelerator.device)
-        logged.rows.append(objective.step(t, StepRandom(run.seed, rank, t, accelerator.device)))
+        seed_global(derived_seed(seed, rank, t, "global"), accelerator.device)
+        logged.rows.append(objective.step(t, StepRandom(seed, rank, t, accelerator.device)))
         t += 1
         last = t == cadence.steps
         stopping = not last and stop.requested(accelerator, t)

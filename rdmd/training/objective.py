@@ -13,10 +13,10 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from rdmd.data.sampling import StepRandom
+from rdmd.data.sampling import StepRandom, derived_seed, seed_global
 from rdmd.diffusion.noise import NoisyBatch
 from rdmd.training.compute import compute_for
-from rdmd.training.run_config import TrainingRun
+from rdmd.training.run_config import TrainingRun, run_name
 
 # Samples in a preview image.
 PREVIEW = 32
@@ -54,13 +54,16 @@ class Objective(ABC):
     """A training problem: networks, data, and one optimizer step.
 
     `modules` and `optimizers`, by name, are what a checkpoint holds beside the average `ema`. Learning rates increase
-    linearly over the first `warmup` steps and follow `decay` over the whole run.
+    linearly over the first `warmup` steps and follow `decay` over the whole run. `seed` is of the experiment's seed
+    and the run's name, so every run of an experiment has its own batches, noise and initial weights.
     """
 
     ema: EMA
 
     def __init__(self, run: TrainingRun, accelerator: Accelerator, *, warmup: int = 0, decay: str = "constant") -> None:
         self.device = accelerator.device
+        self.seed = derived_seed(run.seed, run_name(run))
+        seed_global(derived_seed(self.seed, "initial weights"), self.device)
         self.compute = compute_for(run, accelerator)
         self.batch_size = run.settings.batch // accelerator.num_processes
         self.modules: dict[str, nn.Module] = {}

@@ -14,7 +14,6 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 
-from rdmd.data.sampling import derived_seed
 from rdmd.data.view import OpenDomain, open_domain
 from rdmd.errors import UserError, reporting, sentence
 from rdmd.files import sha256_of, write_text
@@ -93,7 +92,6 @@ def run_training(
     precision = "bf16" if run.precision == "bf16" else "no"
     accelerator = Accelerator(cpu=device == "cpu", mixed_precision=precision, kwargs_handlers=[averaging])
     with folder.locked(lock_seconds) if accelerator.is_main_process else nullcontext():
-        torch.manual_seed(derived_seed(run.seed, "initial weights"))
         objective = build_objective(run, accelerator, open_domain)
         progress = train(objective, run, folder, accelerator, stop or StopRequest(), follow)
         finished = progress.steps == run.settings.steps

@@ -44,7 +44,7 @@ def test_compiled_networks_give_the_update_of_eager_ones(experiment: str, tmp_pa
 
 def joined_step(objective: Objective) -> None:
     """A step on what all ranks draw, as one batch."""
-    each = [StepRandom(0, rank, 0, CPU) for rank in range(RANKS)]
+    each = [StepRandom(objective.seed, rank, 0, CPU) for rank in range(RANKS)]
     if isinstance(objective, TeacherObjective):
         objective.denoising_step(together([objective.draw(random) for random in each]))
         return

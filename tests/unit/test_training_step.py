@@ -17,8 +17,11 @@ from rdmd.diffusion.noise import noise_distribution
 from rdmd.errors import UserError
 from rdmd.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from rdmd.training.compute import Compute
+from rdmd.training.distill import DistillObjective
+from rdmd.training.loop import StopRequest, train
+from rdmd.training.run_folder import RunFolder
 from tests.conftest import params, tiny_points
-from tests.objectives import CPU, Materials, Objective, apart, gradients, take_step
+from tests.objectives import CPU, Materials, Objective, accelerator, apart, gradients, take_step
 
 # What is summed in another order differs by a few roundings of float32 (6e-8) a layer, and the networks have about ten.
 ROUNDING = 1e-5
@@ -254,3 +257,24 @@ def test_moments_take_the_layout_of_their_weights(digits: Materials, tmp_path: P
             assert state["exp_avg_sq"].stride() == other.stride()
             expected = plain.optimizers[name].state[weight]
             torch.testing.assert_close(state["exp_avg_sq"], expected["exp_avg_sq"], rtol=1e-3, atol=1e-9)
+
+
+def test_runs_of_one_experiment_draw_other_batches_noise_and_initial_weights(digits: Materials, tmp_path: Path):
+    """What distinguishes runs, such as lambda, is in the seed: errors of several lambdas are not the same error."""
+    batches, weights = [], []
+    for number, lam in enumerate((0.1, 0.1, 0.2)):
+        run = digits.distill_run({"lam": lam}, steps=1, init="scratch", sample_every=0)
+        process = accelerator()
+        objective = DistillObjective(run, process)
+        draw = objective.draw
+        objective.draw = lambda random, draw=draw: batches.append(draw(random)) or batches[-1]
+        weights.append(torch.cat([weight.detach().flatten().clone() for weight in objective.generator.parameters()]))
+        folder = RunFolder(tmp_path / str(number))
+        folder.path.mkdir()
+        train(objective, run, folder, process, StopRequest())
+    first, again, other = batches
+    for name in ("x", "sigma", "eps"):
+        assert torch.equal(getattr(first, name), getattr(again, name))
+        assert not torch.equal(getattr(first, name), getattr(other, name))
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
