@@ -62,7 +62,6 @@ class Plane:
         AcceleratorState._reset_state(reset_partial_state=True)
         precision = "bf16" if self.precision == "bf16" else "no"
         accelerator = Accelerator(cpu=self.device.type == "cpu", mixed_precision=precision)
-        seed_global(derived_seed(self.seed, "initial weights"), self.device)
         return TeacherObjective(run, accelerator) if isinstance(run, TeacherRun) else DistillObjective(run, accelerator)
 
     def step(self, objective: TeacherObjective | DistillObjective, t: int) -> None:

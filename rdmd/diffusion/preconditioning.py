@@ -10,8 +10,8 @@ class EDMPrecond(nn.Module):
     With s = sigma_data and n^2 = sigma^2 + s^2:
     c_skip = s^2 / n^2, c_out = sigma s / n, c_in = 1 / n, c_noise = ln(sigma) / 4.
 
-    These give the input and the training target of F unit variance at every noise level, and let D tend
-    to the identity as sigma tends to 0.
+    These give the input and the training target of F unit variance at every noise level, and D tends to the identity
+    as sigma tends to 0.
     """
 
     def __init__(self, model: nn.Module, sigma_data: float = 0.5) -> None:
@@ -22,8 +22,8 @@ class EDMPrecond(nn.Module):
     def forward(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         """The estimate of the clean sample behind `x = x_0 + sigma eps`.
 
-        `x` is (B, ...), `sigma` is one positive number or (B,). F runs in the dtype of its weights (or of
-        autocast); the result has the shape of `x` and is in float32.
+        `x` is (B, ...), `sigma` is one positive number or (B,). F runs in the dtype of its weights (or of autocast);
+        the result has the shape of `x` and is float32.
         """
         x = x.float()
         sigma = torch.as_tensor(sigma, dtype=torch.float32, device=x.device).reshape(-1).expand(x.shape[0])

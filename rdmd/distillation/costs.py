@@ -49,9 +49,8 @@ REACH = 4.0
 class LowPass:
     """||B x - B y||^2, mean over dimensions, where B is a Gaussian blur of standard deviation sigma pixels.
 
-    It holds what a glance sees, the layout of colours, and leaves edges and strokes free. B keeps constants and never
-    lengthens a picture, so the cost is at most `squared_l2`, with equality where x - y has one colour. For images in
-    [-1, 1] it lies in [0, 4].
+    It preserves the layout of colours and leaves edges and strokes free. B keeps constants and increases no norm, so
+    the cost is at most `squared_l2`, with equality where x - y has one colour. For images in [-1, 1] it lies in [0, 4].
     """
 
     def __init__(self, sigma: float, side: int, device: torch.device) -> None:
@@ -60,7 +59,7 @@ class LowPass:
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
         """Two (B, C, side, side) batches -> (B,)."""
         blur = self.blur.to(x.dtype)
-        # The blur is linear, so it is taken once, of the difference. It is symmetric, so it is its own transpose.
+        # The blur is linear: one blur of the difference is enough. It is symmetric, so it is its own transpose.
         return mean_over_dimensions((blur @ (x - y) @ blur).square())
 
 
@@ -68,7 +67,7 @@ def blur_matrix(sigma: float, side: int) -> Tensor:
     """The blur along one axis as a matrix (side, side) float64, mirrored at the borders (d c b a | a b c d | d c b a).
 
     It is symmetric, its rows sum to 1, and its eigenvectors are the cosines of the DCT-II. The matrix takes kernels
-    wider than the picture, for which padding would have no pixels.
+    wider than the image, for which padding would have no pixels.
     """
     radius = math.ceil(REACH * sigma)
     offsets = torch.arange(-radius, radius + 1)

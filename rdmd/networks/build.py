@@ -43,7 +43,7 @@ def build_denoiser(network: Network, sample_shape: tuple[int, ...], *, dropout: 
 
 
 def save_weights(module: nn.Module, path: Path) -> None:
-    """Write a state dict as safetensors, whole or not at all; a shared tensor is written under each name."""
+    """Write a state dict as safetensors, whole or not at all; a shared tensor stands under each of its names."""
     state = module.state_dict()
     tensors = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in state.items()}
     with replacing(path) as temporary:
@@ -53,8 +53,8 @@ def save_weights(module: nn.Module, path: Path) -> None:
 def load_weights(denoiser: nn.Module, path: Path) -> None:
     """Fill `denoiser`, in place, with the tensors of a safetensors file of the same names and shapes.
 
-    Raises `UserError` naming the first tensor that is missing, of another shape or unknown, or if the
-    file cannot be read; nothing has been changed then.
+    Raises `UserError` naming the first tensor that is missing, unknown or of another shape, or if the file is damaged;
+    `denoiser` is unchanged then.
     """
     if not path.is_file():
         raise UserError(f"{path} is not a file; name a file of weights (safetensors).")

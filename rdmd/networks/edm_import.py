@@ -1,8 +1,7 @@
-"""Reading a pickle without bringing anything in it to life.
+"""Import of a published EDM network (.pkl), without execution of anything in the file.
 
-A pickle is a program that names functions and calls them. Here every name becomes an empty stand-in that
-only remembers what it was called with, so nothing of the file runs and none of the modules it names is
-imported.
+A pickle is a program that names functions and calls them. The safe unpickler replaces every name by a placeholder that
+only records the call, so nothing of the file runs and none of the modules that it names is imported.
 """
 
 import io
@@ -10,7 +9,7 @@ import math
 import pickle
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypeGuard
 
 import torch
 from safetensors.torch import save_file
@@ -20,20 +19,20 @@ from rdmd.errors import UserError
 from rdmd.files import replacing
 
 
-class Inert:
-    """Where a pickle would have made an object: its name, arguments, and the state and items given after."""
+class Placeholder:
+    """An object of the pickle: its name, the arguments of its constructor, and the state and items set after."""
 
-    origin: tuple[str, str]  # module and name, set by `InertUnpickler.find_class`
+    origin: tuple[str, str]  # module and name, set by `SafeUnpickler.find_class`
     args: tuple[object, ...]
     state: object
     items: dict[object, object]
 
-    def __new__(cls, *args: object, **_: object) -> "Inert":
-        inert = super().__new__(cls)
-        inert.args = args
-        inert.state = None
-        inert.items = {}
-        return inert
+    def __new__(cls, *args: object, **_: object) -> "Placeholder":
+        made = super().__new__(cls)
+        made.args = args
+        made.state = None
+        made.items = {}
+        return made
 
     def __setstate__(self, state: object) -> None:
         self.state = state
@@ -42,25 +41,25 @@ class Inert:
         self.items[key] = value
 
     def append(self, item: object) -> None:
-        """Forget what goes into lists and sets that are not Python's own: they hold no part of a network."""
+        """Ignore the items of list and set types that are not Python's own: they hold no part of a network."""
 
     add = extend = append
 
 
-# The unpickler written in Python: the one in C allocates whatever length or memo index a file asks for.
-class InertUnpickler(pickle._Unpickler):
-    """An unpickler for which every name is a stand-in. `load` may raise anything on a damaged file."""
+# Python's unpickler: that in C allocates any length or memo index that a file names.
+class SafeUnpickler(pickle._Unpickler):
+    """An unpickler with placeholders for all names. `load` may raise anything on a damaged file."""
 
     def __init__(self, data: bytes) -> None:
         super().__init__(io.BytesIO(data))
-        self._stand_ins: dict[tuple[str, str], type[Inert]] = {}
+        self._classes: dict[tuple[str, str], type[Placeholder]] = {}
 
-    def find_class(self, module: str, name: str) -> type[Inert]:
-        """A subclass of `Inert` that knows its name; nothing is looked up."""
+    def find_class(self, module: str, name: str) -> type[Placeholder]:
+        """A subclass of `Placeholder` with this name; nothing is imported."""
         key = (module, name)
-        if key not in self._stand_ins:
-            self._stand_ins[key] = type("Inert", (Inert,), {"origin": key})
-        return self._stand_ins[key]
+        if key not in self._classes:
+            self._classes[key] = type("Placeholder", (Placeholder,), {"origin": key})
+        return self._classes[key]
 
 
 DENOISER = "EDMPrecond"
@@ -82,8 +81,8 @@ class _Unusable(Exception):  # noqa: N818 (a reason, told to the user as part of
 def convert(pickle_path: Path, out: Path) -> int:
     """Write the tensors of the network `ema` of a published EDM pickle to `out`; return their number.
 
-    Nothing in the pickle is executed or imported. Raises `UserError` if the file is missing, is damaged,
-    is no such pickle, holds no EDM-preconditioned network, or would unfold to more bytes than it has.
+    Nothing in the pickle is executed or imported. Raises `UserError` if the file is missing, damaged, no such pickle,
+    holds no EDM-preconditioned network, or would give more bytes of tensors than the file has.
     """
     try:
         data = pickle_path.read_bytes()
@@ -103,12 +102,12 @@ def convert(pickle_path: Path, out: Path) -> int:
 def _read(data: bytes) -> dict[str, Tensor]:
     """The state dict of the network under `ema`."""
     try:
-        content = InertUnpickler(data).load()
-    # Bytes that are no pickle can fail in every way that a stack machine can.
+        content = SafeUnpickler(data).load()
+    # Arbitrary bytes can raise any error.
     except Exception:
         raise _Unusable("not a pickle, or cut short") from None
     network = _entries(content).get("ema")
-    if not isinstance(network, Inert):
+    if not isinstance(network, Placeholder):
         raise _Unusable("it holds no network named `ema`")
     if _class_name(network) != DENOISER:
         raise _Unusable(f"its network is no `{DENOISER}`, the one preconditioning known here")
@@ -121,11 +120,8 @@ def _read(data: bytes) -> dict[str, Tensor]:
 
 @dataclass
 class _Storages:
-    """Storages read so far, by the stand-in they come from.
-
-    An honest file holds every byte once: neither the storages nor the tensors on them may sum to more
-    than the file's size, `limit`.
-    """
+    """Storages read so far, by the id of their placeholder. Neither the storages nor the tensors on them may have more
+    bytes than the file, `limit`: a regular file has every byte once."""
 
     limit: int
     read: dict[int, Tensor] = field(default_factory=dict)
@@ -133,14 +129,15 @@ class _Storages:
     unfolded: int = 0
 
     def tensor(self, value: object) -> Tensor:
-        """Rebuild what a stand-in for a parameter or a tensor describes, as a tensor of its own."""
+        """The tensor that a placeholder of a parameter or tensor describes, as a copy."""
         try:
-            if isinstance(value, Inert) and value.origin == PARAMETER:
+            if isinstance(value, Placeholder) and value.origin == PARAMETER:
                 value = value.args[0]
-            if not isinstance(value, Inert) or value.origin != TENSOR:
+            if not isinstance(value, Placeholder) or value.origin != TENSOR:
                 raise _Unusable("a tensor of an unknown kind")
-            arguments: Any = value.args[:4]
-            source, offset, size, stride = arguments
+            source, offset, size, stride = value.args[:4]
+            if not isinstance(offset, int) or not _is_shape(size) or not _is_shape(stride):
+                raise _Unusable("a damaged tensor")
             storage = self._storage(source)
             self.unfolded += math.prod(size) * storage.element_size()
             if self.unfolded > self.limit:
@@ -149,16 +146,16 @@ class _Storages:
             return storage.as_strided(size, stride, offset).clone(memory_format=torch.contiguous_format)
         except _Unusable:
             raise
-        # Arguments of a damaged file are anything, and torch refuses them in many ways.
+        # A damaged file may give any arguments, and torch raises many errors.
         except Exception:
             raise _Unusable("a damaged tensor") from None
 
-    def _storage(self, stand_in: object) -> Tensor:
-        """All the numbers of a storage, as a flat tensor."""
-        if not isinstance(stand_in, Inert) or stand_in.origin != STORAGE:
+    def _storage(self, placeholder: object) -> Tensor:
+        """A whole storage as a flat tensor."""
+        if not isinstance(placeholder, Placeholder) or placeholder.origin != STORAGE:
             raise _Unusable("a tensor without its numbers")
-        if id(stand_in) not in self.read:
-            content = stand_in.args[0]
+        if id(placeholder) not in self.read:
+            content = placeholder.args[0]
             if not isinstance(content, bytes) or not content.startswith(LEGACY_STORAGE):
                 raise _Unusable("a tensor in an unknown format")
             self.stored += len(content)
@@ -167,8 +164,8 @@ class _Storages:
             storage = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
             if not isinstance(storage, torch.TypedStorage) or not storage.dtype.is_floating_point:
                 raise _Unusable("a tensor of an unknown kind")
-            self.read[id(stand_in)] = torch.empty(0, dtype=storage.dtype).set_(storage)
-        return self.read[id(stand_in)]
+            self.read[id(placeholder)] = torch.empty(0, dtype=storage.dtype).set_(storage)
+        return self.read[id(placeholder)]
 
 
 @dataclass
@@ -195,7 +192,11 @@ class _StateDict:
                 self.add(child, f"{prefix}{name}.", depth + 1)
 
 
-def _class_name(module: Inert) -> object:
+def _is_shape(value: object) -> TypeGuard[tuple[int, ...]]:
+    return isinstance(value, tuple) and all(isinstance(n, int) for n in value)
+
+
+def _class_name(module: Placeholder) -> object:
     if module.origin == PERSISTENT and module.args:
         return _entries(module.args[0]).get("class_name")
     return module.origin[1]
@@ -203,7 +204,7 @@ def _class_name(module: Inert) -> object:
 
 def _state(module: object) -> dict[str, object]:
     """The `__dict__` of a module, whether persistent or plain."""
-    if not isinstance(module, Inert):
+    if not isinstance(module, Placeholder):
         raise _Unusable("a part of its network is no module")
     if module.origin == PERSISTENT and module.args:
         return _entries(_entries(module.args[0]).get("state"))
@@ -211,8 +212,8 @@ def _state(module: object) -> dict[str, object]:
 
 
 def _entries(mapping: object) -> dict[str, object]:
-    """The named items of a dictionary, or of a stand-in for one; none for anything else."""
-    items = mapping.items if isinstance(mapping, Inert) else mapping
+    """The named items of a dictionary or of its placeholder; none for anything else."""
+    items = mapping.items if isinstance(mapping, Placeholder) else mapping
     if not isinstance(items, dict):
         return {}
     return {key: value for key, value in items.items() if isinstance(key, str)}
@@ -220,6 +221,6 @@ def _entries(mapping: object) -> dict[str, object]:
 
 def _strings(value: object) -> frozenset[str]:
     """The strings in a set; pickle protocols before 4 write a set as a call of `set` with a list."""
-    if isinstance(value, Inert):
+    if isinstance(value, Placeholder):
         value = value.args[0] if value.args else ()
     return frozenset(v for v in value if isinstance(v, str)) if isinstance(value, set | list) else frozenset()

@@ -12,7 +12,7 @@ from rdmd.networks.unet import Conv, DownConv, Linear, UNetBlock, sinusoidal
 
 
 class ImageEncoder(nn.Module):
-    """One residual block a level of the U-Net's ladder, halving the side between levels. No attention, no dropout."""
+    """One residual block per level of the U-Net, half the side at each further level. No attention, no dropout."""
 
     def __init__(self, in_channels: int, model_channels: int, channel_mult: list[int]) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class PointEncoder(nn.Module):
 
 
 def build_encoder(network: Network, sample_shape: tuple[int, ...]) -> nn.Module:
-    """The encoder of the denoiser's size class for samples (C, R, R) or (d,). `model_channels` is even."""
+    """An encoder of about the denoiser's width for samples (C, R, R) or (d,). `model_channels` is even."""
     if isinstance(network, ImageNetwork):
         return ImageEncoder(sample_shape[0], network.model_channels, network.channel_mult)
     return PointEncoder(sample_shape[0], network.width, network.depth)

@@ -1,7 +1,7 @@
 """LPIPS, the learned perceptual distance (Zhang et al. 2018, section 3), version 0.1, and its published weights.
 
 Activations of five layers of a network trained on ImageNet are brought to unit length over channels, subtracted,
-squared, weighted by channel, and averaged over space. Modules bear the published names.
+squared, weighted by channel, and averaged over space. Modules have the published names.
 """
 
 import pickle
@@ -16,14 +16,14 @@ from torch.nn.functional import normalize
 
 from rdmd.errors import UserError
 
-# AlexNet's last pooling needs 3 pixels of what is left by then.
+# AlexNet's last pooling needs 3 pixels.
 SMALLEST_SIDE = 32
 
 # The mean and the standard deviation of ImageNet's pixels, as LPIPS has them in [-1, 1].
 _SHIFT = (-0.030, -0.088, -0.188)
 _SCALE = (0.458, 0.448, 0.450)
 
-# Names that the published state dicts hold besides: a second list of the heads, and the two constants above.
+# Further names in the published state dicts: the heads once more, and the two constants above.
 _REPEATED = ("lins.", "scaling_layer.")
 
 _REMEDY = "save the state dict of the lpips package's LPIPS(net='alex') there, or use another cost"
@@ -32,12 +32,12 @@ _REMEDY = "save the state dict of the lpips package's LPIPS(net='alex') there, o
 class LPIPS(nn.Module):
     """d(x, y) of two batches (B, 3, H, W) in [-1, 1] -> (B,).
 
-    The heads' weights are not negative (published ones were trained so), and activations are not either, so d lies in
-    [0, 2 sum_l max_c w_lc], and is 0 for x = y.
+    The published heads' weights are not negative, nor are activations, so d lies in [0, 2 sum_l max_c w_lc], and is 0
+    for x = y.
     """
 
     def __init__(self, layers: list[nn.Module], ends: list[int]) -> None:
-        """`layers` make the trunk; each of its slices ends before one of `ends`, at an activation to compare."""
+        """`layers` are the trunk; each of its slices ends before one of `ends`, at an activation to compare."""
         super().__init__()
         self.net = nn.Module()
         for k, (start, end) in enumerate(zip([0, *ends], ends, strict=False)):
@@ -45,7 +45,7 @@ class LPIPS(nn.Module):
             self.net.add_module(f"slice{k + 1}", nn.Sequential(named))
             channels = [layer.out_channels for layer in named.values() if isinstance(layer, nn.Conv2d)][-1]
             head = nn.Conv2d(channels, 1, 1, bias=False)
-            # Place 0 was a dropout in training.
+            # Index 0 is a dropout in the published training code.
             self.add_module(f"lin{k}", nn.ModuleDict({"model": nn.ModuleDict({"1": head})}))
         for name, values in (("shift", _SHIFT), ("scale", _SCALE)):
             self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
@@ -54,7 +54,7 @@ class LPIPS(nn.Module):
     scale: Tensor
 
     def activations(self, x: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) in [-1, 1] to the activations that are compared, (B, C_l, H_l, W_l)."""
+        """(B, 3, H, W) in [-1, 1] to the activations to compare, (B, C_l, H_l, W_l)."""
         h, kept = (x - self.shift) / self.scale, []
         for part in self.net.children():
             h = part(h)
@@ -97,14 +97,14 @@ def vgg16_lpips() -> LPIPS:
     return LPIPS(layers, ends)
 
 
-# By a tensor that only this trunk has.
+# Each trunk by a tensor that it alone has.
 _TRUNKS = {"net.slice5.10.weight": alexnet_lpips, "net.slice5.28.weight": vgg16_lpips}
 
 
 def load_lpips(path: Path) -> LPIPS:
-    """LPIPS, frozen, from a state dict saved as safetensors or by torch, on AlexNet or VGG16, as its names say.
+    """LPIPS on AlexNet or VGG16, frozen, from a state dict saved as safetensors or by torch.
 
-    Raises `UserError` if the file is missing, cannot be read, or holds other tensors. Nothing in it is executed.
+    Raises `UserError` if the file is missing, damaged, or holds other tensors. Nothing in it is executed.
     """
     found = {name: value for name, value in _read(path).items() if not name.startswith(_REPEATED)}
     build = next((build for mark, build in _TRUNKS.items() if mark in found), None)

@@ -1,4 +1,4 @@
-"""The network for points on the plane: a multilayer perceptron that sees the point and the noise label."""
+"""The network for points on the plane: a multilayer perceptron on the point and the noise label."""
 
 import itertools
 

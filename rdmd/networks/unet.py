@@ -1,7 +1,6 @@
-"""The parts of the DDPM++ U-Net: noise embedding, resampling convolutions, residual and attention blocks.
+"""The DDPM++ U-Net and its blocks (Karras et al. 2022, appendix F, after Song et al. 2021).
 
-Karras et al. 2022, appendix F, after Song et al. 2021. The names of modules and the layout of their
-tensors are those of the published EDM checkpoints, so that these load as they are.
+Modules and tensors have the names and shapes of the published EDM checkpoints, so that these load unchanged.
 """
 
 import math
@@ -13,9 +12,9 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 NORM_EPS = 1e-6
-# Every residual sum is multiplied by this, which keeps its variance at one.
+# The factor of every residual sum, which keeps its variance at one.
 SKIP_SCALE = math.sqrt(0.5)
-# Gains of the initialisation: what ends a residual branch starts near zero, what feeds attention is damped.
+# Gains of the initialisation: the end of a residual branch starts near zero, the input of attention is small.
 NEAR_ZERO = 1e-5
 ATTENTION_GAIN = math.sqrt(0.2)
 
@@ -35,8 +34,8 @@ def sinusoidal(c_noise: Tensor, channels: int) -> Tensor:
 def group_norm(channels: int) -> nn.GroupNorm:
     """Group norm of at least four channels a group and at most 32 groups.
 
-    EDM takes `min(32, channels // 4)` groups, which exists only for some widths; the largest divisor of
-    `channels` up to that number is the same there and exists for every width.
+    EDM takes `min(32, channels // 4)` groups, which must divide `channels`. The largest divisor up to that number
+    is the same for those widths, and exists for all.
     """
     groups = max(n for n in range(1, max(1, min(32, channels // 4)) + 1) if channels % n == 0)
     return nn.GroupNorm(groups, channels, eps=NORM_EPS)
@@ -51,7 +50,7 @@ class Conv(nn.Conv2d):
 
 
 class _ResamplingConv(Conv):
-    """A convolution that carries EDM's [1, 1] box filter, applied as a mean or a repeat of pixels."""
+    """A convolution with EDM's [1, 1] box filter, which is a mean or a repeat of pixels; the buffer is EDM's alone."""
 
     resample_filter: Tensor
 
@@ -88,8 +87,8 @@ class Linear(nn.Linear):
 class UNetBlock(nn.Module):
     """Norm, SiLU, `conv0`, add the noise embedding, norm, SiLU, dropout, `conv1`, add the skip.
 
-    `conv` says what happens to the resolution: `Conv` keeps it, `DownConv` halves it, `UpConv` doubles
-    it. The skip is a 1x1 convolution where the width or the resolution changes.
+    `conv` decides the resolution: `Conv` keeps it, `DownConv` halves it, `UpConv` doubles it. The skip is a 1x1
+    convolution where the width or the resolution changes.
     """
 
     def __init__(
@@ -108,7 +107,7 @@ class UNetBlock(nn.Module):
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         """(B, in_channels, H, W) and (B, emb_channels) give (B, out_channels, H', W')."""
-        # Sums go into the convolutions' outputs, which no gradient needs: fewer passes over memory.
+        # In-place sums: no gradient needs the convolutions' outputs, and memory is read less often.
         h = self.conv0(functional.silu(self.norm0(x))).add_(self.affine(emb)[:, :, None, None])
         h = functional.silu(self.norm1(h))
         if self.dropout > 0:
@@ -129,7 +128,7 @@ class AttentionBlock(UNetBlock):
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         x = super().forward(x, emb)
         batch, channels, height, width = x.shape
-        # The checkpoints hold q, k and v of one channel side by side; the fused kernels want them apart.
+        # Checkpoints interleave q, k and v by channel; the fused kernels need them separate.
         qkv = self.qkv(self.norm2(x)).reshape(batch, channels, 3, height * width)
         q, k, v = qkv.permute(2, 0, 3, 1).contiguous().unsqueeze(2)
         h = functional.scaled_dot_product_attention(q, k, v)
@@ -156,8 +155,7 @@ class DDPMPP(nn.Module):
     decoder.
 
     `img_resolution` must be a multiple of `2^(len(channel_mult) - 1)` and `model_channels` even.
-    `augment_dim` only adds the tensor by which the published networks take augmentation labels; ours are
-    always called without.
+    `augment_dim` adds the published networks' weight for augmentation labels, which this code never uses.
     """
 
     def __init__(
@@ -225,38 +223,38 @@ class DDPMPP(nn.Module):
         x = conv_in(x)
         skips = [x]
         for block in encoder:
+            assert isinstance(block, UNetBlock)
             x = self._run(block, x, None, emb)
             skips.append(x)
 
         *decoder, aux_norm, aux_conv = self.dec.values()
         for block in decoder:
+            assert isinstance(block, UNetBlock)
             skip = skips.pop() if block.in_channels != x.shape[1] else None
             x = self._run(block, x, skip, emb)
         return aux_conv(functional.silu(aux_norm(x)))
 
     def recompute_activations(self, resolution: int | None) -> None:
-        """Keep only the inputs of the blocks at `resolution` and above, and compute these again in the backward pass
-        (Chen et al. 2016): the same gradients for less memory and more time. None keeps all activations."""
+        """Keep only the inputs of the blocks at `resolution` and above, and compute their activations again in the
+        backward pass (Chen et al. 2016): less memory, more time, the same gradients. None keeps all activations."""
         self.recompute_from = resolution
 
     def _run(self, block: nn.Module, x: Tensor, skip: Tensor | None, emb: Tensor) -> Tensor:
-        """The block on x and, in the decoder, the encoder's output that it continues."""
+        """The block on x, and in the decoder on the encoder's output `skip` too."""
         if self.recompute_from is None or x.shape[-1] < self.recompute_from or not torch.is_grad_enabled():
             return _joined(block, x, skip, emb)
-        # Dropout is to fall on the same places in both passes; without it there is no random state to keep.
+        # Both passes must drop the same values; without dropout there is no random state to keep.
         return checkpoint(_joined, block, x, skip, emb, use_reentrant=False, preserve_rng_state=self.dropout > 0)
 
 
 def _joined(block: nn.Module, x: Tensor, skip: Tensor | None, emb: Tensor) -> Tensor:
-    """Joined here, so that a block that is computed twice does not keep what it joined."""
+    """The block on the concatenation of x and skip. It is a function so that a recomputed block does not keep it."""
     return block(x if skip is None else torch.cat([x, skip], dim=1), emb)
 
 
 class UnusedWeight(nn.Module):
-    """A weight that stands in the state dict and is never used.
-
-    It is a buffer: as a parameter that never gets a gradient it would stop distributed training.
-    """
+    """A weight of the state dict that no pass uses. It is a buffer, because a parameter without a gradient would stop
+    distributed training."""
 
     def __init__(self, out_features: int, in_features: int) -> None:
         super().__init__()
