@@ -151,13 +151,8 @@ def summary(given: Namespace) -> None:
 
 def registry(given: Namespace) -> None:
     """List, promote or roll back registered generators."""
-    try:
-        from flows.registry.commands import COMMANDS
-    except ImportError as error:
-        raise UserError(
-            f"`rdmd registry` needs the package {error.name}, which is missing here; build the environment "
-            "with `make venv`."
-        ) from None
+    from flows.registry.commands import COMMANDS
+
     COMMANDS[given.action](given)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from nbclient import NotebookClient
 from PIL import Image
 from torch import Tensor
@@ -180,6 +181,8 @@ def test_a_killed_training_goes_on_from_its_checkpoint(tmp_path: Path):
 
 
 def test_training_leaves_the_state_of_the_process_alone(images: Tensor):
+    # Another test file may have made one of another precision in this process.
+    AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = Accelerator(cpu=True, mixed_precision="bf16")
     torch.manual_seed(5)
     expected = torch.rand(3)
@@ -190,6 +193,7 @@ def test_training_leaves_the_state_of_the_process_alone(images: Tensor):
     assert accelerator.mixed_precision == "bf16"
     # Another device and precision in the same process.
     rdmd.train_teacher(images, model_channels=8, precision="bf16", **FEW | {"device": "auto"})
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def test_evaluation_is_that_of_the_pipeline(images: Tensor):

@@ -21,13 +21,15 @@ from tests.conftest import ROOT
 # not ask for: these are as absent.
 BLOCK = """
 import sys
+from importlib.machinery import PathFinder
 
-class Absent:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {blocked!r}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+# As if these packages were not installed: packages ask for others by `find_spec`, which then finds nothing.
+find_installed = PathFinder.find_spec
 
-sys.meta_path.insert(0, Absent())
+def find_spec(name, path=None, target=None):
+    return None if name.partition(".")[0] in {blocked!r} else find_installed(name, path, target)
+
+PathFinder.find_spec = find_spec
 sys.path.append({packages!r})
 """
 NEEDS_EXTRAS = {
