@@ -20,7 +20,7 @@ from rdmd.evaluation.transport import sliced_w2
 from rdmd.files import sha256_of
 from rdmd.networks.build import save_weights
 from rdmd.training.distill import DistillObjective
-from rdmd.training.run_config import DistillRun, Shards, Start, TeacherRun, Weights
+from rdmd.training.run_config import DistillRun, Shards, TeacherRun, Weights
 from rdmd.training.teacher import TeacherObjective
 
 SWISSROLL = Path(__file__).parents[1] / "experiments" / "swissroll.yaml"
@@ -51,10 +51,10 @@ class Plane:
         settings = self.settings.teacher.model_copy(update={"steps": steps, "sample_every": 0})
         return TeacherRun(settings=settings, **self._common())
 
-    def distill_run(self, lam: float, steps: int, teacher: Weights, start: Start | None = None) -> DistillRun:
+    def distill_run(self, lam: float, steps: int, teacher: Weights) -> DistillRun:
         """The distillation run of one lambda."""
         settings = self.settings.distill.model_copy(update={"steps": steps, "sample_every": 0})
-        own = {"source": self._shards("source"), "teacher": teacher, "start": start, "lam": lam}
+        own = {"source": self._shards("source"), "teacher": teacher, "lam": lam}
         return DistillRun(settings=settings, **own, **self._common())
 
     def objective(self, run: TeacherRun | DistillRun) -> TeacherObjective | DistillObjective:

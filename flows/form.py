@@ -33,8 +33,8 @@ class Changes(BaseModel):
         Experiment | None, Field(description="A file of experiments/. Empty: params.yaml as it stands.")
     ] = None
     lambdas: Annotated[
-        list[Annotated[float, Field(ge=0)]] | None,
-        Field(description="Weights of the transport cost, a generator each: small is realistic, large is faithful."),
+        list[Annotated[float, Field(gt=0)]] | None,
+        Field(description="Weights of the transport cost to evaluate: small is realistic, large is faithful."),
     ] = None
     teacher_steps: Annotated[int | None, Field(gt=0, description="Optimiser steps of the teacher.")] = None
     distill_steps: Annotated[int | None, Field(gt=0, description="Optimiser steps of each generator.")] = None
@@ -49,7 +49,7 @@ class Changes(BaseModel):
     def values(self) -> dict[str, Any]:
         """The changed values by their dotted key in params.yaml."""
         named = {
-            "distill.lambdas": self.lambdas,
+            "evaluate.lambdas": self.lambdas,
             "teacher.steps": self.teacher_steps,
             "distill.steps": self.distill_steps,
             "launch.device": self.device,

@@ -90,13 +90,13 @@ def train_teacher(given: Namespace) -> None:
 
 
 def distill(given: Namespace) -> None:
-    """Train the sweep, without Prefect and MLflow."""
+    """Train the generators, without Prefect and MLflow."""
     from rdmd.pipeline import training
     from rdmd.pipeline.launch import TrainingProcesses
 
     settings = config.load()
-    training.train_sweep(settings, LAYOUT, _bars, TrainingProcesses())
-    print(f"{LAYOUT.generators} holds {len(settings.distill.lambdas)} generators")
+    for folder in training.train_generators(settings, LAYOUT, _bars, TrainingProcesses()):
+        print(f"{LAYOUT.generators} holds {folder.path}")
 
 
 def train_baselines(given: Namespace) -> None:

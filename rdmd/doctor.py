@@ -124,7 +124,7 @@ def _settings() -> list[Finding]:
         Finding(
             "ok",
             "params.yaml",
-            f"experiment {settings.experiment}, lambdas {', '.join(f'{lam:g}' for lam in settings.distill.lambdas)}",
+            f"experiment {settings.experiment}, lambda {settings.distill.described}",
         )
     ]
     findings += [Finding("FAIL", "data", problem) for problem in missing_files(settings)]

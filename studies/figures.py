@@ -32,16 +32,13 @@ _AXES = {
 
 
 def front_plane(summary: pd.DataFrame, x: str, y: str) -> Plane:
-    """Every method on two metrics; hollow points are off the method's own front. Generators before refinement are a
-    series of their own."""
+    """Every method on two metrics; hollow points are off the method's own front."""
     placed = summary[~summary["method"].isin([IDENTITY, EXACT]) & summary["cost"].notna()]
-    before = placed["settings"].map(lambda settings: " before refinement" if settings.get("refinements") == 0 else "")
-    groups = dict(list(placed.groupby(placed["method"] + before, sort=False)))
+    groups = {str(method): points for method, points in placed.groupby("method", sort=False)}
     looks, series, references = styles(list(groups)), [], []
     for name, points in groups.items():
-        method = str(points["method"].iloc[0])
         counts = " to ".join(str(nfe) for nfe in sorted({points["nfe"].min(), points["nfe"].max()}))
-        label = f"{method_name(method)}{name.removeprefix(method)} (NFE {counts})"
+        label = f"{method_name(name)} (NFE {counts})"
         on_front = nondominated(list(zip(points[x], points[y], strict=True)))
         series.append(Series(label, _points(points, x, y, on_front), looks[name]))
     for _, row in summary[summary["method"].isin(REFERENCES)].iterrows():
@@ -127,10 +124,6 @@ def _points(rows: pd.DataFrame, x: str, y: str, filled: Sequence[bool]) -> list[
 
 
 def _thinned(rows: pd.DataFrame) -> "pd.Index[int]":
-    """Of generators that are refined the smallest lambda alone: refinement forgets lambda, so they look alike."""
-    unrefined = rows["settings"].map(lambda settings: settings.get("refinements") == 0)
-    if unrefined.any():
-        rows = pd.concat([rows[unrefined], rows[~unrefined].nsmallest(1, "lambda")])
     rows = rows.sort_values("cost")
     front = rows[nondominated(_places(rows))]
     rows = front if len(front) >= _SHOWN else rows

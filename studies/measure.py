@@ -41,11 +41,11 @@ from rdmd.pipeline.launch import TrainingProcesses
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.model_card import read_card
 from rdmd.pipeline.model_folder import load_denoiser
-from rdmd.pipeline.training import Watch, publish_generators, train_baselines, train_sweep, train_teacher
+from rdmd.pipeline.training import Watch, train_baselines, train_generators, train_teacher
 from rdmd.pipeline.translators import baselines, generators
 from rdmd.progress import run_bar
 from rdmd.training.run import device_name
-from rdmd.training.run_config import DistillRun, TrainingRun, run_name
+from rdmd.training.run_config import TrainingRun, run_name
 from rdmd.training.run_folder import Point, RunFolder
 from studies.grids import Part
 from studies.points import affine_plan, exact_images, first_references, fresh_points, point_study_task
@@ -151,12 +151,10 @@ def measure_references(bench: Bench) -> Measured:
 
 
 def measure_generators(bench: Bench, variant: str = "") -> Measured:
-    """The sweep; where it is refined, a study also has the generators before refinement."""
+    """The generators: one at every evaluated lambda of its range, or those of a list."""
     bench = replace(bench, layout=replace(bench.layout, variant=variant))
-    train_sweep(bench.settings, bench.layout, bench.watch, bench.processes)
-    found = list(generators(bench.layout, bench.task.device))
-    if bench.settings.distill.refine and not variant:
-        found += _before_refinement(bench)
+    train_generators(bench.settings, bench.layout, bench.watch, bench.processes)
+    found = list(generators(bench.settings, bench.layout, bench.task.device))
     jobs = [_translator_job(bench, one) for one in found]
     return _measured(bench, variant or "rdmd", jobs, {"generator": _models(bench.layout.generators)})
 
@@ -298,47 +296,15 @@ def _models(folder: Path) -> list[Path]:
     return [file.parent for file in sorted(folder.glob("*/model.json"))]
 
 
-def _before_refinement(bench: Bench) -> list[NamedTranslator]:
-    """The generators before `distill.refine`, marked by `refinements: 0`.
-
-    Proximal steps forget lambda, so a refined sweep shows no front; these are the method as the paper has it.
-    """
-    apart = replace(bench.layout, variant="unrefined")
-    first = []
-    for folder in _models(bench.layout.generators):
-        refined = RunFolder(bench.layout.runs / read_card(folder).run)
-        # In a continued sweep the run before the first at this lambda is of the next larger one.
-        runs = [(one, one.read_run()) for one in (refined, *_continued(refined))]
-        lam = read_card(folder).lam
-        first.append([one for one, run in runs if isinstance(run, DistillRun) and run.lam == lam][-1])
-    publish_generators(bench.settings, apart, first)
-    found = generators(apart, bench.task.device)
-    return [replace(one, settings=one.settings | {"refinements": 0}) for one in found]
-
-
-def _continued(folder: RunFolder) -> Iterator[RunFolder]:
-    """The runs that led to this one, the latest first."""
-    run = folder.read_run()
-    while isinstance(run, DistillRun) and run.start is not None:
-        folder = RunFolder(folder.path.parent / run.start.generator.path.parent.name)
-        yield folder
-        run = folder.read_run()
-
-
 def _training(bench: Bench, models: dict[str, list[Path]]) -> Iterator[dict[str, Any]]:
-    """Steps, time and memory of the runs behind models, with the runs that they continue, each once."""
-    last = [
-        (name, RunFolder(bench.layout.runs / read_card(folder).run))
-        for name, found in models.items()
-        for folder in found
-    ]
-    before = [(f"{name}, before refinement", one) for name, folder in last for one in _continued(folder)]
-    runs = {folder.fingerprint: (name, folder) for name, folder in reversed([*last, *before])}
-    for fingerprint, (name, folder) in reversed(runs.items()):
-        result = folder.result()
-        if result is not None:
-            costs = result.model_dump(include={"steps", "train_seconds", "peak_memory_mib", "parameters", "device"})
-            yield {"seed": bench.settings.seed, "model": name, "run": fingerprint, **costs}
+    """Steps, time and memory of the runs behind models."""
+    for name, found in models.items():
+        for model in found:
+            folder = RunFolder(bench.layout.runs / read_card(model).run)
+            result = folder.result()
+            if result is not None:
+                costs = result.model_dump(include={"steps", "train_seconds", "peak_memory_mib", "parameters", "device"})
+                yield {"seed": bench.settings.seed, "model": name, "run": folder.fingerprint, **costs}
 
 
 def _facts(settings: config.Settings, task: EvaluationTask) -> dict[str, Any]:

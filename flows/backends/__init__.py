@@ -48,13 +48,12 @@ def backend(settings: config.Settings, layout: Layout) -> Iterator[FlowBackend]:
 
 
 def training_name(run: TrainingRun) -> str:
-    """The name of a run's task: "train generator, lambda 0.05"."""
+    """The name of a run's task: "train generator, lambda 0.05" or "train generator, lambda 0.01 to 0.5"."""
     match run:
         case TeacherRun():
             return "train teacher" if run.domain == "target" else "train source teacher"
         case DistillRun():
-            following = len(run.settings.refine)
-            return f"train generator, lambda {run.lam:g}" + (f", {following} to follow" if following else "")
+            return f"train generator, lambda {run.lam}"
         case DomainClassifierRun():
             return "train domain classifier"
         case NeuralOTRun():

@@ -1,21 +1,23 @@
-"""The sweep's flow: `python -m flows.stages.distill`. One task for every generator."""
+"""The generators' flow: `python -m flows.stages.distill`. One task for every generator."""
 
 from prefect import flow
 
 from flows.backends import backend
 from flows.stages.stage import run_stage
 from rdmd import config
+from rdmd.pipeline.jobs import plan_generators
 from rdmd.pipeline.layout import Layout
-from rdmd.pipeline.training import check_sweep, train_sweep_on
+from rdmd.pipeline.training import train_generators_on
 
 
 @flow(name="distill", validate_parameters=False)
 def distill(settings: config.Settings, layout: Layout) -> list[str]:
-    """RDMD for every lambda of the sweep; publishes models/generators and gives the runs' fingerprints."""
-    # Before anything is recorded.
-    check_sweep(settings, layout)
+    """RDMD with lambda as an input, or for every lambda of a list; publishes models/generators and gives the runs'
+    fingerprints."""
+    # A missing input is reported before anything is recorded.
+    plan_generators(settings, layout)
     with backend(settings, layout) as where:
-        return [folder.fingerprint for folder in train_sweep_on(where, settings, layout)]
+        return [folder.fingerprint for folder in train_generators_on(where, settings, layout)]
 
 
 if __name__ == "__main__":

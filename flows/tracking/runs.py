@@ -91,9 +91,11 @@ def _as_user_errors(uri: str) -> Iterator[None]:
 
 
 def sweep_run(record: Record, settings: config.Settings, digests: dict[str, str]) -> Run:
-    """The parent run of a sweep: the same for the same settings and data, whatever the lambdas."""
+    """The parent run of all trainings: the same for the same settings and data, whatever the lambdas."""
     described = settings.model_dump(
-        mode="json", by_alias=True, exclude={"distill": {"lambdas"}, "launch": True, "register_": True}
+        mode="json",
+        by_alias=True,
+        exclude={"distill": {"lambdas"}, "evaluate": {"lambdas"}, "launch": True, "register_": True},
     )
     key = hashlib.sha256(canonical_json({"settings": described, "digests": digests}).encode()).hexdigest()[:16]
     found = find_run(record, SWEEP, key)

@@ -85,7 +85,7 @@ def _params(run: TrainingRun) -> dict[str, object]:
             section = {"teacher": settings}
         case DistillRun():
             section = {"distill": {key: value for key, value in settings.items() if key != "lambdas"}}
-            own = {"method": "rdmd", "lambda": run.lam}
+            own = {"method": "rdmd", "lambda": str(run.lam)}
         case DomainClassifierRun():
             section = {"baselines": {"egsde": {"classifier": settings}}}
         case NeuralOTRun():

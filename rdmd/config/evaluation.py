@@ -48,6 +48,8 @@ class Evaluate(Section):
     """The evaluation of generators and baselines on the test split."""
 
     features: Features
+    # Lambdas of the range distill.lambdas; null for 8 of them, equally spaced in ln(lambda).
+    lambdas: Annotated[list[Positive], Field(min_length=1)] | None = None
     n_source: Annotated[int, Field(ge=2)] = 512
     n_reference: Annotated[int, Field(ge=2)] = 2000
     # Disjoint samples of the target that SW2 is averaged over: one sample gives a noisy estimate (points only).

@@ -13,6 +13,9 @@ from rdmd.config.networks import ImageNetwork, Network
 from rdmd.config.section import Integer, Section
 from rdmd.config.training import FEATURES, LPIPS, Distill, FeatureCost, LowPass, Teacher
 
+# Lambdas of a range that are evaluated where params.yaml names none.
+EVALUATED = 8
+
 
 class Settings(Section):
     """The whole of params.yaml."""
@@ -96,7 +99,7 @@ class Settings(Section):
                 f"distill.sigma_init is {distill.sigma_init:g} but domains.source.std is {source.std:g}; the generator "
                 "reads its noise at its own level: make them equal"
             )
-        if distill.input_noise not in (0, [0]):
+        if distill.input_noise != 0:
             yield f"distill.input_noise is {distill.input_noise} but domains.source is noise already; set it to 0"
         if self.baselines != Baselines():
             yield (
@@ -131,7 +134,6 @@ class Settings(Section):
         launch, side = self.launch, self.preprocess.resolution
         parts = launch.processes * launch.accumulate
         batches = {"teacher.batch": self.teacher.batch, "distill.batch": self.distill.batch}
-        batches |= {f"distill.refine.{i}.batch": refine.batch for i, refine in enumerate(self.distill.refine)}
         for key, batch in batches.items():
             if batch % parts:
                 yield (
@@ -164,6 +166,14 @@ class Settings(Section):
 
     def _evaluation(self) -> Iterator[str]:
         evaluate, target, labelled = self.evaluate, self.domains.target, self.domains.features
+        lambdas = self.distill.lambdas
+        if evaluate.lambdas is not None and isinstance(lambdas, list):
+            yield (
+                "evaluate.lambdas is given, but distill.lambdas is a list, whose generators are evaluated each at its "
+                "own lambda; set it to null, or make distill.lambdas a range {from, to}"
+            )
+        elif outside := [f"{lam:g}" for lam in evaluate.lambdas or [] if lam not in lambdas]:
+            yield f"evaluate.lambdas holds {', '.join(outside)}, but distill.lambdas is {lambdas}; stay within it"
         if isinstance(target, Points) and 1 < evaluate.references > target.test // evaluate.n_reference:
             yield (
                 f"evaluate.references is {evaluate.references} times {evaluate.n_reference} points, but "
@@ -181,6 +191,14 @@ class Settings(Section):
                 f"evaluate.target_class is {evaluate.target_class}, but domains.features.classes is "
                 f"{labelled.classes}; take one of these, or null"
             )
+
+    @property
+    def evaluated_lambdas(self) -> list[float]:
+        """The lambdas at which generators are evaluated."""
+        lambdas = self.distill.lambdas
+        if isinstance(lambdas, list):
+            return lambdas
+        return self.evaluate.lambdas or lambdas.spaced(EVALUATED)
 
     @property
     def sample_shape(self) -> tuple[int, ...]:

@@ -1,5 +1,6 @@
 """The sections `teacher` and `distill`: how the networks are trained."""
 
+import math
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -101,60 +102,67 @@ class Teacher(Cadence):
     ema: Fraction = 0.999
 
 
-class Independent(Section):
-    """Every lambda starts from the teacher, so all lambdas may train at once."""
+class LambdaRange(Section):
+    """All lambdas between two ends: one generator, which takes lambda as an input.
 
-    mode: Literal["independent"]
-
-
-class Continuation(Section):
-    """From the largest lambda down: each lambda starts from the previous generator and fake denoiser.
-
-    The largest lambda takes `distill.steps` steps, every later lambda `steps`.
+    Training draws ln(lambda) uniformly, and beyond both ends by `pad` of the range's logarithmic width: without that,
+    the ends of the range are learned worst.
     """
 
-    mode: Literal["continuation"]
-    steps: Count
+    from_: Annotated[Number, Field(gt=0, le=1e6, alias="from")]
+    to: Annotated[Number, Field(gt=0, le=1e6)]
+    pad: NonNegative = 0.2
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "LambdaRange":
+        if self.from_ >= self.to:
+            raise ValueError(f"`from` must be below `to`, but they are {self.from_:g} and {self.to:g}")
+        return self
+
+    @property
+    def drawn(self) -> tuple[float, float]:
+        """The least and the largest lambda that training draws."""
+        margin = (self.to / self.from_) ** self.pad
+        return self.from_ / margin, self.to * margin
+
+    @property
+    def middle(self) -> float:
+        """The geometric mean of the ends, in three significant digits."""
+        return float(f"{math.sqrt(self.from_ * self.to):.3g}")
+
+    def spaced(self, n: int) -> list[float]:
+        """n >= 2 lambdas from end to end, equally spaced in ln(lambda); those between the ends in two digits."""
+        ratio = self.to / self.from_
+        between = [float(f"{self.from_ * ratio ** (i / (n - 1)):.2g}") for i in range(1, n - 1)]
+        return [self.from_, *between, self.to]
+
+    def __contains__(self, lam: float) -> bool:
+        return self.from_ <= lam <= self.to
+
+    def __str__(self) -> str:
+        return f"{self.from_:g} to {self.to:g}"
 
 
-Sweep = Annotated[Independent | Continuation, Field(discriminator="mode")]
-
-
-class Refine(Section):
-    """A further run that continues a generator and replaces it. A lower learning rate with more weight on small noise
-    gives fine structure; a proximal run removes the bias of lambda."""
-
-    steps: Count
-    batch: Count
-    generator_lr: Positive
-    # Null takes the value of the sweep.
-    fake_lr: Positive | None = None
-    # A proximal step: the weight of c(G_0(x), G(x)), which replaces lambda c(x, G(x)); G_0 is the generator that the
-    # run starts from. Null keeps the cost lambda c(x, G(x)).
-    proximal: Positive | None = None
-    weighting: Weighting
-    noise: NoiseDistribution
-    # Noise of the fake denoiser; null takes `noise`.
-    fake_noise: NoiseDistribution | None = None
-    ema: Fraction = 0.99
-
-
+Lambdas = Annotated[
+    Annotated[LambdaRange, Tag("range")] | Annotated[list[Lambda], Field(min_length=1), Tag("list")],
+    Discriminator(lambda given: "list" if isinstance(given, list) else "range"),
+]
 InputNoise = Annotated[
-    Annotated[NonNegative, Tag("one")] | Annotated[list[NonNegative], Tag("each")],
-    Discriminator(lambda given: "each" if isinstance(given, list) else "one"),
+    Annotated[NonNegative, Tag("constant")] | Annotated[tuple[NonNegative, NonNegative], Tag("ends")],
+    Discriminator(lambda given: "ends" if isinstance(given, list | tuple) else "constant"),
 ]
 
 
 class Distill(Cadence):
-    """RDMD: `min_G int omega_t KL(p_t^G || p_t^T) dt + lambda E c(x, G(x))`, one generator for every lambda."""
+    """RDMD: `min_G int omega_t KL(p_t^G || p_t^T) dt + lambda E c(x, G(x))`."""
 
-    lambdas: Annotated[list[Lambda], Field(min_length=1)]
-    sweep: Sweep = Independent(mode="independent")
-    # Start of a generator that continues no other; the fake denoiser always starts from the teacher.
+    # A range {from, to}: one generator that takes lambda as an input. A list: a generator for each lambda.
+    lambdas: Lambdas
+    # Start of the generator; the fake denoiser always starts from the teacher.
     init: Literal["teacher", "scratch"] = "teacher"
     sigma_init: Positive = 1.0
     # The generator reads x + input_noise z, z standard normal, so that a source has many translations; 0 gives a map.
-    # A number, or a list with a number for each lambda, in their order.
+    # For a range of lambda also its values [at from, at to], linear in ln(lambda) between.
     input_noise: InputNoise = 0.0
     # A bare name, or a section with the name and the cost's own keys.
     cost: TransportCost = SquaredL2(name="squared_l2")
@@ -173,28 +181,30 @@ class Distill(Cadence):
     decay: Decay = "constant"
     beta1: Fraction = 0.0
     ema: Fraction = 0.99
-    # Each continues the run before it.
-    refine: list[Refine] = []
+
+    @property
+    def generators(self) -> list[float] | list[LambdaRange]:
+        """The lambda of each generator that is trained, or the range of the one."""
+        return [self.lambdas] if isinstance(self.lambdas, LambdaRange) else self.lambdas
+
+    @property
+    def described(self) -> str:
+        """The lambdas in words: `0.01, 0.1` or `0.01 to 0.5`."""
+        return ", ".join(f"{one:g}" if isinstance(one, float) else str(one) for one in self.generators)
 
     @model_validator(mode="after")
-    def _distinct(self) -> "Distill":
-        distinct(self.lambdas, "lambdas")
-        if isinstance(self.input_noise, list) and len(self.input_noise) != len(self.lambdas):
-            raise ValueError(
-                f"`input_noise` has {len(self.input_noise)} entries but `lambdas` {len(self.lambdas)}; "
-                "give one number, or one for each lambda"
-            )
+    def _lambdas_and_their_noise(self) -> "Distill":
+        if isinstance(self.lambdas, list):
+            distinct(self.lambdas, "lambdas")
+            if isinstance(self.input_noise, tuple):
+                raise ValueError("`input_noise` has two values, but `lambdas` is a list without ends; give one number")
         return self
 
     @model_validator(mode="after")
     def _shared_draws_have_the_same_noise(self) -> "Distill":
-        if self.fake_draws == "shared" and (self.fake_noise or any(refine.fake_noise for refine in self.refine)):
+        if self.fake_draws == "shared" and self.fake_noise:
             raise ValueError(
                 "`fake_draws` is shared, its default, so that the fake denoiser sees the noise of "
                 "`noise`, but `fake_noise` is given; remove it, or set `fake_draws` to own"
             )
         return self
-
-    def noise_at(self, lam: float) -> float:
-        """The input noise of one lambda's generator."""
-        return self.input_noise[self.lambdas.index(lam)] if isinstance(self.input_noise, list) else self.input_noise

@@ -55,12 +55,14 @@ def noise_distribution(settings: LogNormal | KarrasLevels) -> NoiseDistribution:
 class NoisyBatch:
     """Samples x (B, ...) with their noise levels sigma (B,) and standard normal noise eps (B, ...).
 
-    x is a clean sample or the source of one; z (B, ...) is the generator's input noise, if it has any.
+    x is a clean sample or the source of one. The generator's lambda (B,) and its input noise z (B, ...) are None where
+    it reads none.
     """
 
     x: Tensor
     sigma: Tensor
     eps: Tensor
+    lam: Tensor | None = None
     z: Tensor | None = None
 
     def __len__(self) -> int:
@@ -71,5 +73,5 @@ class NoisyBatch:
         if n == 1:
             return [self]
         x = self.x.chunk(n)
-        z = repeat(None, len(x)) if self.z is None else self.z.chunk(n)
-        return [NoisyBatch(*part) for part in zip(x, self.sigma.chunk(n), self.eps.chunk(n), z, strict=True)]
+        lam, z = (repeat(None, len(x)) if each is None else each.chunk(n) for each in (self.lam, self.z))
+        return [NoisyBatch(*part) for part in zip(x, self.sigma.chunk(n), self.eps.chunk(n), lam, z, strict=False)]

@@ -19,11 +19,11 @@ class EDMPrecond(nn.Module):
         self.model = model
         self.sigma_data = sigma_data
 
-    def forward(self, x: Tensor, sigma: Tensor | float) -> Tensor:
+    def forward(self, x: Tensor, sigma: Tensor | float, lam: Tensor | None = None) -> Tensor:
         """The estimate of the clean sample behind `x = x_0 + sigma eps`.
 
-        `x` is (B, ...), `sigma` is one positive number or (B,). F runs in the dtype of its weights (or of autocast);
-        the result has the shape of `x` and is float32.
+        `x` is (B, ...), `sigma` is one positive number or (B,), and `lam` is (B,) where F takes lambda. F runs in the
+        dtype of its weights (or of autocast); the result has the shape of `x` and is float32.
         """
         x = x.float()
         sigma = torch.as_tensor(sigma, dtype=torch.float32, device=x.device).reshape(-1).expand(x.shape[0])
@@ -34,7 +34,8 @@ class EDMPrecond(nn.Module):
         c_noise = sigma.log() / 4
 
         per_sample = (-1,) + (1,) * (x.dim() - 1)
-        f = self.model((c_in.view(per_sample) * x).to(self._dtype()), c_noise)
+        scaled = (c_in.view(per_sample) * x).to(self._dtype())
+        f = self.model(scaled, c_noise) if lam is None else self.model(scaled, c_noise, lam)
         return c_skip.view(per_sample) * x + c_out.view(per_sample) * f.float()
 
     def _dtype(self) -> torch.dtype:

@@ -1,9 +1,13 @@
-"""The one-step generator, and the noise of one that reads its source with noise."""
+"""The one-step generator G(x) or G(x, lambda), and the noise that it may read its source with."""
 
 import hashlib
+import math
 
 import torch
 from torch import Tensor, nn
+
+from rdmd.config import LambdaRange
+from rdmd.diffusion.loss import like
 
 
 def own_noise(x: Tensor) -> Tensor:
@@ -27,24 +31,51 @@ class Generator(nn.Module):
 
     It starts as a copy of the teacher (RDMD, section 3). One network evaluation a sample.
 
-    With `input_noise` s it is G(x, z) = D(x + s z, sigma_init), z standard normal: a source has many translations, so
-    the outputs can vary more than the sources do. This is ours, not the paper's.
+    With a range of `lambdas` it is G(x, lambda) = D(x, sigma_init, lambda), the minimiser for every lambda of the range
+    at once; `lam` is lambda where a caller gives none. With `input_noise` s it is G(x, z) = D(x + s z, sigma_init), z
+    standard normal: a source has many translations, so the outputs can vary more than the sources do. A pair is s at
+    the ends of the range of lambdas, linear in ln(lambda) between them. Both are ours, not the paper's.
     """
 
     nfe = 1
 
-    def __init__(self, denoiser: nn.Module, sigma_init: float, input_noise: float = 0.0) -> None:
+    def __init__(
+        self,
+        denoiser: nn.Module,
+        sigma_init: float,
+        input_noise: float | tuple[float, float] = 0.0,
+        lambdas: LambdaRange | None = None,
+        lam: float | None = None,
+    ) -> None:
         super().__init__()
         self.denoiser = denoiser
         self.sigma_init = sigma_init
         self.input_noise = input_noise
+        self.lambdas = lambdas
+        self.lam = lam
 
-    def forward(self, x: Tensor, z: Tensor | None = None) -> Tensor:
-        """(B, ...) source, and z of its shape, -> (B, ...) translation, not clamped.
+    def forward(self, x: Tensor, lam: Tensor | float | None = None, z: Tensor | None = None) -> Tensor:
+        """(B, ...) source, lambda as a number or (B,), and z of the shape of x, -> (B, ...) translation, not clamped.
 
         Without z each sample gets the noise that its own values give it (`own_noise`). Where `input_noise` is 0, z is
-        not read.
+        not read. Where lambda is no input, it is not read either.
         """
+        sigma = torch.full((len(x),), self.sigma_init, device=x.device)
+        if self.lambdas is not None:
+            lam = self.lam if lam is None else lam
+            assert lam is not None, "this generator takes lambda as an input and has no default"
+            lam = torch.as_tensor(lam, dtype=torch.float32, device=x.device).reshape(-1).expand(len(x))
         if self.input_noise:
-            x = x + self.input_noise * (own_noise(x) if z is None else z)
-        return self.denoiser(x, torch.full((len(x),), self.sigma_init, device=x.device))
+            x = x + like(self._input_noise(lam), x) * (own_noise(x) if z is None else z)
+        return self.denoiser(x, sigma) if self.lambdas is None else self.denoiser(x, sigma, lam)
+
+    def _input_noise(self, lam: Tensor | float | None) -> Tensor:
+        """s (1,), or s at each of the lambdas (B,)."""
+        if not isinstance(self.input_noise, tuple):
+            return torch.as_tensor(self.input_noise).reshape(1)
+        assert self.lambdas is not None and isinstance(lam, Tensor), "two values belong to the ends of a range"
+        low, high = self.lambdas.from_, self.lambdas.to
+        # Training draws lambda beyond the range, where the noise stays that of the end.
+        place = ((lam / low).log() / math.log(high / low)).clamp(0, 1)
+        at_low, at_high = self.input_noise
+        return at_low + (at_high - at_low) * place

@@ -3,13 +3,9 @@
 Generator:  min_G  int omega_t KL(p_t^G || p_t^T) dt + lambda E c(x, G(x))
 Fake:       min_D  E beta_t ||D(G(x) + sigma_t eps, sigma_t) - G(x)||^2
 
-At a fixed lambda the minimiser is biased: the cost keeps p^G away from p^T. A proximal step (Rockafellar 1976) replaces
-the reference x of the cost by G_k(x), the output of the generator that the step starts from:
-
-    G_{k+1} = argmin_G  int omega_t KL(p_t^G || p_t^T) dt + mu E c(G_k(x), G(x))
-
-Its fixed points have p^G = p^T for every mu, and each step moves the outputs as little as it can, so it keeps the
-coupling that lambda made. The proximal step is ours, not the paper's.
+One generator G(x, lambda) for every lambda of a range minimises the mean of these losses over ln(lambda), uniform, as
+loss-conditional training does (Dosovitskiy and Djolonga 2020). Its outputs are another distribution at every lambda, so
+the fake denoiser D(x_t, sigma_t, lambda) sees lambda too. The teacher does not. This is ours, not the paper's.
 """
 
 from dataclasses import dataclass
@@ -20,6 +16,12 @@ from torch import Tensor
 from rdmd.diffusion.loss import Denoiser, denoising_error, like, mean_over_dimensions
 from rdmd.distillation.costs import Cost
 from rdmd.distillation.matching import Weighting, matching_surrogate
+
+
+def draw_lambdas(low: float, high: float, n: int, rng: torch.Generator) -> Tensor:
+    """(n,) lambdas with ln(lambda) uniform between the ends and stratified: one in each n-th part of the range."""
+    u = (torch.arange(n, device=rng.device) + torch.rand(n, generator=rng, device=rng.device)) / n
+    return low * (high / low) ** u
 
 
 @dataclass(frozen=True)
@@ -35,19 +37,25 @@ class Losses:
 
 @dataclass(frozen=True)
 class RDMDLoss:
-    """Both losses at one noise level per sample. The object holds constants alone: `cost_weight` is lambda, or mu in a
-    proximal step."""
+    """Both losses at one noise level per sample. The object holds constants alone."""
 
     cost: Cost
-    cost_weight: float
     weighting: Weighting
     sigma_data: float
 
     def __call__(
-        self, reference: Tensor, generated: Tensor, *, fake: Denoiser, teacher: Denoiser, sigma: Tensor, eps: Tensor
+        self,
+        x: Tensor,
+        generated: Tensor,
+        lam: Tensor | float,
+        *,
+        fake: Denoiser,
+        teacher: Denoiser,
+        sigma: Tensor,
+        eps: Tensor,
     ) -> Losses:
-        """reference: (B, ...), the x (or G_k(x)) of the cost; generated: (B, ...) = G(x), with its graph; sigma: (B,);
-        eps: (B, ...). One evaluation of each denoiser at x_t = G(x) + sigma eps serves both losses.
+        """x: (B, ...); generated: (B, ...) = G(x), with its graph; lam: a number or (B,); sigma: (B,); eps: (B, ...).
+        One evaluation of each denoiser at x_t = G(x) + sigma eps serves both losses.
 
         The gradient of `generator` reaches G alone, and that of `fake` the fake denoiser alone. A caller that does not
         train the fake on these samples passes it without gradients: `torch.no_grad()(fake)`.
@@ -58,9 +66,9 @@ class RDMDLoss:
         with torch.no_grad():
             teacher_x0 = teacher(x_t, sigma)
             gradient = self.weighting(fake_x0, teacher_x0, x_0, sigma)
-        cost = self.cost(reference, generated)
+        cost = self.cost(x, generated)
         return Losses(
-            generator=matching_surrogate(generated, gradient) + self.cost_weight * cost,
+            generator=matching_surrogate(generated, gradient) + lam * cost,
             fake=denoising_error(fake_x0, x_0, sigma, self.sigma_data),
             cost=cost.detach(),
             gradient_norm=mean_over_dimensions(gradient.abs()),

@@ -7,24 +7,32 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from rdmd.config import ImageNetwork, Network
+from rdmd.config import ImageNetwork, LambdaRange, Network
 from rdmd.diffusion.preconditioning import EDMPrecond
 from rdmd.errors import UserError
 from rdmd.files import replacing
 from rdmd.networks.mlp import PointMLP
 from rdmd.networks.unet import DDPMPP
 
+# In the names of its tensors.
+LAMBDA_EMBEDDING = "embed_lambda."
 
-def build_denoiser(network: Network, sample_shape: tuple[int, ...], *, dropout: bool = False) -> EDMPrecond:
+
+def build_denoiser(
+    network: Network, sample_shape: tuple[int, ...], lambdas: LambdaRange | None = None, *, dropout: bool = False
+) -> EDMPrecond:
     """A fresh denoiser D(x, sigma) for samples of `sample_shape`: (C, R, R) for images, (d,) for points.
+
+    With `lambdas` it is D(x, sigma, lambda), for lambda in that range.
 
     Dropout belongs to the teacher's training alone, which asks for it. A generator that trained with dropout would
     match a distribution that it does not have afterwards, and a fake with dropout would differ from an equal teacher.
 
     Raises `UserError` if the width is odd: the noise embedding is half sines, half cosines.
     """
+    drawn = lambdas.drawn if lambdas else None
     if not isinstance(network, ImageNetwork):
-        return EDMPrecond(PointMLP(sample_shape[0], network.width, network.depth), network.sigma_data)
+        return EDMPrecond(PointMLP(sample_shape[0], network.width, network.depth, drawn), network.sigma_data)
     if network.model_channels % 2:
         raise UserError(f"`network.model_channels` is {network.model_channels}, which is odd; make it even.")
     channels, _, resolution = sample_shape
@@ -38,6 +46,7 @@ def build_denoiser(network: Network, sample_shape: tuple[int, ...], *, dropout: 
         attn_resolutions=network.attn_resolutions,
         dropout=network.dropout if dropout else 0.0,
         augment_dim=network.augment_dim,
+        lambdas=drawn,
     )
     return EDMPrecond(unet, network.sigma_data)
 
@@ -50,8 +59,10 @@ def save_weights(module: nn.Module, path: Path) -> None:
         save_file(tensors, temporary, metadata={"format": "pt"})
 
 
-def load_weights(denoiser: nn.Module, path: Path) -> None:
+def load_weights(denoiser: nn.Module, path: Path, *, of_teacher: bool = False) -> None:
     """Fill `denoiser`, in place, with the tensors of a safetensors file of the same names and shapes.
+
+    Weights `of_teacher` know nothing of lambda: the embedding of lambda keeps the weights that it has.
 
     Raises `UserError` naming the first tensor that is missing, unknown or of another shape, or if the file is damaged;
     `denoiser` is unchanged then.
@@ -59,6 +70,8 @@ def load_weights(denoiser: nn.Module, path: Path) -> None:
     if not path.is_file():
         raise UserError(f"{path} is not a file; name a file of weights (safetensors).")
     wanted = denoiser.state_dict()
+    if of_teacher:
+        wanted = {name: tensor for name, tensor in wanted.items() if LAMBDA_EMBEDDING not in name}
     try:
         with safe_open(path, framework="pt") as file:
             found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118

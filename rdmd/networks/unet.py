@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from rdmd.networks.lambda_embedding import LambdaEmbedding
+
 NORM_EPS = 1e-6
 # The factor of every residual sum, which keeps its variance at one.
 SKIP_SCALE = math.sqrt(0.5)
@@ -147,7 +149,7 @@ EMBEDDING_MULT = 4
 
 
 class DDPMPP(nn.Module):
-    """F(x, c_noise), unconditional.
+    """F(x, c_noise), without classes.
 
     Level `l` of the U-Net has resolution `img_resolution / 2^l` and `channel_mult[l] * model_channels`
     channels. An encoder level has `num_blocks` residual blocks, a decoder level one more. Attention runs
@@ -156,6 +158,7 @@ class DDPMPP(nn.Module):
 
     `img_resolution` must be a multiple of `2^(len(channel_mult) - 1)` and `model_channels` even.
     `augment_dim` adds the published networks' weight for augmentation labels, which this code never uses.
+    With `lambdas`, the ends of a range, F(x, c_noise, lambda) adds lambda's embedding to the noise embedding.
     """
 
     def __init__(
@@ -170,6 +173,7 @@ class DDPMPP(nn.Module):
         attn_resolutions: Sequence[int] = (16,),
         dropout: float = 0.0,
         augment_dim: int = 0,
+        lambdas: tuple[float, float] | None = None,
     ) -> None:
         super().__init__()
         emb_channels = EMBEDDING_MULT * model_channels
@@ -182,6 +186,7 @@ class DDPMPP(nn.Module):
             self.map_augment = UnusedWeight(model_channels, augment_dim)
         self.map_layer0 = Linear(model_channels, emb_channels)
         self.map_layer1 = Linear(emb_channels, emb_channels)
+        self.embed_lambda = LambdaEmbedding(emb_channels, *lambdas) if lambdas else None
 
         def block(c_in: int, c_out: int, attention: bool) -> UNetBlock:
             return (AttentionBlock if attention else UNetBlock)(c_in, c_out, emb_channels, dropout)
@@ -214,10 +219,14 @@ class DDPMPP(nn.Module):
         self.dec[f"{img_resolution}x{img_resolution}_aux_norm"] = group_norm(width)
         self.dec[f"{img_resolution}x{img_resolution}_aux_conv"] = Conv(width, out_channels, 3, gain=NEAR_ZERO)
 
-    def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
-        """(B, in_channels, R, R) and (B,) give (B, out_channels, R, R), where R is `img_resolution`."""
+    def forward(self, x: Tensor, c_noise: Tensor, lam: Tensor | None = None) -> Tensor:
+        """(B, in_channels, R, R) and (B,), and lambda (B,) where it is an input, give (B, out_channels, R, R), where R
+        is `img_resolution`."""
         emb = sinusoidal(c_noise, self.model_channels).to(x.dtype)
-        emb = functional.silu(self.map_layer1(functional.silu(self.map_layer0(emb))))
+        emb = self.map_layer1(functional.silu(self.map_layer0(emb)))
+        if self.embed_lambda is not None:
+            emb = emb + self.embed_lambda(lam)
+        emb = functional.silu(emb)
 
         conv_in, *encoder = self.enc.values()
         x = conv_in(x)

@@ -27,7 +27,7 @@ from rdmd.pipeline.evaluation import evaluate
 from rdmd.pipeline.features import train_features
 from rdmd.pipeline.launch import TrainingProcesses, gpu_count
 from rdmd.pipeline.layout import Layout
-from rdmd.pipeline.training import Watch, train_baselines, train_sweep, train_teacher
+from rdmd.pipeline.training import Watch, train_baselines, train_generators, train_teacher
 from rdmd.training.run_config import DistillRun, DomainClassifierRun, NeuralOTRun, TrainingRun
 from rdmd.training.run_folder import RunFolder
 
@@ -77,7 +77,7 @@ def dry_run(settings: config.Settings, root: Path, say: Say, watch: Watch) -> li
         "validate": lambda: validate(dry, layout.shards, layout.validation, layout.reports / "data_docs"),
         "features": lambda: train_features(dry, layout),
         "teacher": lambda: train_teacher(dry, layout, watch, processes),
-        "distill": lambda: train_sweep(dry, layout, watch, processes),
+        "distill": lambda: train_generators(dry, layout, watch, processes),
         "baselines": lambda: train_baselines(dry, layout, watch, processes),
         "evaluate": lambda: evaluate(dry, layout),
     }
@@ -111,14 +111,9 @@ def shrunk(settings: config.Settings, layout: Layout, say: Say) -> config.Settin
         say(f"  teacher.init {settings.teacher.init} does not exist: random weights replace it")
         raw["teacher"]["init"] = None
     distill = settings.distill
-    lambdas = sorted({distill.lambdas[0], distill.lambdas[-1]})
-    refine = raw["distill"].get("refine", [])
-    refine = [one | {key: few(one["batch"])[key] for key in ("steps", "batch")} for one in refine]
-    raw["distill"] |= few(distill.batch) | {
-        "lambdas": lambdas, "input_noise": [distill.noise_at(lam) for lam in lambdas], "refine": refine
-    }  # fmt: skip
-    if isinstance(distill.sweep, config.Continuation):
-        raw["distill"]["sweep"]["steps"] = few(distill.batch)["steps"]
+    raw["distill"] |= few(distill.batch)
+    if isinstance(distill.lambdas, list):
+        raw["distill"]["lambdas"] = sorted({distill.lambdas[0], distill.lambdas[-1]})
     if isinstance(distill.cost, config.FeatureCost) and distill.cost.weights == config.FEATURES:
         raw["distill"]["cost"]["weights"] = str(layout.root / config.FEATURES)
     raw["baselines"] = {name: _first(part, few) for name, part in settings.baselines.model_dump(mode="json").items()}
@@ -229,16 +224,11 @@ def _duration(hours: float) -> str:
     return f"{hours:.3g} hours" if hours >= 1 else f"{60 * hours:.2g} minutes"
 
 
-def _whole(settings: config.Settings, run: TrainingRun) -> tuple[str, config.Cadence | config.Refine, int]:
+def _whole(settings: config.Settings, run: TrainingRun) -> tuple[str, config.Cadence, int]:
     """The kind of a run, its settings in the whole experiment, and the steps of all runs of the kind together."""
     distill, baselines = settings.distill, settings.baselines
     if isinstance(run, DistillRun):
-        done = len(distill.refine) - len(run.settings.refine)
-        if done:
-            refine = distill.refine[done - 1]
-            return f"refine {done}", refine, refine.steps * len(distill.lambdas)
-        later = distill.sweep.steps if isinstance(distill.sweep, config.Continuation) else distill.steps
-        return "distill", distill, distill.steps + (len(distill.lambdas) - 1) * later
+        return "distill", distill, distill.steps * len(distill.generators)
     if isinstance(run, DomainClassifierRun):
         assert baselines.egsde is not None
         return "EGSDE classifier", baselines.egsde.classifier, baselines.egsde.classifier.steps

@@ -1,4 +1,4 @@
-"""From params.yaml to training runs: the teacher, the generators of the sweep, and the networks of baselines.
+"""From params.yaml to training runs: the teacher, the generators, and the networks of baselines.
 
 Functions import torch only to check the weights of a cost: flows plan runs and train in other processes, and start in
 half the time without torch.
@@ -18,12 +18,10 @@ from rdmd.training.run_config import (
     DomainClassifierRun,
     NeuralOTRun,
     Shards,
-    Start,
     TeacherRun,
     TrainingRun,
     Weights,
 )
-from rdmd.training.run_folder import RunFolder
 
 
 def cost_weights(cost: config.TransportCost, side: int, root: Path = Path()) -> Weights | None:
@@ -78,18 +76,10 @@ def plan_teacher(
     )
 
 
-def chains(distill: config.Distill) -> list[list[float]]:
-    """The sweep's lambdas as independent chains; within a chain, each lambda continues the generator before it. A sweep
-    by continuation is a single chain, from the largest lambda down."""
-    if isinstance(distill.sweep, config.Continuation):
-        return [sorted(distill.lambdas, reverse=True)]
-    return [[lam] for lam in distill.lambdas]
+def plan_generators(settings: config.Settings, layout: Layout) -> list[DistillRun]:
+    """The run of the generator that takes lambda as an input, or the run of each lambda of a list.
 
-
-def plan_generator(settings: config.Settings, layout: Layout, lam: float, previous: RunFolder | None) -> DistillRun:
-    """The run of one lambda, which continues the finished run `previous` if there is one.
-
-    Raises UserError if shards, the teacher, the cost's weights or the weights of `previous` are missing.
+    Raises UserError if shards, the teacher or the cost's weights are missing.
     """
     card = read_card(layout.teacher)
     if card.network != settings.network or card.sample_shape != settings.sample_shape:
@@ -98,32 +88,22 @@ def plan_generator(settings: config.Settings, layout: Layout, lam: float, previo
             "with `rdmd train-teacher`."
         )
     source_domain, distill = settings.domains.source, settings.distill
-    changes: dict[str, float] = {"input_noise": distill.noise_at(lam)}
-    if previous is not None and isinstance(distill.sweep, config.Continuation):
-        changes["steps"] = distill.sweep.steps
-    return DistillRun(
-        settings=distill.model_copy(update=changes),
-        compute=compute_of(settings.launch),
-        lam=lam,
-        source=_shards(layout, "source"),
-        source_noise=source_domain.std if isinstance(source_domain, config.Noise) else None,
-        teacher=Weights(path=weights_of(layout.teacher, card), sha256=card.sha256),
-        start=_end_of(previous) if previous is not None else None,
-        cost_weights=cost_weights(settings.distill.cost, settings.preprocess.resolution, layout.root),
-        **_common(settings, _shards(layout, "target")),
-    )
-
-
-def plan_refined(settings: config.Settings, layout: Layout, lam: float, previous: RunFolder, number: int) -> DistillRun:
-    """The run of entry `number` (from 0) of `distill.refine` at one lambda, which continues `previous`, the run before
-    it at the same lambda. Raises as `plan_generator`."""
-    refine, *following = settings.distill.refine[number:]
-    run = plan_generator(settings, layout, lam, previous)
-    changes = {name: getattr(refine, name) for name in type(refine).model_fields if name in config.Distill.model_fields}
-    if refine.fake_lr is None:
-        del changes["fake_lr"]
-    distill = run.settings.model_copy(update=changes | {"refine": following})
-    return run.model_copy(update={"settings": distill, "proximal": refine.proximal})
+    source, common = _shards(layout, "source"), _common(settings, _shards(layout, "target"))
+    teacher = Weights(path=weights_of(layout.teacher, card), sha256=card.sha256)
+    weights = cost_weights(distill.cost, settings.preprocess.resolution, layout.root)
+    return [
+        DistillRun(
+            settings=distill,
+            compute=compute_of(settings.launch),
+            lam=lam,
+            source=source,
+            source_noise=source_domain.std if isinstance(source_domain, config.Noise) else None,
+            teacher=teacher,
+            cost_weights=weights,
+            **common,
+        )
+        for lam in distill.generators
+    ]
 
 
 def plan_baselines(settings: config.Settings, layout: Layout) -> list[TrainingRun]:
@@ -147,23 +127,6 @@ def plan_baselines(settings: config.Settings, layout: Layout) -> list[TrainingRu
 def compute_of(launch: config.Launch) -> config.Compute:
     """The keys of `launch` that a training process needs."""
     return config.Compute(**{name: getattr(launch, name) for name in config.Compute.model_fields})
-
-
-def _end_of(folder: RunFolder) -> Start:
-    """The weights and the time at the end of a finished run."""
-    result = folder.result()
-    if result is None or result.fake_sha256 is None or not folder.fake_weights.is_file():
-        raise UserError(
-            f"{folder.path} holds no whole generator and fake denoiser to continue from; delete it and "
-            "repeat the command to train it anew."
-        )
-    run = folder.read_run()
-    before = run.start.seconds_before if isinstance(run, DistillRun) and run.start is not None else 0.0
-    return Start(
-        seconds_before=before + result.train_seconds,
-        generator=Weights(path=folder.weights, sha256=result.sha256),
-        fake=Weights(path=folder.fake_weights, sha256=result.fake_sha256),
-    )
 
 
 def _shards(layout: Layout, domain: str) -> Shards:

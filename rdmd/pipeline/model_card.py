@@ -20,10 +20,11 @@ class ModelCard(config.Section):
     network: config.Network
     sample_shape: tuple[int, ...]
     fit: Literal["crop", "pad"]
-    # Generators only: the noise level at which G evaluates its denoiser, the noise added to its source, and the weight
-    # of the transport cost.
+    # Generators only: the noise level at which G evaluates its denoiser, the noise added to its source, the range of
+    # lambda where it is an input, and lambda: where it is an input, the value for callers that give none.
     sigma_init: float | None = None
-    input_noise: float = 0.0
+    input_noise: config.InputNoise = 0.0
+    lambdas: config.LambdaRange | None = None
     lam: float | None = None
     # DMD only: the generator maps samples of N(0, source_noise^2 I), and translates no images.
     source_noise: float | None = None

@@ -4,6 +4,7 @@ A registered model carries a copy of this file, so it does not import the baseli
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,7 +26,8 @@ def load_denoiser(folder: Path, device: torch.device, card: ModelCard | None = N
 
     `card` is read from the folder, except for a folder below runs/, which has none.
     """
-    return load_module(folder, build_denoiser, device, card)
+    card = card or read_card(folder)
+    return load_module(folder, partial(build_denoiser, lambdas=card.lambdas), device, card)
 
 
 def load_generator(folder: Path, device: torch.device, card: ModelCard | None = None) -> tuple[ModelCard, Generator]:
@@ -35,7 +37,8 @@ def load_generator(folder: Path, device: torch.device, card: ModelCard | None = 
         raise UserError(
             f"{folder} holds a {card.kind} and not a generator; give a generator such as models/generators/lambda-0.1."
         )
-    return card, Generator(load_denoiser(folder, device, card)[1], card.sigma_init, card.input_noise)
+    denoiser = load_denoiser(folder, device, card)[1]
+    return card, Generator(denoiser, card.sigma_init, card.input_noise, card.lambdas, card.lam)
 
 
 def load_module(

@@ -78,12 +78,11 @@ def _facts(
     yield "network", _inline(settings.network)
     start = f"from {teacher.init}" if teacher.init else "from scratch"
     yield "teacher", f"{teacher.steps} steps of {teacher.batch} samples, learning rate {teacher.lr:g}, {start}"
-    lambdas = ", ".join(f"{lam:g}" for lam in distill.lambdas)
     begun = "the teacher" if distill.init == "teacher" else "scratch"
     yield (
         "generators",
         (
-            f"λ = {lambdas}; {distill.steps} steps of {distill.batch} samples, learning rate "
+            f"λ = {distill.described}; {distill.steps} steps of {distill.batch} samples, learning rate "
             f"{distill.generator_lr:g}, cost {distill.cost.name}, from {begun}"
         ),
     )

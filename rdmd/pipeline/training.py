@@ -2,7 +2,7 @@
 
 import queue
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +11,11 @@ from typing import Any, Literal, Protocol
 from rdmd import config
 from rdmd.errors import UserError
 from rdmd.files import replacing_folder, write_json
-from rdmd.pipeline.jobs import chains, plan_baselines, plan_generator, plan_refined, plan_teacher
+from rdmd.pipeline.jobs import plan_baselines, plan_generators, plan_teacher
 from rdmd.pipeline.launch import Slot, TrainingProcesses, slots
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.model_card import ModelCard, write_model
-from rdmd.training.run_config import DistillRun, DomainClassifierRun, NeuralOTRun, TeacherRun, TrainingRun, run_name
+from rdmd.training.run_config import DomainClassifierRun, NeuralOTRun, TeacherRun, TrainingRun, run_name
 from rdmd.training.run_folder import Point, Result, RunFolder
 
 # Opens the observer of a run (a bar, a tracking run); the context gives a function for new points of its curves.
@@ -112,44 +112,19 @@ def train_teacher_on(backend: Backend, settings: config.Settings, layout: Layout
     return folder
 
 
-def train_sweep(
+def train_generators(
     settings: config.Settings, layout: Layout, watch: Watch, processes: TrainingProcesses
 ) -> list[RunFolder]:
-    """Train (or reuse) a generator for every lambda on this machine, as many at once as there are slots, and publish
-    them as models/generators."""
-    return train_sweep_on(LocalTraining(SlotPool(settings.launch), layout, watch, processes), settings, layout)
+    """Train (or reuse) the generators on this machine, as many at once as there are slots, and publish them as
+    models/generators."""
+    return train_generators_on(LocalTraining(SlotPool(settings.launch), layout, watch, processes), settings, layout)
 
 
-def train_sweep_on(backend: Backend, settings: config.Settings, layout: Layout) -> list[RunFolder]:
-    """As `train_sweep`, on any backend."""
-
-    def coarse(lam: float, before: Future[RunFolder] | None) -> RunFolder:
-        return backend.train(plan_generator(settings, layout, lam, before.result() if before else None))
-
-    def refined(lam: float, begun: Future[RunFolder]) -> RunFolder:
-        folder = begun.result()
-        for number in range(len(settings.distill.refine)):
-            folder = backend.train(plan_refined(settings, layout, lam, folder, number))
-        return folder
-
-    check_sweep(settings, layout)
-    # A thread for each run, so that no run delays the start of another.
-    with ThreadPoolExecutor(max_workers=2 * len(settings.distill.lambdas)) as executor:
-        futures = []
-        for lambdas in chains(settings.distill):
-            previous = None
-            for lam in lambdas:
-                previous = executor.submit(coarse, lam, previous)
-                futures.append(executor.submit(refined, lam, previous))
-        folders = _gathered(futures, backend.stop_all)
+def train_generators_on(backend: Backend, settings: config.Settings, layout: Layout) -> list[RunFolder]:
+    """As `train_generators`, on any backend."""
+    folders = _train_all(backend, list(plan_generators(settings, layout)))
     publish_generators(settings, layout, folders)
     return folders
-
-
-def check_sweep(settings: config.Settings, layout: Layout) -> None:
-    """Raise UserError if shards, the teacher or the weights of the cost are missing. This also reads the training code,
-    which threads must not do at once (`read_training_code`)."""
-    plan_generator(settings, layout, chains(settings.distill)[0][0], previous=None)
 
 
 def train_baselines(
@@ -164,8 +139,7 @@ def train_baselines_on(backend: Backend, settings: config.Settings, layout: Layo
     """As `train_baselines`, on any backend. `baselines.json` lists the networks with their fingerprints; it exists even
     if no baseline needs training."""
     runs = plan_baselines(settings, layout)
-    with ThreadPoolExecutor(max_workers=max(1, len(runs))) as executor:
-        folders = _gathered([executor.submit(backend.train, run) for run in runs], backend.stop_all)
+    folders = _train_all(backend, runs)
     with replacing_folder(layout.baselines) as temporary:
         names = [run_name(run) for run in runs]
         for name, folder in zip(names, folders, strict=True):
@@ -175,19 +149,22 @@ def train_baselines_on(backend: Backend, settings: config.Settings, layout: Layo
     return folders
 
 
-def _gathered(futures: list[Future[RunFolder]], stop: Callable[[], None]) -> list[RunFolder]:
-    """The finished runs of all futures; Ctrl-C calls `stop`. If some fail, the others go on to their end, and the first
-    error by their order is raised."""
-    try:
-        wait(futures)
-    except BaseException:
-        stop()
-        raise
-    return [future.result() for future in futures]
+def _train_all(backend: Backend, runs: list[TrainingRun]) -> list[RunFolder]:
+    """The finished runs; Ctrl-C stops all. If some fail, the others go on to their end, and the first error by their
+    order is raised."""
+    # A thread for each run, so that no run delays the start of another.
+    with ThreadPoolExecutor(max_workers=max(1, len(runs))) as executor:
+        futures = [executor.submit(backend.train, run) for run in runs]
+        try:
+            wait(futures)
+        except BaseException:
+            backend.stop_all()
+            raise
+        return [future.result() for future in futures]
 
 
 def publish_generators(settings: config.Settings, layout: Layout, folders: list[RunFolder]) -> None:
-    """Replace models/generators by the finished runs of a sweep, a folder for each lambda."""
+    """Replace models/generators by finished runs, a folder for each generator."""
     with replacing_folder(layout.generators) as temporary:
         for folder in folders:
             _write_model(settings, folder, temporary / run_name(folder.read_run()))
@@ -203,14 +180,13 @@ def _write_model(settings: config.Settings, folder: RunFolder, place: Path) -> N
 def card_of(fit: Literal["crop", "pad"], folder: RunFolder, result: Result) -> ModelCard:
     """The card of a finished run's model, which makes images square as `fit` says."""
     run = folder.read_run()
-    seconds_before = run.start.seconds_before if isinstance(run, DistillRun) and run.start is not None else 0.0
     common: dict[str, Any] = {
         "experiment": run.experiment,
         "network": run.network,
         "sample_shape": run.sample_shape,
         "fit": fit,
         "run": folder.fingerprint,
-        "train_seconds": round(seconds_before + result.train_seconds, 3),
+        "train_seconds": result.train_seconds,
         "trained_on": result.device,
         "sha256": result.sha256,
         "target_digest": run.target.digest,
@@ -224,8 +200,9 @@ def card_of(fit: Literal["crop", "pad"], folder: RunFolder, result: Result) -> M
     return ModelCard(
         kind="generator",
         sigma_init=run.settings.sigma_init,
-        input_noise=run.settings.noise_at(run.lam),
-        lam=run.lam,
+        input_noise=run.settings.input_noise,
+        lambdas=run.lam if isinstance(run.lam, config.LambdaRange) else None,
+        lam=run.lam.middle if isinstance(run.lam, config.LambdaRange) else run.lam,
         source_noise=run.source_noise,
         source_digest=run.source.digest,
         **common,

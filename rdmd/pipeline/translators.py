@@ -1,6 +1,7 @@
 """The translators of an experiment, from the folders of models: generators, the teacher's samples, and baselines."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import product
 
 import torch
@@ -27,14 +28,14 @@ STEPS = 18
 
 def translators(settings: config.Settings, layout: Layout, device: torch.device) -> Iterator[NamedTranslator]:
     """Load them one after another. Raises UserError if a generator, the teacher or a baseline's network is missing."""
-    yield from generators(layout, device)
+    yield from generators(settings, layout, device)
     if isinstance(settings.domains.source, config.Noise):
         yield teacher_samples(settings.domains.source, layout, device)
     yield from baselines(settings.baselines, layout, device)
 
 
-def generators(layout: Layout, device: torch.device) -> Iterator[NamedTranslator]:
-    """The generators under models/generators, by lambda."""
+def generators(settings: config.Settings, layout: Layout, device: torch.device) -> Iterator[NamedTranslator]:
+    """The generators under models/generators, by lambda; the one of a range at every evaluated lambda."""
     folders = sorted(layout.generators.glob("*/model.json"))
     if not folders:
         raise UserError(f"{layout.generators} holds no generator; train the sweep with `rdmd distill` or `dvc repro`.")
@@ -42,8 +43,10 @@ def generators(layout: Layout, device: torch.device) -> Iterator[NamedTranslator
     for card, generator in sorted(loaded, key=lambda pair: pair[0].lam or 0.0):
         chosen: _Chosen = {"sigma_init": card.sigma_init or 0.0, "run": card.run}
         if card.input_noise:
-            chosen["input_noise"] = card.input_noise
-        yield NamedTranslator(_deterministic(generator), GENERATOR, 1, card.lam, chosen, card.train_seconds)
+            chosen["input_noise"] = str(card.input_noise)
+        for lam in settings.evaluated_lambdas if card.lambdas else [card.lam]:
+            translate = partial(_at, generator, lam)
+            yield NamedTranslator(translate, GENERATOR, 1, lam, chosen, card.train_seconds)
 
 
 def teacher_samples(source: config.Noise, layout: Layout, device: torch.device) -> NamedTranslator:
@@ -106,3 +109,7 @@ def _teacher_baselines(grids: config.Baselines, layout: Layout, device: torch.de
 
 def _deterministic(network: torch.nn.Module) -> Callable[[Tensor, torch.Generator], Tensor]:
     return lambda source, rng: network(source)
+
+
+def _at(generator: torch.nn.Module, lam: float | None, source: Tensor, rng: torch.Generator) -> Tensor:
+    return generator(source, lam)

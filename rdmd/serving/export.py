@@ -71,6 +71,7 @@ class _AtSigma(nn.Module):
     def __init__(self, G: Generator) -> None:
         super().__init__()
         self.denoiser = G.denoiser
+        assert not isinstance(G.input_noise, tuple), "a noise that depends on lambda is not exported"
         self.input_noise = G.input_noise
         self.register_buffer("sigma", torch.tensor([G.sigma_init]))
 

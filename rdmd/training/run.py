@@ -107,8 +107,6 @@ def _write_result(
     """Write the weights, then `result.json`."""
     kept = objective.kept()
     save_weights(kept, folder.weights)
-    if isinstance(run, DistillRun):
-        save_weights(objective.modules["fake"], folder.fake_weights)
     result = Result(
         steps=progress.steps,
         sha256=sha256_of(folder.weights),
@@ -116,7 +114,6 @@ def _write_result(
         device=device_name(device),
         peak_memory_mib=round(peak_memory_mib(device), 1),
         parameters=sum(weight.numel() for weight in kept.parameters()),
-        fake_sha256=sha256_of(folder.fake_weights) if isinstance(run, DistillRun) else None,
     )
     write_text(folder.result_file, result.model_dump_json(indent=2) + "\n")
 

@@ -20,7 +20,7 @@ _OBJECTIVES = {
 
 # Paths, how often files are written, and whether activations are computed twice do not change the weights.
 _NOT_IN_FINGERPRINT = {
-    "path", "checkpoint_every", "log_every", "sample_every", "seconds_before", "activation_checkpointing",
+    "path", "checkpoint_every", "log_every", "sample_every", "activation_checkpointing",
 }  # fmt: skip
 
 
@@ -58,30 +58,17 @@ class TeacherRun(_Run):
     initial: Weights | None = None
 
 
-class Start(config.Section):
-    """The end of another run, from which a generator continues."""
-
-    generator: Weights
-    fake: Weights
-    # Training time of all runs before, so that a generator's row shows all of it.
-    seconds_before: float = 0.0
-
-
 class DistillRun(_Run):
-    """Distil one generator at one lambda."""
+    """Distil one generator, at one lambda or at all of a range."""
 
     kind: Literal["distill"] = "distill"
     settings: config.Distill
     compute: config.Compute = config.Compute()
-    lam: float
+    lam: float | config.LambdaRange
     source: Shards
     # DMD: the source is N(0, source_noise^2 I), new at every step; its shards are a sample of it.
     source_noise: float | None = None
     teacher: Weights
-    # None: from the teacher (or from scratch, as settings.init says).
-    start: Start | None = None
-    # mu: the cost is mu c(G_k(x), G(x)) instead of lambda c(x, G(x)), where G_k is the generator of `start`.
-    proximal: float | None = None
     # Weights of the transport cost's network, for costs with one.
     cost_weights: Weights | None = None
 
@@ -114,23 +101,22 @@ def parse_run(text: str) -> TrainingRun:
 
 
 def run_name(run: TrainingRun) -> str:
-    """A name for people: `teacher`, `lambda-0.1` (`lambda-0.1-coarse-2` where two refinements follow), or a baseline's
-    `source-teacher`, `domain-classifier`, `neural-ot-1`."""
+    """A name for people: `teacher`, `lambda-0.1` or `lambda-0.01-to-0.5`, or a baseline's `source-teacher`,
+    `domain-classifier`, `neural-ot-1`."""
     match run:
         case TeacherRun():
             return "teacher" if run.domain == "target" else "source-teacher"
         case DistillRun():
-            following = len(run.settings.refine)
-            return lambda_name(run.lam) + (f"-coarse-{following}" if following else "")
+            return lambda_name(run.lam)
         case DomainClassifierRun():
             return "domain-classifier"
         case NeuralOTRun():
             return neural_ot_name(run.cost_weight)
 
 
-def lambda_name(lam: float) -> str:
-    """`lambda-0.1`: the name of a generator's folder, run and model."""
-    return f"lambda-{lam:g}"
+def lambda_name(lam: float | config.LambdaRange) -> str:
+    """`lambda-0.1` or `lambda-0.01-to-0.5`: the name of a generator's folder, run and model."""
+    return f"lambda-{lam:g}" if isinstance(lam, float | int) else f"lambda-{lam.from_:g}-to-{lam.to:g}"
 
 
 def neural_ot_name(cost_weight: float) -> str:
@@ -141,16 +127,14 @@ def neural_ot_name(cost_weight: float) -> str:
 def fingerprint(run: TrainingRun) -> str:
     """16 hex digits that name the run's folder, a function of its resolved settings, its inputs and its code.
 
-    A generator depends on its own lambda, settings and start: the sweep's list of lambdas, its mode and its
-    refinements do not count. Nor does a neural OT map depend on the other cost weights. The code is that of the run's
-    objective and of the training loop.
+    A generator depends on its own lambda, and not on the others of a list; nor does a neural OT map depend on the other
+    cost weights. The code is that of the run's objective and of the training loop.
     """
     described = _without(run.model_dump(mode="json"), _NOT_IN_FINGERPRINT)
     settings = described["settings"]
     match run:
         case DistillRun():
-            for of_the_sweep in ("lambdas", "sweep", "refine"):
-                del settings[of_the_sweep]
+            del settings["lambdas"]
             # A path; the hash of the file is in `cost_weights`.
             settings["cost"].pop("weights", None)
         case TeacherRun():

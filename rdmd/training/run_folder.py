@@ -30,8 +30,6 @@ class Result(config.Section):
     device: str
     peak_memory_mib: float
     parameters: int
-    # Of the fake denoiser at the end, for runs that continue this one (distillations only).
-    fake_sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -59,10 +57,6 @@ class RunFolder:
     @property
     def weights(self) -> Path:
         return self.path / "model.safetensors"
-
-    @property
-    def fake_weights(self) -> Path:
-        return self.path / "fake.safetensors"
 
     @property
     def curves_file(self) -> Path:

@@ -39,12 +39,12 @@ def test_a_linear_generator_from_noise_lands_on_the_target(weighting: str):
     def teacher(x: Tensor, sigma: Tensor) -> Tensor:
         return denoised(x, sigma, MEAN, S**2)
 
-    loss, kept = RDMDLoss(squared_l2, 0.0, WEIGHTINGS[weighting], sigma_data=0.5), []
+    loss, kept = RDMDLoss(squared_l2, WEIGHTINGS[weighting], sigma_data=0.5), []
     for step in range(2000):
         z = source.batch(512, StepRandom(0, 0, step, torch.device("cpu")), "source")
         generated = a * z / STD + b
         sigma, eps = noise(len(z), rng), noise_like(z, rng)
-        loss(z, generated, fake=fake, teacher=teacher, sigma=sigma, eps=eps).generator.mean().backward()
+        loss(z, generated, 0.0, fake=fake, teacher=teacher, sigma=sigma, eps=eps).generator.mean().backward()
         of_generator.step()
         of_generator.zero_grad()
         x_0, sigma = generated.detach(), noise(len(z), rng)

@@ -45,11 +45,11 @@ def slope(w: float, n: int = 50_000) -> tuple[float, float]:
     rng = torch.Generator().manual_seed(1)
     x, z = torch.randn(n, D, generator=rng), torch.randn(n, D, generator=rng)
     generator = Generator(Scaled(w, n), 1.0, NOISE)
-    generated = generator(x, z)
+    generated = generator(x, z=z)
     sigma = SIGMAS[torch.randint(len(SIGMAS), (n,), generator=rng)]
     fake = exact_denoiser(w * math.sqrt(1 + NOISE**2))
-    loss = RDMDLoss(squared_l2, LAM, WEIGHTINGS["unscaled"], sigma_data=0.5)
-    losses = loss(x, generated, fake=fake, teacher=exact_denoiser(S), sigma=sigma, eps=noise_like(x, rng))
+    loss = RDMDLoss(squared_l2, WEIGHTINGS["unscaled"], sigma_data=0.5)
+    losses = loss(x, generated, LAM, fake=fake, teacher=exact_denoiser(S), sigma=sigma, eps=noise_like(x, rng))
     (gradient,) = torch.autograd.grad(losses.generator.sum(), generator.denoiser.w)
     return gradient.mean().item(), gradient.std().item() / math.sqrt(n)
 
@@ -90,7 +90,7 @@ def test_own_noise_is_standard_normal_and_independent_between_samples():
 def test_without_noise_z_is_not_read():
     x = torch.randn(3, 2)
     generator = Generator(Scaled(0.5, 3), 1.0)
-    assert torch.equal(generator(x, torch.full_like(x, math.nan)), 0.5 * x)
+    assert torch.equal(generator(x, z=torch.full_like(x, math.nan)), 0.5 * x)
     noisy = Generator(Scaled(0.5, 3), 1.0, 2.0)
-    assert torch.equal(noisy(x), noisy(x, own_noise(x)))
-    assert noisy(x, torch.ones_like(x)).detach() == pytest.approx(0.5 * (x + 2.0))
+    assert torch.equal(noisy(x), noisy(x, z=own_noise(x)))
+    assert noisy(x, z=torch.ones_like(x)).detach() == pytest.approx(0.5 * (x + 2.0))

@@ -7,7 +7,6 @@ import torch
 
 from rdmd import config
 from rdmd.evaluation.row import Row
-from studies.figures import _thinned
 from studies.points import affine_plan
 from studies.report import write_report
 from studies.statistics import bettered, hypervolumes, reference_point, summarise, table
@@ -95,16 +94,6 @@ def test_a_cost_above_exact_transport_is_called_drift() -> None:
     assert dict(zip(summary["lambda"], summary["drifted"], strict=True)) == {
         0.1: False, 0.01: True, 0.02: False, 0.03: True
     }  # fmt: skip
-
-
-def test_of_refined_generators_the_smallest_lambda_alone_is_shown() -> None:
-    refined, own = {"sigma_init": 0.3}, {"sigma_init": 0.3, "refinements": 0}
-    given = [(0.03, 0.27, refined), (0.5, 0.26, refined), (0.5, 0.02, own), (0.03, 0.17, own)]
-    frame = table(rows(*[
-        (0, Row(method="rdmd", lam=lam, nfe=1, settings=settings, cost=cost, sw2=1 / cost))
-        for lam, cost, settings in given
-    ]))  # fmt: skip
-    assert frame.loc[_thinned(frame), "cost"].tolist() == [0.02, 0.17, 0.27]
 
 
 def test_between_gaussians_the_exact_map_is_affine() -> None:

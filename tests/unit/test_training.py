@@ -24,7 +24,6 @@ from rdmd.training.run_config import (
     DistillRun,
     NeuralOTRun,
     Shards,
-    Start,
     TeacherRun,
     TrainingRun,
     Weights,
@@ -94,11 +93,13 @@ def test_derived_seeds_do_not_run_together():
     "changed",
     [
         {"lam": 0.2},
+        {"lam": config.LambdaRange.model_validate({"from": 0.05, "to": 0.1})},
         {"seed": 1},
         {"source": Shards(path=Path("data/shards/source"), digest="other")},
         {"teacher": Weights(path=Path("models/teacher/model.safetensors"), sha256="other")},
         {"precision": "bf16"},
         {"settings": distill_run().settings.model_copy(update={"fake_steps": 5})},
+        {"settings": distill_run().settings.model_copy(update={"init": "scratch"})},
     ],
     ids=lambda changed: next(iter(changed)),
 )
@@ -120,6 +121,7 @@ def test_whatever_does_not_leaves_it(changed: dict):
 
 
 def test_lambda_names():
+    assert lambda_name(config.LambdaRange.model_validate({"from": 0.01, "to": 0.5})) == "lambda-0.01-to-0.5"
     assert [lambda_name(lam) for lam in (0.0, 0.1, 1.0, 1e-5)] == ["lambda-0", "lambda-0.1", "lambda-1", "lambda-1e-05"]
 
 
@@ -209,21 +211,6 @@ def test_learning_rates_decay_as_named(name: str, quarter: float, half: float, e
     assert [decay(0.25), decay(0.5), decay(1.0)] == pytest.approx([quarter, half, end])
 
 
-def test_how_a_sweep_is_run_is_no_part_of_a_run_but_where_it_starts_is():
-    settings = distill_run().settings
-    continued = settings.model_copy(update={"sweep": config.Continuation(mode="continuation", steps=9)})
-    assert fingerprint(distill_run(settings=continued)) == fingerprint(distill_run())
-    weights = Weights(path=Path("model.safetensors"), sha256="a")
-    start = Start(generator=weights, fake=weights)
-    other = Start(generator=weights.model_copy(update={"sha256": "b"}), fake=weights)
-    moved = Start(generator=weights.model_copy(update={"path": Path("elsewhere")}), fake=weights)
-    assert fingerprint(distill_run(start=start)) != fingerprint(distill_run())
-    assert fingerprint(distill_run(start=start)) != fingerprint(distill_run(start=other))
-    assert fingerprint(distill_run(start=start)) == fingerprint(distill_run(start=moved))
-    scratch = settings.model_copy(update={"init": "scratch"})
-    assert fingerprint(distill_run(settings=scratch)) != fingerprint(distill_run())
-
-
 def fingerprints_with(edits: dict[str, tuple[str, str]], tmp_path: Path) -> dict[str, str]:
     """The fingerprints of a run of every kind, with the package's files edited: file -> (text, its replacement)."""
     package = tmp_path / f"edited-{len(list(tmp_path.iterdir()))}"
@@ -257,7 +244,7 @@ def test_the_code_of_a_run_is_that_of_its_objective_and_its_data(tmp_path: Path)
         "the order of samples": {"data/sampling.py": ("torch.randint(size", "torch.randint(1, size")},
         "neural OT": {"training/neural_ot.py": ("decay=s.decay", "decay='constant'")},
         "neural OT's losses": {"baselines/neural_ot.py": ("cost - f(mapped)", "cost - 2 * f(mapped)")},
-        "the generator's loss": {"distillation/rdmd.py": ("self.cost_weight * cost", "2 * self.cost_weight * cost")},
+        "the generator's loss": {"distillation/rdmd.py": ("lam * cost", "2 * lam * cost")},
     }
     found = {name: fingerprints_with(edits, tmp_path) for name, edits in changed.items()}
     retrained = {
