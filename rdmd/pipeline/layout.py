@@ -48,6 +48,18 @@ class Layout:
         return self.reports / "metrics.json"
 
     @property
+    def summary(self) -> Path:
+        return self.reports / "summary.json"
+
+    @property
+    def champion(self) -> Path:
+        return self.reports / "champion.json"
+
+    @property
+    def curves(self) -> Path:
+        return self.reports / "curves"
+
+    @property
     def validation(self) -> Path:
         return self.reports / "validation.json"
 
