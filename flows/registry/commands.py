@@ -25,7 +25,7 @@ from flows.tracking.runs import open_record
 from rdmd import config
 from rdmd.errors import UserError
 from rdmd.evaluation.row import Row
-from rdmd.evaluation.selection import STANDARD_ERRORS, describe
+from rdmd.evaluation.selection import STANDARD_ERRORS
 from rdmd.evaluation.table import interval, number, plus_minus, realism_name
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.store import asking_for
@@ -109,7 +109,7 @@ def _promote_by_rule(settings: config.Settings) -> None:
     chosen = f"version {decision.chosen.number}, lambda {decision.chosen.row.lam:g}"
     if decision.refused is not None:
         raise UserError(f"{chosen}, is not promoted: {decision.refused}; `{decision.command}` promotes it anyway.")
-    print(f"models:/{sweep.name}@{CHAMPION} is {chosen}, the choice of {describe(settings.register_)}")
+    print(f"models:/{sweep.name}@{CHAMPION} is {chosen}, the rule's choice")
 
 
 def rollback(given: Namespace) -> None:
