@@ -5,6 +5,7 @@ from prefect import flow
 from flows.backends import backend
 from flows.stages.stage import run_stage
 from rdmd import config
+from rdmd.pipeline.curves import write_curves
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.training import check_sweep, train_sweep_on
 
@@ -15,7 +16,9 @@ def distill(settings: config.Settings, layout: Layout) -> list[str]:
     # Before anything is recorded.
     check_sweep(settings, layout)
     with backend(settings, layout) as where:
-        return [folder.fingerprint for folder in train_sweep_on(where, settings, layout)]
+        folders = train_sweep_on(where, settings, layout)
+    write_curves(layout, layout.generators)
+    return [folder.fingerprint for folder in folders]
 
 
 if __name__ == "__main__":
