@@ -271,12 +271,13 @@ def chosen_numbers(row: Row) -> dict[str, float]:
 def write_summary(metrics: Metrics, path: Path) -> None:
     """Write summary.json, the metrics that DVC compares: for each method the numbers of one setting.
 
-    The setting is the method's cheapest near its best (`rdmd.evaluation.pareto`). Methods without realism are left out.
+    The setting is the method's cheapest near its best (`rdmd.evaluation.pareto`). The untranslated source and methods
+    without realism are left out.
     """
     methods: dict[str, dict[str, float]] = {}
     for method in dict.fromkeys(row.method for row in metrics.rows):
         rows = [row for row in metrics.rows if row.method == method and row.realism is not None]
-        if rows:
+        if rows and method != IDENTITY:
             chosen = rows[cheapest_near_best([(row.cost or 0.0, row.realism or 0.0) for row in rows])]
             methods[method] = chosen_numbers(chosen)
     write_json(path, methods)

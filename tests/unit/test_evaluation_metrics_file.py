@@ -124,7 +124,6 @@ def test_the_summary_has_a_setting_of_each_method(tmp_path: Path) -> None:
         "rdmd": {"lambda": 0.02, "fid": 42.5, "cost": 0.118},
         # The other setting has more than twice the FID.
         "sdedit": {"fid": 128.0, "cost": 0.101},
-        "identity": {"fid": 621.0, "cost": 0.0},
         "target": {"fid": 20.0},
     }
 
