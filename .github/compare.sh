@@ -15,14 +15,13 @@ git clone --quiet --no-local "$root" "$work/clone"
 cd "$work/clone"
 git config user.name ci && git config user.email ci@localhost
 
-# The tiny experiment at a commit, its numbers committed as flat.json. Chained, since `if` switches errexit off.
+# The tiny experiment at a commit, its metrics committed. Chained, since `if` switches errexit off.
 run() {
   git checkout --quiet --force "$1" &&
     cp "$root/experiments/tiny.yaml" params.yaml &&
     python -m flows.server dvc repro &&
-    python -m flows.tracking.evaluation flat.json &&
-    git add --force flat.json &&
-    git commit --quiet --allow-empty --message "$2" -- flat.json
+    git add --force reports/summary.json &&
+    git commit --quiet --allow-empty --message "$2" -- reports/summary.json
 }
 
 {
@@ -31,13 +30,13 @@ run() {
   if git cat-file -e "$base^{commit}" 2>/dev/null && run "$base" base >"$work/base.log" 2>&1; then
     git tag base-metrics
     run "$head" head >&2
-    dvc metrics diff --md base-metrics HEAD --targets flat.json
+    dvc metrics diff --md base-metrics HEAD --targets reports/summary.json
     echo
     echo "Base ${base:0:8} against ${head:0:8}, by \`dvc metrics diff\`; no rows: nothing changed."
   else
     tail -n 20 "$work/base.log" >&2 2>/dev/null || true
     run "$head" head >&2
-    dvc metrics show --md flat.json
+    dvc metrics show --md reports/summary.json
     echo
     echo "${head:0:8} alone: the base commit could not run it."
   fi

@@ -14,7 +14,6 @@ from flows.tracking.runs import open_record, sweep_run
 from flows.tracking.training import digests
 from rdmd import config
 from rdmd.evaluation.row import Metrics
-from rdmd.evaluation.selection import registered
 from rdmd.evaluation.table import format_table, read_metrics, row_labels
 from rdmd.pipeline.layout import Layout
 
@@ -38,13 +37,12 @@ def show_parameters(changed: Changed) -> None:
 def show_metrics(settings: config.Settings, metrics: Metrics, key: str, images: Sequence[Path] = ()) -> None:
     """Show the metrics as a table, and as text with images below it."""
     description = f"{settings.experiment}: {metrics.n_source} sources, {metrics.n_reference} references"
-    how = settings.register_.front
     rows = [
-        {"method": label, "FID": row.fid, "SW2": row.sw2, "cost": row.cost, "NFE": row.nfe, "registered": flag}
-        for label, row, flag in zip(row_labels(metrics.rows), metrics.rows, registered(metrics.rows, how), strict=True)
+        {"method": label, "FID": row.fid, "SW2": row.sw2, "cost": row.cost, "NFE": row.nfe, "front": row.on_front}
+        for label, row in zip(row_labels(metrics.rows), metrics.rows, strict=True)
     ]
     create_table_artifact(rows, key=f"{key}-table", description=description)
-    text = [f"```\n{format_table(metrics, how)}\n```", *map(_as_markdown, images)]
+    text = [f"```\n{format_table(metrics)}\n```", *map(_as_markdown, images)]
     create_markdown_artifact("\n\n".join(text), key=key, description=description)
 
 

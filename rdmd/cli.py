@@ -197,14 +197,12 @@ def _registry(command: argparse.ArgumentParser) -> None:
     def add(name: str, text: str) -> argparse.ArgumentParser:
         action = actions.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
         action.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks")
+        action.add_argument("--model", metavar="NAME", help="a registered model (default: that of params.yaml)")
         action.set_defaults(action=name)
         return action
 
-    for action in (
-        add("list", "show the versions, their aliases and their numbers"),
-        add("rollback", "make the champion before this one the champion again"),
-    ):
-        action.add_argument("--model", metavar="NAME", help="a registered model (default: that of params.yaml)")
+    add("list", "show the versions, their aliases and their numbers")
+    add("rollback", "make the champion before this one the champion again")
     promote = add("promote", "make a version the champion: the one named, or else the rule's choice for this sweep")
     which = promote.add_mutually_exclusive_group()
     which.add_argument("version", metavar="VERSION", nargs="?", type=int, help="a number that `list` shows")

@@ -122,7 +122,7 @@ def summary(given: Namespace) -> None:
 
     if not LAYOUT.metrics.exists():
         raise UserError(f"{LAYOUT.metrics} does not exist yet; run `make repro` (or `dvc repro`) first.")
-    print(format_table(read_metrics(LAYOUT.metrics), config.load().register_.front))
+    print(format_table(read_metrics(LAYOUT.metrics)))
     print(f"\nreport     {LAYOUT.reports / 'index.html'}")
     if not LAYOUT.registry.exists():
         return

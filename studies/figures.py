@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from rdmd.evaluation.pareto import knee, nondominated
+from rdmd.evaluation.pareto import cheapest_near_best, nondominated
 from rdmd.evaluation.row import GENERATOR, IDENTITY
 from rdmd.evaluation.table import method_name
 from rdmd.evaluation.task import EvaluationTask, PointTask
@@ -71,14 +71,14 @@ def save(figure: Figure, file: Path) -> None:
 
 
 def chosen_samples(measured: Sequence[Measured]) -> list[tuple[str, Tensor]]:
-    """Titles and first translations of at most `_SHOWN` generators by rising cost, and of every baseline at the knee
-    of its front."""
+    """Titles and first translations of at most `_SHOWN` generators by rising cost, and of every baseline the
+    cheapest near its best."""
     frame = table(row for part in measured for row in part.rows)
     samples = [each for part in measured for each in part.samples]
     labels = setting_labels(frame)
     columns = []
     for method, rows in frame[~frame["method"].isin(REFERENCES)].groupby("method", sort=False):
-        kept = _thinned(rows) if method == GENERATOR else [rows.index[knee(_places(rows))]]
+        kept = _thinned(rows) if method == GENERATOR else [rows.index[cheapest_near_best(_places(rows))]]
         columns += [
             (f"{method_name(str(method))}\n{labels[index]}".replace(", ", "\n"), samples[index]) for index in kept
         ]

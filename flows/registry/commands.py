@@ -9,8 +9,9 @@ from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
-from flows.registry.promote import promote_by_rule, register_sweep
+from flows.registry.promote import decide, register_sweep
 from flows.registry.versions import (
+    CAUTION,
     CHAMPION,
     evaluation_in_tags,
     model_name,
@@ -52,6 +53,9 @@ def list_versions(given: Namespace) -> None:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
     for measured, letter in letters.items():
         print(f"{letter}: {measured.short}")
+    for caution in dict.fromkeys(one.tags[CAUTION] for one in versions if CAUTION in one.tags):
+        among = ", ".join(str(one.version) for one in versions if one.tags.get(CAUTION) == caution)
+        print(f"the ranking of {among} means nothing, since {caution}")
     promotion = promotion_of(model)
     if promotion is not None:
         at = f" at {promotion.at}" if promotion.at else ""
@@ -74,14 +78,10 @@ def promote(given: Namespace) -> None:
     by_hand = given.version is not None or given.lam is not None
     if given.alias != CHAMPION and not by_hand:
         raise UserError(f"--alias {given.alias} needs a version; name one, or give --lambda.")
-    settings = config.load()
-    if isinstance(settings.domains.source, config.Noise):
-        raise UserError(
-            "domains.source is noise, and a generator from noise is not registered; put an experiment that "
-            "translates into params.yaml with `rdmd use`."
-        )
     if not by_hand:
-        _promote_by_rule(settings)
+        if given.model is not None:
+            raise UserError("--model needs a version; name one, or give --lambda.")
+        _promote_by_rule(config.load())
         return
     client, model = _registered_model(given)
     version = str(_named_version(client, model, given).version)
@@ -98,13 +98,18 @@ def promote(given: Namespace) -> None:
 
 
 def _promote_by_rule(settings: config.Settings) -> None:
+    if isinstance(settings.domains.source, config.Noise):
+        raise UserError(
+            "domains.source is noise, and a generator from noise is not registered; put an experiment that "
+            "translates into params.yaml with `rdmd use`."
+        )
     record = open_record(settings.experiment)
     sweep = register_sweep(record, settings, Layout())
-    decision = promote_by_rule(record, sweep, settings.register_, over_a_person=True)
+    decision = decide(record, sweep, settings.register_, asked=True)
     chosen = f"version {decision.chosen.number}, lambda {decision.chosen.row.lam:g}"
     if decision.refused is not None:
         raise UserError(f"{chosen}, is not promoted: {decision.refused}; `{decision.command}` promotes it anyway.")
-    print(f"models:/{sweep.model.name}@{CHAMPION} is {chosen}, promoted by the rule")
+    print(f"models:/{sweep.name}@{CHAMPION} is {chosen}, the rule's choice")
 
 
 def rollback(given: Namespace) -> None:
@@ -125,7 +130,7 @@ COMMANDS: dict[str, Callable[[Namespace], None]] = {"list": list_versions, "prom
 
 def _registered_model(given: Namespace) -> tuple[MlflowClient, RegisteredModel]:
     """The registered model that the command is about. Raises UserError if there is none or no store."""
-    name = getattr(given, "model", None) or model_name(config.load().experiment)
+    name = given.model or model_name(config.load().experiment)
     with asking_for(f"models:/{name}"):
         client = MlflowClient()
         try:

@@ -1,7 +1,8 @@
-"""Which version is the champion: the sweep's versions, and the rule of params.yaml applied to them."""
+"""Which version is the champion: the rule of params.yaml, and the gate that a version passes to replace another."""
 
 from dataclasses import dataclass
 
+from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
 from flows.registry.versions import (
@@ -11,31 +12,35 @@ from flows.registry.versions import (
     ensure_model,
     evaluation_in_tags,
     find_version,
+    measured_versions,
     model_name,
     promote_version,
     promotion_of,
     register_generator,
     row_of,
     tag_evaluation,
+    user_name,
 )
 from flows.tracking.runs import Record
 from rdmd import config
 from rdmd.errors import UserError
-from rdmd.evaluation.pareto import Rule, pick
-from rdmd.evaluation.row import GENERATOR, Metrics, Row
-from rdmd.evaluation.selection import Evaluation, choose, differences, front, require_fit_features
+from rdmd.evaluation.pareto import Rule, mark_front, pick
+from rdmd.evaluation.row import GENERATOR, Row
+from rdmd.evaluation.selection import Evaluation, choose, differences, require_ranking
 from rdmd.evaluation.table import read_metrics
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.model_card import read_card
 from rdmd.training.run_config import lambda_name
 
+# The alias of the rule's choice while it is not the champion.
+CHALLENGER = "challenger"
 # The aliases of the two ends of the front.
 ENDS: tuple[Rule, ...] = ("most-faithful", "most-realistic")
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A registered version with its row of an evaluation that all contenders share."""
+    """A registered version with the row in its tags."""
 
     version: ModelVersion
     row: Row
@@ -48,54 +53,54 @@ class Contender:
 
 @dataclass(frozen=True)
 class RegisteredSweep:
-    """A version for each generator of the sweep's front, and the ends of the front by their alias."""
+    """A version for each generator of the sweep's front, and their evaluation.
 
-    model: RegisteredModel
+    `caution` is why it ranks nothing; None if it does.
+    """
+
+    name: str
     contenders: list[Contender]
-    ends: dict[str, Contender]
     evaluation: Evaluation
+    caution: str | None
 
 
 @dataclass(frozen=True)
 class Decision:
-    """The rule's choice. If it is not promoted, `refused` is the reason and `command` promotes all the same."""
+    """The rule's choice and the aliases. If it is not promoted, `refused` is the reason; `command` promotes it."""
 
     chosen: Contender
+    aliases: dict[str, Contender]
     refused: str | None = None
     command: str | None = None
 
 
 def register_sweep(record: Record, settings: config.Settings, layout: Layout) -> RegisteredSweep:
-    """Make the versions that are missing, tag all by the newest evaluation, and set the aliases of the front's ends.
+    """Make the versions that are missing, and tag all by the newest evaluation.
 
     A generator that was registered earlier and is no longer on the front is tagged too.
     """
-    candidates = _candidates(read_metrics(layout.metrics), layout)
+    found = candidates(layout)
     client, name = record.client, model_name(settings.experiment)
     ensure_model(record, name, f"One-step translation, experiment {settings.experiment}.")
     contenders = []
-    flags = front([one.row for one in candidates], settings.register_.front)
-    for one, on_front in zip(candidates, flags, strict=True):
-        if on_front:
-            row = one.row.model_copy(update={"on_front": True})
-            contenders.append(Contender(register_generator(record, name, one), row))
+    for one in found:
+        if one.row.on_front:
+            contenders.append(_contender(register_generator(record, name, one)))
         elif (known := find_version(record, name, one.card.sha256)) is not None:
-            tag_evaluation(client, known, one.row, one.evaluation)
-    model = client.get_registered_model(name)
-    rows = [one.row for one in contenders]
-    ends: dict[str, Contender] = {}
-    for alias in ENDS:
-        ends[alias] = end = contenders[rows.index(pick(rows, alias))]
-        if str(model.aliases.get(alias)) != str(end.version.version):
-            client.set_registered_model_alias(name, alias, end.version.version)
-    return RegisteredSweep(client.get_registered_model(name), contenders, ends, candidates[0].evaluation)
+            tag_evaluation(client, known, one)
+    return RegisteredSweep(name, contenders, found[0].evaluation, found[0].caution)
 
 
-def _candidates(metrics: Metrics, layout: Layout) -> list[Candidate]:
+def _contender(version: ModelVersion) -> Contender:
+    return Contender(version, row_of(version))
+
+
+def candidates(layout: Layout) -> list[Candidate]:
     """Every generator that was evaluated. Raises UserError if its files are missing or of another training, or if the
     features of the evaluation cannot rank."""
-    require_fit_features(metrics)
-    candidates = []
+    metrics = read_metrics(layout.metrics)
+    require_ranking(metrics)
+    found = []
     for row in metrics.rows:
         if row.method != GENERATOR or row.lam is None:
             continue
@@ -106,47 +111,85 @@ def _candidates(metrics: Metrics, layout: Layout) -> list[Candidate]:
                 f"{layout.metrics} was measured on another generator than {folder} holds; repeat "
                 "`rdmd evaluate` or `dvc repro`."
             )
-        candidates.append(Candidate(folder, card, row, metrics))
-    if not candidates:
+        found.append(Candidate(folder, card, row, metrics))
+    if not found:
         raise UserError(f"{layout.metrics} holds no generator; repeat `rdmd evaluate` or `dvc repro`.")
-    return candidates
+    return found
 
 
-def champion_of(record: Record, name: str) -> ModelVersion | None:
-    """The version that is the champion now."""
-    number = record.client.get_registered_model(name).aliases.get(CHAMPION)
-    return None if number is None else record.client.get_model_version(name, number)
+def decide(record: Record, sweep: RegisteredSweep, rules: config.Register, *, asked: bool = False) -> Decision:
+    """Let the rule choose among all versions of the sweep's evaluation, promote its choice or not, and set the aliases.
 
-
-def promote_by_rule(
-    record: Record, sweep: RegisteredSweep, rules: config.Register, *, over_a_person: bool = False
-) -> Decision:
-    """Promote the rule's choice among the sweep and the present champion, unless that is refused.
-
-    It is refused if the champion has another evaluation, or if a person promoted the champion (`over_a_person` allows
-    the latter). Raises UserError if no generator is within the rule's bounds.
+    Where there is a champion, the choice replaces it unless it has another evaluation, a person promoted it, the
+    champion is `manual`, or the evaluation ranks nothing. `asked` (a person lets the rule decide) overrides all but the
+    first. A choice that is not promoted becomes the challenger. Raises UserError if no generator is within the bounds.
     """
-    champion, contenders = champion_of(record, sweep.model.name), list(sweep.contenders)
-    refused = None
-    if champion is not None and int(champion.version) not in {one.number for one in contenders}:
-        refused = _why_incomparable(champion, sweep.evaluation)
-        if refused is None:
-            contenders.append(Contender(champion, row_of(champion)))
-    chosen = contenders[choose([one.row for one in contenders], rules).champion]
+    client, name = record.client, sweep.name
+    every = [_contender(version) for version in measured_versions(client, name)]
+    equal = [one for one in every if evaluation_in_tags(one.version) == sweep.evaluation]
+    chosen = equal[choose([one.row for one in equal], rules)]
+    model = client.get_registered_model(name)
+    refused, command = _refusal(client, model, sweep, chosen, rules, asked)
+    if refused is None:
+        by_hand = asked and rules.champion.rule == "manual"
+        if asked or _champion_number(model) != chosen.number:
+            promote_version(client, model, str(chosen.number), user_name() if by_hand else RULE)
+        champion = chosen
+    else:
+        champion = _contender(client.get_model_version(name, str(_champion_number(model))))
+    aliases = {CHAMPION: champion, **_ends(every, champion)}
     if refused is not None:
-        return Decision(chosen, refused, f"rdmd registry promote {chosen.number}")
-    last = promotion_of(sweep.model)
-    if last is not None and last.by != RULE and last.version != str(chosen.number) and not over_a_person:
-        return Decision(chosen, f"{last.by} made version {last.version} the champion", "rdmd registry promote")
-    if over_a_person or last is None or last.version != str(chosen.number):
-        promote_version(record.client, sweep.model, str(chosen.number), RULE)
-    return Decision(chosen)
+        aliases[CHALLENGER] = chosen
+    _set_aliases(client, model, {alias: one for alias, one in aliases.items() if alias != CHAMPION})
+    return Decision(chosen, aliases, refused, command)
 
 
-def _why_incomparable(champion: ModelVersion, evaluation: Evaluation) -> str | None:
-    """Why the champion's numbers do not compare with those of `evaluation`; None if they do."""
-    measured = evaluation_in_tags(champion)
+def _champion_number(model: RegisteredModel) -> int | None:
+    number = model.aliases.get(CHAMPION)
+    return None if number is None else int(number)
+
+
+def _refusal(
+    client: MlflowClient,
+    model: RegisteredModel,
+    sweep: RegisteredSweep,
+    chosen: Contender,
+    rules: config.Register,
+    asked: bool,
+) -> tuple[str | None, str | None]:
+    """Why the rule's choice does not replace the champion, and the command that promotes it; None if it does."""
+    last = promotion_of(model)
+    if last is None or last.version == str(chosen.number):
+        return None, None
+    this_one = f"rdmd registry promote {chosen.number}"
+    measured = evaluation_in_tags(client.get_model_version(model.name, last.version))
     if measured is None:
-        return f"the tags of the champion, version {champion.version}, lack its evaluation"
-    found = differences(measured, evaluation)
-    return f"the champion, version {champion.version}, was measured on another {', '.join(found)}" if found else None
+        return f"the tags of the champion, version {last.version}, lack its evaluation", this_one
+    found = differences(measured, sweep.evaluation)
+    if found:
+        return f"the champion, version {last.version}, was measured on another {', '.join(found)}", this_one
+    if asked:
+        return None, None
+    if rules.champion.rule == "manual":
+        return "register.champion is manual", this_one
+    if last.by != RULE:
+        return f"{last.by} made version {last.version} the champion", "rdmd registry promote"
+    if sweep.caution is not None:
+        return f"the ranking means nothing, since {sweep.caution}", this_one
+    return None, None
+
+
+def _ends(every: list[Contender], champion: Contender) -> dict[str, Contender]:
+    """The ends of the front of all versions that compare with the champion, by their alias."""
+    evaluation = evaluation_in_tags(champion.version)
+    equal = [one for one in every if evaluation_in_tags(one.version) == evaluation] if evaluation else []
+    rows = mark_front([one.row for one in equal])
+    return {alias: equal[rows.index(pick(rows, alias))] for alias in ENDS} if equal else {}
+
+
+def _set_aliases(client: MlflowClient, model: RegisteredModel, aliases: dict[str, Contender]) -> None:
+    for alias, one in aliases.items():
+        if str(model.aliases.get(alias)) != str(one.number):
+            client.set_registered_model_alias(model.name, alias, str(one.number))
+    if CHALLENGER in model.aliases and CHALLENGER not in aliases:
+        client.delete_registered_model_alias(model.name, CHALLENGER)

@@ -20,8 +20,10 @@ from flows.tracking.evaluation import log_evaluation_of_model, numbers_of
 from flows.tracking.runs import FINGERPRINT, Record, find_run
 from rdmd import config
 from rdmd.errors import UserError
+from rdmd.evaluation.pareto import mark_front
 from rdmd.evaluation.row import GENERATOR, Interval, Metrics, Row
-from rdmd.evaluation.selection import Evaluation, evaluation_of, front
+from rdmd.evaluation.selection import Evaluation, caution, evaluation_of
+from rdmd.evaluation.table import number, realism_name
 from rdmd.files import sha256_of
 from rdmd.pipeline.git import git_commit
 from rdmd.pipeline.model_card import ModelCard
@@ -42,6 +44,8 @@ NUMBERS = (
 )
 _EVALUATION = {field.name: f"evaluation_{field.name}" for field in fields(Evaluation)}
 _WEIGHTS = "sha256"
+# The tag with the reason why the evaluation of a version ranks nothing.
+CAUTION = "caution"
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,11 @@ class Candidate:
     def evaluation(self) -> Evaluation:
         """The data, features and sizes behind its row."""
         return evaluation_of(self.metrics, self.card.source_digest or "", self.card.target_digest)
+
+    @property
+    def caution(self) -> str | None:
+        """Why its evaluation ranks nothing; None if it does."""
+        return caution(self.metrics)
 
 
 def model_name(experiment: str) -> str:
@@ -97,13 +106,25 @@ def evaluation_in_tags(version: ModelVersion) -> Evaluation | None:
     return TypeAdapter(Evaluation).validate_python({name: version.tags[tag] for name, tag in _EVALUATION.items()})
 
 
-def tag_evaluation(client: MlflowClient, version: ModelVersion, row: Row, evaluation: Evaluation) -> ModelVersion:
-    """Replace the version's tags of an earlier evaluation, and log the numbers as metrics of its model."""
+def tag_evaluation(client: MlflowClient, version: ModelVersion, candidate: Candidate) -> ModelVersion:
+    """Replace the version's tags and description of an earlier evaluation, and log the numbers to its model."""
+    row, evaluation = candidate.row, candidate.evaluation
     log_evaluation_of_model(client, version, row, evaluation)
     tags = {name: f"{value:.6g}" for name, value in numbers_of(row).items() if name in NUMBERS}
-    for name in set(NUMBERS) & set(version.tags) - set(tags):
+    tags |= {tag: str(getattr(evaluation, name)) for name, tag in _EVALUATION.items()}
+    if candidate.caution is not None:
+        tags[CAUTION] = candidate.caution
+    for name in {*NUMBERS, CAUTION} & set(version.tags) - set(tags):
         client.delete_model_version_tag(version.name, version.version, name)
-    return _set_tags(client, version, tags | {tag: str(getattr(evaluation, name)) for name, tag in _EVALUATION.items()})
+    description = (
+        f"One-step translator, lambda {candidate.card.lam:g}: {realism_name(row)} {number(row.realism)}, cost "
+        f"{number(row.cost)} ({evaluation.short})."
+    )
+    if candidate.caution is not None:
+        description += f" The ranking means nothing, since {candidate.caution}."
+    if version.description != description:
+        client.update_model_version(version.name, version.version, description)
+    return _set_tags(client, version, tags)
 
 
 def _set_tags(client: MlflowClient, version: ModelVersion, tags: Mapping[str, str]) -> ModelVersion:
@@ -155,18 +176,33 @@ def register_generator(record: Record, name: str, candidate: Candidate) -> Model
         "data_digest": pair_digest(card.source_digest or "", card.target_digest),
         "git_commit": str(git_commit(ROOT) or "unknown"),
     }
-    return tag_evaluation(client, _set_tags(client, version, tags), candidate.row, candidate.evaluation)
+    return tag_evaluation(client, _set_tags(client, version, tags), candidate)
+
+
+def _local_location(client: MlflowClient, version: ModelVersion) -> str | None:
+    """The folder of the version's artifacts on this machine; None on a server."""
+    location = client.get_model_version_download_uri(version.name, version.version)
+    if location.startswith("models:/"):
+        location = client.get_logged_model(location.removeprefix("models:/")).artifact_location
+    return location if is_local(location) else None
 
 
 def _is_readable(client: MlflowClient, version: ModelVersion) -> bool:
     """Whether the weights are at the version's location and have its hash; on a server, whether any artifact is."""
-    location = client.get_model_version_download_uri(version.name, version.version)
-    if location.startswith("models:/"):
-        location = client.get_logged_model(location.removeprefix("models:/")).artifact_location
-    if not is_local(location):
+    location = _local_location(client, version)
+    if location is None:
         return bool(mlflow.artifacts.list_artifacts(artifact_uri=f"models:/{version.name}/{version.version}"))
     weights = weights_of(location)
     return weights is not None and sha256_of(weights) == version.tags[_WEIGHTS]
+
+
+def measured_versions(client: MlflowClient, name: str) -> list[ModelVersion]:
+    """The versions with numbers and, on this machine, weights; the newest first, and of equal weights the newest."""
+    found = sorted(client.search_model_versions(f"name = '{name}'"), key=lambda one: int(one.version))
+    newest = {one.tags.get(_WEIGHTS): one for one in found if _has_numbers(one)}
+    locations = {sha256: _local_location(client, one) for sha256, one in newest.items()}
+    held = [one for sha256, one in newest.items() if (at := locations[sha256]) is None or weights_of(at) is not None]
+    return sorted(held, key=lambda one: -int(one.version))
 
 
 def _replace_lost_version(client: MlflowClient, lost: ModelVersion, made: ModelVersion) -> None:
@@ -288,8 +324,7 @@ def registered_front(settings: config.Settings) -> list[FrontModel]:
     with asking_for(f"models:/{name}"):
         client = MlflowClient()
         model = client.get_registered_model(name)
-        versions = sorted(client.search_model_versions(f"name = '{name}'"), key=lambda one: -int(one.version))
-    measured = [one for one in versions if _has_numbers(one)]
+        measured = measured_versions(client, name)
     if not measured:
         raise UserError(
             f"no version of {name} in {mlflow.get_tracking_uri()} has its numbers as tags; register this sweep "
@@ -297,15 +332,15 @@ def registered_front(settings: config.Settings) -> list[FrontModel]:
         )
     champion = next((one for one in measured if one.version == model.aliases.get(CHAMPION)), measured[0])
     comparable = [one for one in measured if evaluation_in_tags(one) == evaluation_in_tags(champion)]
-    rows = [row_of(one) for one in comparable]
+    rows = mark_front([row_of(one) for one in comparable])
     return [
         FrontModel(
             f"models:/{name}/{one.version}",
             row,
             tuple(alias for alias, version in model.aliases.items() if version == one.version),
         )
-        for one, row, on_front in zip(comparable, rows, front(rows, settings.register_.front), strict=True)
-        if on_front
+        for one, row in zip(comparable, rows, strict=True)
+        if row.on_front
     ]
 
 

@@ -5,6 +5,7 @@ from prefect import flow
 from flows.backends import backend
 from flows.stages.stage import run_stage
 from rdmd import config
+from rdmd.pipeline.curves import write_curves
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.training import train_baselines_on
 
@@ -14,7 +15,9 @@ def baselines(settings: config.Settings, layout: Layout) -> list[str]:
     """The source's teacher, the domain classifier and the neural OT maps, as far as baselines are configured that need
     them; publishes models/baselines and gives the runs' fingerprints."""
     with backend(settings, layout) as where:
-        return [folder.fingerprint for folder in train_baselines_on(where, settings, layout)]
+        folders = train_baselines_on(where, settings, layout)
+    write_curves(layout, layout.baselines)
+    return [folder.fingerprint for folder in folders]
 
 
 if __name__ == "__main__":

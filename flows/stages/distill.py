@@ -5,6 +5,7 @@ from prefect import flow
 from flows.backends import backend
 from flows.stages.stage import run_stage
 from rdmd import config
+from rdmd.pipeline.curves import write_curves
 from rdmd.pipeline.jobs import plan_generators
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.training import train_generators_on
@@ -17,7 +18,9 @@ def distill(settings: config.Settings, layout: Layout) -> list[str]:
     # A missing input is reported before anything is recorded.
     plan_generators(settings, layout)
     with backend(settings, layout) as where:
-        return [folder.fingerprint for folder in train_generators_on(where, settings, layout)]
+        folders = train_generators_on(where, settings, layout)
+    write_curves(layout, layout.generators)
+    return [folder.fingerprint for folder in folders]
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from prefect.exceptions import PrefectHTTPStatusError
 from prefect.flow_engine import run_flow
 from prefect.states import Pending
 
-from flows.environment import DEBUG
+from flows.environment import DEBUG, ROOT
 from flows.server import wait_for_api
 from flows.tracking.runs import open_record
 from rdmd import config
@@ -38,12 +38,13 @@ def run_stage(flow: StageFlow, description: str) -> None:
         wait_for_api()
         # A store that cannot be used is reported before hours of work, not after them.
         open_record(settings.experiment)
+        layout = Layout(kept=None if Path.cwd().resolve() == ROOT else ROOT)
         parent = os.environ.get(PARENT_TASK)
         run = _run_below(UUID(parent), flow) if parent else None
         if run is None:
-            flow(settings, Layout(Path()))
+            flow(settings, layout)
         else:
-            run_flow(flow, flow_run=run, parameters={"settings": settings, "layout": Layout(Path())})
+            run_flow(flow, flow_run=run, parameters={"settings": settings, "layout": layout})
 
 
 def _run_below(task: UUID, flow: StageFlow) -> FlowRun | None:

@@ -1,11 +1,6 @@
-"""An evaluation in MLflow: the numbers of every row, as metrics of the sweep's runs and of registered models.
+"""An evaluation in MLflow: the numbers of every row, as metrics of the sweep's runs and of registered models."""
 
-`python -m flows.tracking.evaluation FILE` writes a few of them as a flat JSON file, which `dvc metrics diff` compares.
-"""
-
-import sys
 import time
-from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Run
@@ -17,11 +12,8 @@ from flows.tracking.runs import FINGERPRINT, Record, find_run, log_params, prove
 from flows.tracking.training import record_finished
 from rdmd import config
 from rdmd.data.manifest import read_manifest
-from rdmd.errors import UserError, reporting
 from rdmd.evaluation.row import Metrics, Row
 from rdmd.evaluation.selection import Evaluation
-from rdmd.evaluation.table import read_metrics
-from rdmd.files import write_json
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.model_card import read_card
 from rdmd.training.run_config import lambda_name
@@ -31,8 +23,6 @@ from rdmd.training.run_folder import RunFolder
 ROW = "rdmd.row"
 REPORTS = ("metrics.json", "pareto.csv", "pareto.png", "samples.png", "index.html")
 _NOT_MEASURED = {"lam", "train_seconds"}
-# FID and costs of one machine's runs agree in more digits than anybody compares.
-_COMPARED, _DIGITS = ("fid", "sw2", "cost", "class_share"), 5
 
 
 def row_name(row: Row) -> str:
@@ -127,25 +117,3 @@ def _log_changed_metrics(record: Record, run: Run, row: Row) -> None:
     new = [Metric(key, value, now, 0) for key, value in numbers_of(row).items() if run.data.metrics.get(key) != value]
     if new:
         record.client.log_batch(run.info.run_id, metrics=new)
-
-
-def _flat(metrics: Metrics) -> dict[str, dict[str, float]]:
-    rows: dict[str, dict[str, float]] = {}
-    for row in metrics.rows:
-        numbers = {name: getattr(row, name) for name in _COMPARED}
-        rows[row_name(row)] = {
-            name: float(f"{value:.{_DIGITS}g}") for name, value in numbers.items() if value is not None
-        }
-    return rows
-
-
-def main(arguments: list[str]) -> None:
-    """Write the file that the argument names."""
-    if len(arguments) != 1:
-        raise UserError("name one file to write: `python -m flows.tracking.evaluation metrics.json`.")
-    write_json(Path(arguments[0]), _flat(read_metrics(Layout().metrics)))
-
-
-if __name__ == "__main__":
-    with reporting(debug=False):
-        main(sys.argv[1:])

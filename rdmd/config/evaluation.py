@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from rdmd.config.section import Count, Positive, Section, bare_name, names_of
+from rdmd.config.section import Count, Number, Positive, Section, bare_name, names_of
 
 
 class ClassifierFeatures(Section):
@@ -78,10 +78,20 @@ class Constraints(Section):
     seconds_per_image: Positive | None = None
 
 
-class Knee(Section):
-    """The generator nearest to the ideal corner of the front's box."""
+class CheapestNearBest(Section):
+    """The smallest cost whose realism (FID, or SW2 for points) is at most `factor` times the best realism.
 
-    rule: Literal["knee"]
+    A generator of worse realism than that, such as one of a larger lambda, never changes this choice.
+    """
+
+    rule: Literal["cheapest-near-best"]
+    factor: Annotated[Number, Field(ge=1)] = 2.0
+
+
+class Manual(Section):
+    """A person promotes. The rule's choice, which is that of `cheapest-near-best`, becomes the challenger alone."""
+
+    rule: Literal["manual"]
 
 
 class MostFaithful(Section):
@@ -118,11 +128,11 @@ class MostRealisticUnder(Section):
 
 
 Champion = Annotated[
-    Knee | MostFaithful | MostRealistic | CheapestUnder | MostRealisticUnder,
+    CheapestNearBest | MostFaithful | MostRealistic | CheapestUnder | MostRealisticUnder | Manual,
     Field(discriminator="rule"),
     bare_name(
         "rule",
-        names_of("rule", (Knee, MostFaithful, MostRealistic)),
+        names_of("rule", (CheapestNearBest, MostFaithful, MostRealistic, Manual)),
         "rule by itself",
         "{rule: cheapest-under, fid: 20}",
     ),
@@ -130,12 +140,9 @@ Champion = Annotated[
 
 
 class Register(Section):
-    """Which generators are registered, and which of them becomes the champion.
+    """Which generator becomes the champion, and whether DVC experiments register theirs."""
 
-    `front: intervals` keeps a generator unless another is better beyond both intervals; `front: points` compares the
-    measured values alone.
-    """
-
-    front: Literal["intervals", "points"] = "intervals"
     constraints: Constraints = Constraints()
-    champion: Champion = Knee(rule="knee")
+    champion: Champion = CheapestNearBest(rule="cheapest-near-best")
+    # Whether `dvc exp run` registers too.
+    experiments: bool = False

@@ -1,18 +1,17 @@
 """The trade-off between faithfulness (cost) and realism (FID, or SW2 for points): both are to be small.
 
-Here a point is on the front if no other measured point is better. `Row.on_front` and the curves of figures use this
-front. The generators that the stage `register` registers are on the front of `rdmd.evaluation.selection`, which by
-default also considers the intervals of the measurements.
+A generator is on the front if no other has measured values that are at least as small in both and smaller in one.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Literal
 
 from rdmd.evaluation.row import GENERATOR, Row
 
 Point = tuple[float, float]
-Rule = Literal["knee", "most-faithful", "most-realistic"]
+Rule = Literal["cheapest-near-best", "most-faithful", "most-realistic"]
+# Realism worse than the best by more than this factor disqualifies from `cheapest-near-best`.
+NEAR = 2.0
 
 
 def nondominated(points: Sequence[Point]) -> list[bool]:
@@ -36,23 +35,17 @@ def hypervolume(points: Sequence[Point], reference: Point) -> float:
     return area
 
 
-def knee(points: Sequence[Point]) -> int:
-    """The index of the front's point nearest to the front's ideal corner, with each axis scaled to the front's span.
+def cheapest_near_best(points: Sequence[Point], factor: float = NEAR) -> int:
+    """The index of the point of least cost whose realism is at most `factor` times the best realism.
 
-    Of equally near points the result is the first with the smallest first coordinate. Raises `ValueError` without
-    points.
+    The factor is a ratio, so that the far end of the front, where realism is many times the best, does not count:
+    adding points of worse realism than `factor` times the best never changes the result. Of equally cheap points it is
+    the more realistic one, then the first. Raises `ValueError` without points.
     """
-    front = [index for index, on_front in enumerate(nondominated(points)) if on_front]
-    if not front:
+    if not points:
         raise ValueError("there is no front without points")
-    lows = [min(points[index][axis] for index in front) for axis in (0, 1)]
-    # An axis without extent moves no point from the corner.
-    spans = [max(points[index][axis] for index in front) - lows[axis] or math.inf for axis in (0, 1)]
-
-    def distance(index: int) -> float:
-        return math.hypot(*((points[index][axis] - lows[axis]) / spans[axis] for axis in (0, 1)))
-
-    return min(front, key=lambda index: (distance(index), points[index][0], index))
+    bound = factor * min(realism for _, realism in points)
+    return min((cost, realism, index) for index, (cost, realism) in enumerate(points) if realism <= bound)[2]
 
 
 def mark_front(rows: Sequence[Row]) -> list[Row]:
@@ -67,8 +60,8 @@ def mark_front(rows: Sequence[Row]) -> list[Row]:
     return [row.model_copy(update={"on_front": index in on_front}) for index, row in enumerate(rows)]
 
 
-def pick(rows: Sequence[Row], rule: Rule) -> Row:
-    """The row with `on_front` that `rule` names: the knee, or the end of least cost or of best realism.
+def pick(rows: Sequence[Row], rule: Rule, factor: float = NEAR) -> Row:
+    """The row with `on_front` that `rule` names: `cheapest_near_best`, or the end of least cost or of best realism.
 
     Raises `ValueError` if no row has `on_front`.
     """
@@ -77,8 +70,8 @@ def pick(rows: Sequence[Row], rule: Rule) -> Row:
         raise ValueError("no generator is on the front")
     points = [_ranked(row) for row in front]
     match rule:
-        case "knee":
-            return front[knee(points)]
+        case "cheapest-near-best":
+            return front[cheapest_near_best(points, factor)]
         case "most-faithful":
             return front[points.index(min(points))]
         case "most-realistic":

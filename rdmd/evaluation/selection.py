@@ -1,23 +1,23 @@
-"""The generators of an evaluation that are registered, and the rules by which the champion is chosen among them.
+"""The rules by which the champion is chosen among generators, and whether an evaluation ranks at all.
 
-`front` decides which generators the stage `register` registers; `choose` applies `register.constraints` and
-`register.champion`. Numbers are compared only within one `Evaluation`.
+`choose` applies `register.constraints` and `register.champion`. Numbers are compared only within one `Evaluation`, and
+`caution` says when they mean nothing.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Literal
 
 from rdmd import config
 from rdmd.errors import UserError
-from rdmd.evaluation.pareto import Rule, nondominated, pick, plane
-from rdmd.evaluation.row import GENERATOR, FeaturesRecord, Interval, Metrics, Row
+from rdmd.evaluation.pareto import NEAR, Rule, mark_front, pick
+from rdmd.evaluation.row import GENERATOR, IDENTITY, TARGET, FeaturesRecord, Metrics, Row
 
-How = Literal["intervals", "points"]
 # Half the width of a 95% interval in standard errors, rounded up.
 STANDARD_ERRORS = 2.0
 # Characters of a digest that messages show.
 SHOWN = 8
+# With fewer test samples on either side, the intervals of realism are wider than the differences between generators.
+FEW = 50
 
 
 @dataclass(frozen=True)
@@ -66,62 +66,40 @@ def differences(before: Evaluation, now: Evaluation) -> list[str]:
     return [f"{name} ({_shown(old)}, now {_shown(new)})" for name, old, new in pairs if old != new]
 
 
-def require_fit_features(metrics: Metrics) -> None:
-    """Raise `UserError` if the features of `metrics` may not rank generators."""
+def require_ranking(metrics: Metrics) -> None:
+    """Raise `UserError` if nothing ranks the generators: features that may not, or no measured realism."""
     if metrics.features.refused is not None:
         raise UserError(
             f"the features `{metrics.features.name}` rank no generators, so that there is no champion: "
             f"{metrics.features.refused}; set another evaluate.features, such as {{network: efficientnet_lite0}}, and "
             "repeat `dvc repro`."
         )
-
-
-@dataclass(frozen=True)
-class Box:
-    """Where a generator may lie: an interval of the transport cost and one of FID (SW2 for points)."""
-
-    cost: Interval
-    realism: Interval
-
-
-def box(row: Row) -> Box:
-    """The row's intervals: cost +- 2 `cost_se`, and the bootstrap interval of its realism.
-
-    Without a measured interval it is the measured value alone. A bootstrap interval that misses the measured value is
-    widened to hold it. Raises `ValueError` if the row has no cost or no realism.
-    """
-    cost, realism = plane(row)
-    spread = STANDARD_ERRORS * (row.cost_se or 0.0)
-    low, high = row.realism_ci or (realism, realism)
-    return Box((cost - spread, cost + spread), (min(low, realism), max(high, realism)))
-
-
-def front(rows: Sequence[Row], how: How) -> list[bool]:
-    """For each generator, whether it is on the front of (cost, realism), both to be small: it is registered.
-
-    `points`: no other's measured values are at least as good in both and better in one. `intervals`: no other's whole
-    box lies at or below this one's in both. The second front contains the first, and equals it where no interval has
-    any width. Raises `UserError` if the test split was too small for realism.
-    """
-    if any(row.realism is None for row in rows):
+    if any(row.realism is None for row in metrics.rows if row.method == GENERATOR):
         raise UserError(
             "the realism of the generators was not measured, since the test split of the source or of the "
             "target has a single sample; add samples, then repeat `dvc repro`."
         )
-    if how == "points":
-        return nondominated([plane(row) for row in rows])
-    boxes = [box(row) for row in rows]
-    return [not any(_surely_better(other, one) for other in boxes) for one in boxes]
 
 
-def registered(rows: Sequence[Row], how: How) -> list[bool]:
-    """For each row of an evaluation, whether the stage `register` registers it: the generators on `front`.
+def caution(metrics: Metrics) -> str | None:
+    """Why the ranking of the generators means nothing, as a clause; None if it may mean something.
 
-    A generator without a cost (its source is noise) or without a realism is not registered.
+    It means nothing with fewer than `FEW` test samples on either side, where the target's own samples have a worse
+    realism than every generator, or where no generator is at least twice as near to the target as the source itself.
     """
-    eligible = [row.method == GENERATOR and row.cost is not None and row.realism is not None for row in rows]
-    flags = iter(front([row for row, flag in zip(rows, eligible, strict=True) if flag], how))
-    return [flag and next(flags) for flag in eligible]
+    few = min(metrics.n_source, metrics.n_reference)
+    if few < FEW:
+        return f"one side of the test split has {few} samples, fewer than {FEW}"
+
+    def realism_of(method: str) -> list[float]:
+        return [row.realism for row in metrics.rows if row.method == method and row.realism is not None]
+
+    generators, target, source = (realism_of(method) for method in (GENERATOR, TARGET, IDENTITY))
+    if generators and target and max(target) > max(generators):
+        return "the target's own samples rank below every generator"
+    if generators and source and NEAR * min(generators) > min(source):
+        return "no generator is twice as near to the target as the source itself is"
+    return None
 
 
 @dataclass(frozen=True)
@@ -141,49 +119,42 @@ class Bound:
         return f"{self.key} <= {self.limit:g}"
 
 
-@dataclass(frozen=True)
-class Choice:
-    """Indices into the rows that were compared. Those in `admissible` are on the front and keep to every bound."""
-
-    front: tuple[int, ...]
-    admissible: tuple[int, ...]
-    champion: int
-
-
 def bounds(rules: config.Register) -> list[Bound]:
     """The bounds that a champion keeps to: the constraints, then the bound of the rule itself."""
     limits = {f"constraints.{metric}": limit for metric, limit in rules.constraints}
-    limits |= {f"champion.{metric}": limit for metric, limit in rules.champion if metric != "rule"}
+    limits |= {f"champion.{metric}": limit for metric, limit in rules.champion if metric not in ("rule", "factor")}
     return [Bound(f"register.{key}", key.split(".")[1], limit) for key, limit in limits.items() if limit is not None]
 
 
-def choose(rows: Sequence[Row], rules: config.Register) -> Choice:
-    """The champion among generators: first the front, then the bounds on measured values, then the rule.
+def choose(rows: Sequence[Row], rules: config.Register) -> int:
+    """The index of the champion among generators: on the front, within the bounds, then by the rule.
 
     Raises `UserError` that names the key and the nearest generator if none on the front keeps to the bounds, and
     `ValueError` if there are no rows.
     """
     if not rows:
         raise ValueError("there is no champion without generators")
-    on_front = [index for index, flag in enumerate(front(rows, rules.front)) if flag]
+    marked = mark_front(rows)
     limits = bounds(rules)
-    admissible = [index for index in on_front if all(bound.excess(rows[index]) <= 1 for bound in limits)]
-    if not admissible:
-        raise UserError(_none_admissible([rows[index] for index in on_front], limits))
-    candidates = [rows[index].model_copy(update={"on_front": True}) for index in admissible]
-    champion = admissible[candidates.index(pick(candidates, _END[rules.champion.rule]))]
-    return Choice(tuple(on_front), tuple(admissible), champion)
+    candidates = [row for row in marked if row.on_front and all(bound.excess(row) <= 1 for bound in limits)]
+    if not candidates:
+        raise UserError(_none_admissible([row for row in marked if row.on_front], limits))
+    factor = rules.champion.factor if isinstance(rules.champion, config.CheapestNearBest) else NEAR
+    return marked.index(pick(candidates, _END[rules.champion.rule], factor))
 
 
 def describe(rules: config.Register) -> str:
-    """The rules in a line, such as "knee of the front by intervals, with register.constraints.fid <= 20"."""
+    """The rules in a line, such as "most-faithful, with register.constraints.fid <= 20"."""
+    champion = rules.champion
+    factor = f" (factor {champion.factor:g})" if isinstance(champion, config.CheapestNearBest) else ""
     limits = [f", {'with' if number == 0 else 'and'} {bound}" for number, bound in enumerate(bounds(rules))]
-    return f"{rules.champion.rule} of the front by {rules.front}{''.join(limits)}"
+    return f"{champion.rule}{factor}{''.join(limits)}"
 
 
 # The rule for the generators that keep to the bound of the champion's rule.
 _END: dict[str, Rule] = {
-    "knee": "knee",
+    "cheapest-near-best": "cheapest-near-best",
+    "manual": "cheapest-near-best",
     "most-faithful": "most-faithful",
     "most-realistic": "most-realistic",
     "cheapest-under": "most-faithful",
@@ -194,11 +165,6 @@ _END: dict[str, Rule] = {
 def _shown(value: str | int) -> str:
     """A digest, or a name with a digest, cut to `SHOWN` characters of the digest."""
     return value[: value.find(":") + 1 + SHOWN] if isinstance(value, str) else str(value)
-
-
-def _surely_better(a: Box, b: Box) -> bool:
-    not_worse = a.cost[1] <= b.cost[0] and a.realism[1] <= b.realism[0]
-    return not_worse and (a.cost[1] < b.cost[0] or a.realism[1] < b.realism[0])
 
 
 def _none_admissible(rows: Sequence[Row], limits: Sequence[Bound]) -> str:

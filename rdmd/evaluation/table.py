@@ -11,8 +11,9 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from rdmd.errors import UserError
+from rdmd.evaluation.pareto import cheapest_near_best
 from rdmd.evaluation.row import GENERATOR, IDENTITY, TARGET, Interval, Metrics, Row
-from rdmd.evaluation.selection import How, registered
+from rdmd.evaluation.selection import caution
 from rdmd.files import write_json, write_text
 
 # Labels of methods and numbers
@@ -151,14 +152,15 @@ def columns(metrics: Metrics) -> list[Column]:
 
 
 def summary(metrics: Metrics) -> str:
-    """One line on which every number depends: sample sizes, features, seed; and why realism ranks nothing, if so."""
+    """One line on which every number depends: sample sizes, features, seed; and why they rank nothing, if so."""
     features = metrics.features
     network = (
         "points are their own features"
         if features.sha256 is None
         else f"features {features.name} ({features.dim}, sha256 {features.sha256[:8]})"
     )
-    unfit = "" if features.refused is None else f"; REALISM RANKS NOTHING HERE: {features.refused}"
+    reason = features.refused or caution(metrics)
+    unfit = "" if reason is None else f"; THE RANKING MEANS NOTHING HERE: {reason}"
     return (
         f"{metrics.n_source} translated test samples against {metrics.n_reference} of the target's; "
         f"{network}; seed {metrics.seed}{unfit}"
@@ -176,29 +178,26 @@ def drifted(row: Row) -> bool:
     return row.cost_sum * (1 - 2 * relative_error) > row.ot_cost
 
 
-def registered_note(how: How) -> str:
-    """The meaning of the mark of a registered generator under `register.front: how`."""
-    certainty = " beyond the 95% intervals of both" if how == "intervals" else ""
-    return f"registered: no other generator is better in both cost and realism{certainty} (register.front: {how})"
+FRONT_NOTE = "on the front: no other generator has both less cost and better realism"
 
 
-def format_table(metrics: Metrics, how: How = "intervals") -> str:
+def format_table(metrics: Metrics) -> str:
     """The results as aligned text: a line of sample sizes, features and seed, then one line for each row.
 
-    An asterisk marks the generators that the stage `register` registers under `register.front: how`.
+    An asterisk marks the generators on the front, which the stage `register` registers.
     """
     shown = [column for column in columns(metrics) if column.heading not in ONLY_IN_REPORT]
-    labels, flags = row_labels(metrics.rows), registered(metrics.rows, how)
+    labels = row_labels(metrics.rows)
     lines = [["method", *(column.heading for column in shown)]]
-    for label, row, flag in zip(labels, metrics.rows, flags, strict=True):
-        lines.append([f"{'*' if flag else ' '} {label}", *(column.cell(row) for column in shown)])
+    for label, row in zip(labels, metrics.rows, strict=True):
+        lines.append([f"{'*' if row.on_front else ' '} {label}", *(column.cell(row) for column in shown)])
     first, *rest = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
     text = [f"{metrics.experiment}: {summary(metrics)}"]
     for line in lines:
         cells = [cell.rjust(width) for cell, width in zip(line[1:], rest, strict=True)]
         text.append("  ".join([line[0].ljust(first), *cells]).rstrip())
-    if any(flags):
-        text.append(f"* {registered_note(how)}")
+    if any(row.on_front for row in metrics.rows):
+        text.append(f"* {FRONT_NOTE}")
     names = ", ".join(label for label, row in zip(labels, metrics.rows, strict=True) if drifted(row))
     if names:
         text.append(f"! {names}: costs more than exact transport, so it has drifted (an optimisation failure)")
@@ -261,6 +260,27 @@ def read_metrics(path: Path) -> Metrics:
         for key in Row.model_fields.keys() - row.model_fields_set:
             raise UserError(f"{path}: `rows.{index}.{'lambda' if key == 'lam' else key}`: Field required; {remedy}.")
     return metrics
+
+
+def chosen_numbers(row: Row) -> dict[str, float]:
+    """Lambda, realism and cost of a row, to five digits, as DVC's metrics and the registry's files have them."""
+    numbers = {"lambda": row.lam, "fid": row.fid, "sw2": row.sw2, "cost": row.cost}
+    return {name: float(f"{value:.5g}") for name, value in numbers.items() if value is not None}
+
+
+def write_summary(metrics: Metrics, path: Path) -> None:
+    """Write summary.json, the metrics that DVC compares: for each method the numbers of one setting.
+
+    The setting is the method's cheapest near its best (`rdmd.evaluation.pareto`). The untranslated source and methods
+    without realism are left out.
+    """
+    methods: dict[str, dict[str, float]] = {}
+    for method in dict.fromkeys(row.method for row in metrics.rows):
+        rows = [row for row in metrics.rows if row.method == method and row.realism is not None]
+        if rows and method != IDENTITY:
+            chosen = rows[cheapest_near_best([(row.cost or 0.0, row.realism or 0.0) for row in rows])]
+            methods[method] = chosen_numbers(chosen)
+    write_json(path, methods)
 
 
 def write_pareto(metrics: Metrics, path: Path) -> None:

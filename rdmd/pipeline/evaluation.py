@@ -14,7 +14,7 @@ from rdmd.errors import UserError
 from rdmd.evaluation.evaluator import NamedTranslator, identity_row, score, target_row, translate
 from rdmd.evaluation.pareto import mark_front
 from rdmd.evaluation.row import Metrics, Row
-from rdmd.evaluation.table import write_metrics, write_pareto
+from rdmd.evaluation.table import write_metrics, write_pareto, write_summary
 from rdmd.evaluation.task import EvaluationTask, ImageTask, PointTask, image_task, point_task
 from rdmd.pipeline.features import evaluation_device, load_features
 from rdmd.pipeline.layout import Layout
@@ -83,7 +83,7 @@ def shown(task: EvaluationTask) -> int:
 def write_evaluation(
     settings: config.Settings, layout: Layout, task: EvaluationTask, evaluated: list[Evaluated]
 ) -> Metrics:
-    """Mark the front, add the rows of references, and write reports/: metrics.json, pareto.csv, figures, index.html."""
+    """Mark the front, add the rows of references, and write the files of reports/."""
     rows = mark_front([each.row for each in evaluated])
     train = read_split(layout.shards / "target", "train")
     references = [] if task.from_noise else [identity_row(task)]
@@ -96,10 +96,11 @@ def write_evaluation(
         rows=[*rows, *references, target_row(task, train.data, train.scans)],
     )
     write_metrics(metrics, layout.metrics)
+    write_summary(metrics, layout.summary)
     write_pareto(metrics, layout.reports / "pareto.csv")
     translations = [(row, each.samples) for row, each in zip(rows, evaluated, strict=True)]
     samples, provenance = _samples(task, translations), provenance_of(settings, layout)
-    write_report(metrics, samples, provenance, _validation(layout), layout.reports, settings.register_.front)
+    write_report(metrics, samples, provenance, _validation(layout), layout.reports)
     return metrics
 
 

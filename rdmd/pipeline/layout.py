@@ -7,9 +7,14 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Layout:
-    """The folders that stages read and write. Relative paths are taken from the current folder."""
+    """The folders that stages read and write. Relative paths are taken from the current folder.
+
+    kept: the folder of runs/ and of caches, if it is not `root`: a queued DVC experiment runs in a copy of the project,
+    which DVC deletes afterwards.
+    """
 
     root: Path = Path()
+    kept: Path | None = None
 
     @property
     def shards(self) -> Path:
@@ -17,7 +22,7 @@ class Layout:
 
     @property
     def runs(self) -> Path:
-        return self.root / "runs"
+        return (self.kept or self.root) / "runs"
 
     @property
     def teacher(self) -> Path:
@@ -41,11 +46,23 @@ class Layout:
 
     @property
     def feature_cache(self) -> Path:
-        return self.root / ".cache" / "features"
+        return (self.kept or self.root) / ".cache" / "features"
 
     @property
     def metrics(self) -> Path:
         return self.reports / "metrics.json"
+
+    @property
+    def summary(self) -> Path:
+        return self.reports / "summary.json"
+
+    @property
+    def champion(self) -> Path:
+        return self.reports / "champion.json"
+
+    @property
+    def curves(self) -> Path:
+        return self.reports / "curves"
 
     @property
     def validation(self) -> Path:

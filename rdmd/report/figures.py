@@ -139,7 +139,7 @@ def metrics_figure(metrics: Metrics) -> "Figure":
     x_label = "cost: squared difference to the source, mean over dimensions  (faithful ←)"
     y_label = f"{_realism_label(placed[0])}  (realistic ↓)"
     caption = (
-        f"{metrics.experiment}: {summary(metrics)}. RDMD: filled markers are registered, hollow ones are not. "
+        f"{metrics.experiment}: {summary(metrics)}. RDMD: filled markers are on the front. "
         "Bars: 95% intervals (realism by bootstrap, cost by its standard error)."
     )
     return front_figure([Plane(x_label, y_label, series, _references(metrics, placed))], caption)

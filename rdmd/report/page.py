@@ -7,14 +7,13 @@ from typing import Any
 
 from rdmd.evaluation.pareto import Rule, hypervolume, pick, plane
 from rdmd.evaluation.row import IDENTITY, TARGET, Metrics, Row
-from rdmd.evaluation.selection import How, registered
 from rdmd.evaluation.table import (
+    FRONT_NOTE,
     ONLY_IN_REPORT,
     columns,
     drifted,
     method_name,
     number,
-    registered_note,
     row_label,
     summary,
 )
@@ -34,16 +33,13 @@ def write_report(
     provenance: Provenance,
     validation: dict[str, Any] | None,
     out: Path,
-    front: How = "intervals",
 ) -> None:
     """Write pareto.png, samples.png and index.html into `out`, each whole or not at all.
 
-    `validation` is the content of reports/validation.json, None if the data were not validated. `front` is
-    `register.front` of params.yaml: the results mark what it registers. Equal arguments give equal bytes.
+    `validation` is the content of reports/validation.json, None if the data were not validated. Equal arguments give
+    equal bytes.
     """
-    flags = registered(metrics.rows, front)
-    rows = [row.model_copy(update={"on_front": flag}) for row, flag in zip(metrics.rows, flags, strict=True)]
-    metrics = metrics.model_copy(update={"rows": rows})
+    rows = metrics.rows
     front_png = png_bytes(metrics_figure(metrics))
     samples_png = png_bytes(samples_figure(samples, rows))
     curves = {model.name: model.curve for model in provenance.models if model.curve and model.curve.values}
@@ -61,7 +57,7 @@ def write_report(
         columns=[column for column in columns(metrics) if column.heading != _TRAINING],
         only_in_report=ONLY_IN_REPORT,
         lines=list(_lines(rows)),
-        registered_note=registered_note(front) if any(flags) else None,
+        front_note=FRONT_NOTE if any(row.on_front and row.cost is not None for row in rows) else None,
         n_shown=len(samples.source),
         extremes=list(_extremes(rows, samples)),
     )
@@ -92,15 +88,15 @@ def _render(**values: Any) -> str:
 def _lines(rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
     """The lines of the tables of results; `kind` is the CSS class."""
     for row in rows:
-        kind = "registered" if row.on_front else "reference" if row.method in (IDENTITY, TARGET) else "other"
+        kind = "front" if row.on_front else "reference" if row.method in (IDENTITY, TARGET) else "other"
         yield {"row": row, "label": row_label(row, rows), "kind": kind, "drifted": drifted(row)}
 
 
 def _ends(rows: Sequence[Row]) -> Iterator[tuple[str, str]]:
-    """The registered generators that the rules of `pick` name: (position, label)."""
+    """The generators that the rules of `pick` name: (rule, label)."""
     if not any(row.on_front for row in rows):
         return
-    rules: tuple[Rule, ...] = ("most-faithful", "knee", "most-realistic")
+    rules: tuple[Rule, ...] = ("most-faithful", "cheapest-near-best", "most-realistic")
     for rule in rules:
         yield rule.replace("-", " "), row_label(pick(rows, rule), rows)
 
@@ -117,11 +113,11 @@ def _dominated(rows: Sequence[Row]) -> Iterator[tuple[str, float]]:
 
 
 def _extremes(rows: Sequence[Row], samples: Samples) -> Iterator[tuple[str, bytes]]:
-    """A label and a figure for each method: RDMD at the knee of its front, any other method at the setting with the
-    nearest cost."""
-    if not samples.are_images or not any(row.on_front for row in rows):
+    """A label and a figure for each method: RDMD at the choice of `cheapest-near-best`, any other method at the setting
+    with the nearest cost."""
+    if not samples.are_images or not any(row.on_front and row.cost is not None for row in rows):
         return
-    middle, _ = plane(pick(rows, "knee"))
+    middle, _ = plane(pick(rows, "cheapest-near-best"))
     for method in dict.fromkeys(row.method for row, _ in samples.translations):
         alike = [(row, images) for row, images in samples.translations if row.method == method and row.cost is not None]
         if alike:

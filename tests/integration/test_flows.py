@@ -117,13 +117,11 @@ def test_each_lambda_was_a_task_and_each_flow_completed(ran: tuple[config.Settin
 
 
 def test_the_front_is_registered_with_its_aliases(ran: tuple[config.Settings, Layout]):
-    from rdmd.evaluation import selection
     from rdmd.evaluation.table import read_metrics
 
     _, layout = ran
     client = MlflowClient()
-    rows = [row for row in read_metrics(layout.metrics).rows if row.method == "rdmd"]
-    front = [row for row, flag in zip(rows, selection.front(rows, "intervals"), strict=True) if flag]
+    front = [row for row in read_metrics(layout.metrics).rows if row.on_front]
     versions = client.search_model_versions("name = 'rdmd-swissroll'")
     assert {version.tags["lambda"] for version in versions} == {f"{row.lam:g}" for row in front}
     faithful = client.get_model_version_by_alias("rdmd-swissroll", "most-faithful")

@@ -2,6 +2,7 @@
 
 import contextlib
 import getpass
+import json
 import os
 import shutil
 import subprocess
@@ -16,12 +17,13 @@ import torch
 import yaml
 from mlflow import MlflowClient
 
-from flows.stages.register import refusal, register_front
+from flows.stages.register import refusal, register, register_front
 from rdmd import config
 from rdmd.cli import main
 from rdmd.data.manifest import read_manifest
 from rdmd.data.preprocess import preprocess
 from rdmd.errors import UserError
+from rdmd.evaluation.pareto import mark_front
 from rdmd.evaluation.row import FeaturesRecord, Metrics, Row
 from rdmd.evaluation.table import read_metrics, write_metrics
 from rdmd.files import sha256_of, write_json
@@ -33,7 +35,7 @@ from rdmd.training.run_config import lambda_name
 from tests.conftest import ROOT, params, tiny_points
 
 NAME = "rdmd-swissroll"
-# (cost, SW2) by lambda: three points of a front whose knee is the middle one.
+# (cost, SW2) by lambda: three points of a front. SW2 0.9 is far from the best, and 0.3 is near it.
 SWEEP = {0.5: (0.10, 0.90), 0.2: (0.20, 0.30), 0.05: (0.80, 0.25)}
 Said = Callable[..., str]
 
@@ -74,7 +76,7 @@ class Project:
                 features=FeaturesRecord(name="none", sha256=None, dim=2),
                 n_source=n_source,
                 n_reference=300,
-                rows=rows,
+                rows=mark_front(rows),
             ),
             self.layout.metrics,
         )
@@ -196,7 +198,11 @@ def test_the_rule_decides_and_twice_is_once(project: Project, rdmd: Said):
     registered = project.register()
     assert registered["aliases"]["champion"]["lambda"] == 0.2
     assert registered["refused"] is None
-    assert registered["rule"] == "knee of the front by intervals"
+    assert registered["rule"] == "cheapest-near-best (factor 2)"
+    assert registered["caution"] is None and "challenger" not in registered["aliases"]
+    assert json.loads(project.layout.champion.read_text()) == {"champion": {"lambda": 0.2, "sw2": 0.3, "cost": 0.2}}
+    described = [one.description for one in MlflowClient().search_model_versions(f"name = '{NAME}'")]
+    assert len(described) == 3 and all(text.startswith("One-step translator, lambda 0.") for text in described)
     before = everything()
     assert project.register() == registered
     assert everything() == before
@@ -223,9 +229,11 @@ def test_the_rule_decides_and_twice_is_once(project: Project, rdmd: Said):
     assert (refused["version"], refused["reason"]) == (3, f"{getpass.getuser()} made version 2 the champion")
     assert refused["command"] == "rdmd registry promote"
     assert champion() == "0.2"
+    assert MlflowClient().get_model_version_by_alias(NAME, "challenger").tags["lambda"] == "0.05"
     assert "has had no champion before this one" in rdmd("registry rollback", status=2)
-    assert "is version 3, lambda 0.05, promoted by the rule" in rdmd("registry promote")
+    assert "is version 3, lambda 0.05, the rule's choice" in rdmd("registry promote")
     assert champion() == "0.05"
+    assert "challenger" not in MlflowClient().get_registered_model(NAME).aliases
     assert project.register()["refused"] is None
 
 
@@ -264,7 +272,9 @@ def test_a_champion_of_another_evaluation_stays_until_a_person_decides(project: 
     assert (refused["version"], refused["lambda"]) == (4, 0.1)
     assert refused["reason"].startswith("the champion, version 2, was measured on another source_digest (")
     assert "seed (0, now 1)" in refused["reason"]
-    assert refusal(registered).startswith("THE CHAMPION STAYS version 2. The rule chooses version 4 (lambda 0.1)")
+    assert refusal(registered).startswith(
+        "THE CHAMPION STAYS version 2. The challenger, version 4 (lambda 0.1), is not"
+    )
     assert refusal(registered).endswith("`rdmd registry promote 4` promotes it anyway.")
     before = everything()
     assert project.register() == registered
@@ -292,6 +302,65 @@ def test_the_same_evaluation_lets_a_better_generator_win_and_a_worse_one_lose(pr
     assert registered["refused"] is None
 
 
+def test_the_ends_are_the_best_of_all_comparable_versions(project: Project):
+    # The last sweep is worse at both ends than the one before it.
+    project.train({0.3: (0.15, 0.95), 0.1: (0.50, 0.28)}, generation=1)
+    aliases = project.register()["aliases"]
+    assert (aliases["most-faithful"]["lambda"], aliases["most-realistic"]["lambda"]) == (0.5, 0.05)
+    project.train({0.3: (0.05, 0.95), 0.1: (0.90, 0.24)}, generation=2)
+    aliases = project.register()["aliases"]
+    assert (aliases["most-faithful"]["lambda"], aliases["most-realistic"]["lambda"]) == (0.3, 0.1)
+    # Of another evaluation, hence not comparable with the champion: nothing moves.
+    project.train({0.3: (0.01, 0.05)}, generation=3, n_source=299)
+    after = project.register()["aliases"]
+    assert after.pop("challenger")["lambda"] == 0.3
+    assert after == aliases
+
+
+def test_a_manual_champion_moves_by_hand_alone(project: Project, rdmd: Said):
+    project.set(register={"champion": "manual"})
+    project.train({0.2: (0.10, 0.20)}, generation=1)
+    registered = project.register()
+    assert (champion(), registered["aliases"]["champion"]["version"]) == ("0.2", 2)
+    assert registered["aliases"]["challenger"]["version"] == 4
+    assert registered["refused"]["reason"] == "register.champion is manual"
+    assert registered["refused"]["command"] == "rdmd registry promote 4"
+    assert "is version 4, lambda 0.2, the rule's choice" in rdmd("registry promote")
+    assert f"champion: version 4, promoted by {getpass.getuser()} at 20" in rdmd("registry list")
+    assert "challenger" not in project.register()["aliases"]
+
+
+def test_an_evaluation_that_ranks_nothing_replaces_no_champion(project: Project, rdmd: Said):
+    project.set(seed=1)
+    project.train({0.2: (0.30, 0.40)}, generation=1, n_source=49)
+    rdmd("registry promote --lambda 0.2")
+    project.register()
+    rdmd("registry promote 4")
+    rdmd("registry promote")  # by the rule again, in the evaluation of 49 samples
+    project.train({0.2: (0.10, 0.20)}, generation=2, n_source=49)
+    registered = project.register()
+    few = "one side of the test split has 49 samples, fewer than 50"
+    assert registered["caution"] == few
+    assert registered["refused"]["reason"] == f"the ranking means nothing, since {few}"
+    assert f"the ranking of 4, 5 means nothing, since {few}" in rdmd("registry list")
+    version = MlflowClient().get_model_version(NAME, "5")
+    assert version.tags["caution"] == few and version.description.endswith(f"The ranking means nothing, since {few}.")
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_dvc_experiment_registers_only_if_asked(project: Project, monkeypatch: pytest.MonkeyPatch, asked: bool):
+    before = everything()
+    monkeypatch.setenv("DVC_EXP_NAME", "ample-sued")
+    project.set(register={"experiments": asked})
+    project.train({0.2: (0.10, 0.20)}, generation=1)
+    registered = register.fn(project.settings, project.layout)
+    assert (everything() == before) is not asked
+    assert registered["versions"][0]["lambda"] == 0.2
+    assert (registered["versions"][0]["version"] is None) is not asked
+    # What `make repro` sees after `dvc exp apply`.
+    assert (unregistered(project.layout.registry) is None) is asked
+
+
 def test_a_person_promotes_by_number_or_lambda(project: Project, rdmd: Said):
     assert f"is version 1, promoted by {getpass.getuser()}" in rdmd("registry promote --lambda 0.5")
     tags = MlflowClient().get_registered_model(NAME).tags
@@ -301,6 +370,9 @@ def test_a_person_promotes_by_number_or_lambda(project: Project, rdmd: Said):
     assert champion() == "0.5"
     assert "has no version 9" in rdmd("registry promote 9", status=2)
     assert "has no version of lambda 7" in rdmd("registry promote --lambda 7", status=2)
+    assert f"{NAME}@champion is version 1" in rdmd(f"registry promote 1 --model {NAME}")
+    assert "--model needs a version" in rdmd(f"registry promote --model {NAME}", status=2)
+    assert "nothing is registered as nowhere" in rdmd("registry promote 1 --model nowhere", status=2)
     assert "--alias canary needs a version" in rdmd("registry promote --alias canary", status=2)
     # A name that MLflow keeps for itself.
     assert "MLflow refuses --alias latest" in rdmd("registry promote 3 --alias latest", status=2)

@@ -68,7 +68,7 @@ def test_the_front_of_generators_without_a_cost_is_the_best_realism():
         ]
     )
     assert [row.on_front for row in rows] == [False, False, True]
-    assert {pick(rows, rule).run for rule in ("knee", "most-faithful", "most-realistic")} == {"b"}
+    assert {pick(rows, rule).run for rule in ("cheapest-near-best", "most-faithful", "most-realistic")} == {"b"}
 
 
 def test_a_row_without_realism_is_not_on_the_front():

@@ -13,7 +13,7 @@ from rdmd.errors import UserError
 from rdmd.evaluation.corruption import KINDS, STRENGTHS, CorruptionCheck, check_corruptions, corrupt
 from rdmd.evaluation.realism import fid
 from rdmd.evaluation.row import FeaturesRecord, Metrics, Row
-from rdmd.evaluation.selection import require_fit_features
+from rdmd.evaluation.selection import require_ranking
 from rdmd.evaluation.table import format_table, read_metrics, write_metrics
 from rdmd.networks import efficientnet_lite
 
@@ -111,9 +111,9 @@ def test_refused_features_are_marked_and_crown_nobody(tmp_path: Path) -> None:
     )
     assert json.loads((tmp_path / "metrics.json").read_text())["features"]["refused"] == refused.refused
     metrics = read_metrics(tmp_path / "metrics.json")
-    assert "REALISM RANKS NOTHING HERE: noise at rising strength" in format_table(metrics)
+    assert "THE RANKING MEANS NOTHING HERE: noise at rising strength" in format_table(metrics)
     with pytest.raises(UserError, match=r"rank no generators, .*noise at rising strength.*efficientnet_lite0"):
-        require_fit_features(metrics)
+        require_ranking(metrics)
 
 
 # Up to where images are beyond recognition, which comes early where a disc is all that there is.

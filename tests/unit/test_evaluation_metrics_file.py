@@ -18,6 +18,7 @@ from rdmd.evaluation.table import (
     row_labels,
     write_metrics,
     write_pareto,
+    write_summary,
 )
 
 ROWS = [
@@ -117,6 +118,16 @@ def test_pareto_csv_has_a_line_for_every_placed_row(tmp_path: Path) -> None:
     assert (lines[2]["lambda"], lines[2]["realism_low"], lines[2]["on_front"]) == ("", "", "false")
 
 
+def test_the_summary_has_a_setting_of_each_method(tmp_path: Path) -> None:
+    write_summary(METRICS, tmp_path / "summary.json")
+    assert json.loads((tmp_path / "summary.json").read_text()) == {
+        "rdmd": {"lambda": 0.02, "fid": 42.5, "cost": 0.118},
+        # The other setting has more than twice the FID.
+        "sdedit": {"fid": 128.0, "cost": 0.101},
+        "target": {"fid": 20.0},
+    }
+
+
 def test_dials_name_what_tells_rows_apart() -> None:
     assert row_labels(ROWS)[2:4] == ["SDEdit, σ = 0.6", "SDEdit, σ = 1"]
     two = [Row(method="ilvr", settings={"n": n, "range": r}) for n in (2, 4) for r in (100, 200)]
@@ -143,7 +154,10 @@ def test_table_states_what_its_numbers_depend_on() -> None:
     assert "features classifier (64, sha256 cccccccc)" in head
     assert "seed 7" in head
     assert first.startswith("* RDMD, λ = 0.02")
-    assert text.splitlines()[-1].endswith("beyond the 95% intervals of both (register.front: intervals)")
+    assert text.splitlines()[-1] == "* on the front: no other generator has both less cost and better realism"
+    assert "MEANS NOTHING" not in text
+    few = format_table(METRICS.model_copy(update={"n_source": 10, "n_reference": 6}))
+    assert "THE RANKING MEANS NOTHING HERE: one side of the test split has 6 samples" in few.splitlines()[0]
     assert "42.5 [39.0, 46.2]" in first
     assert "0.118 ± 0.0020" in first  # 1.96 standard errors
     assert "SW2" not in names

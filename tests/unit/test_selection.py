@@ -4,14 +4,12 @@ import pytest
 
 from rdmd import config
 from rdmd.errors import UserError
-from rdmd.evaluation.pareto import mark_front
 from rdmd.evaluation.row import FeaturesRecord, Metrics, Row
-from rdmd.evaluation.selection import Box, box, choose, describe, differences, evaluation_of, front, registered
+from rdmd.evaluation.selection import caution, choose, describe, differences, evaluation_of
 
 
-def row(lam: float, cost: float, fid: float, cost_se: float | None = None, spread: float | None = None) -> Row:
-    interval = None if spread is None else (fid - spread, fid + spread)
-    return Row(method="rdmd", lam=lam, cost=cost, cost_se=cost_se, fid=fid, fid_ci=interval, seconds_per_image=lam / 10)
+def row(lam: float, cost: float, fid: float) -> Row:
+    return Row(method="rdmd", lam=lam, cost=cost, fid=fid, seconds_per_image=lam / 10)
 
 
 def rules(**given: object) -> config.Register:
@@ -23,43 +21,17 @@ SWEEP = [row(0.5, 0.05, 120.0), row(0.1, 0.10, 40.0), row(0.05, 0.20, 30.0), row
 
 
 def chosen(rows: list[Row], **given: object) -> float:
-    return rows[choose(rows, rules(**given)).champion].lam
-
-
-def test_a_box_holds_two_standard_errors_the_interval_and_the_measured_value():
-    assert box(row(0.1, 1.0, 40.0, cost_se=0.1, spread=3.0)) == Box((0.8, 1.2), (37.0, 43.0))
-    assert box(row(0.1, 1.0, 40.0)) == Box((1.0, 1.0), (40.0, 40.0))
-    # A bootstrap interval is of resampled sets, which may all be worse than the set itself.
-    assert box(row(0.1, 1.0, 40.0).model_copy(update={"fid_ci": (41.0, 44.0)})).realism == (40.0, 44.0)
-    points = Row(method="rdmd", lam=0.1, cost=1.0, sw2=0.5, sw2_ci=(0.4, 0.7))
-    assert box(points).realism == (0.4, 0.7)
-
-
-def test_only_disjoint_intervals_dominate():
-    sure = [row(0.1, 1.0, 40.0, 0.01, 2.0), row(0.2, 1.1, 50.0, 0.01, 2.0)]
-    assert front(sure, "intervals") == [True, False]
-    # The costs are 1.00 +- 0.06 and 1.10 +- 0.06: they overlap.
-    assert front([one.model_copy(update={"cost_se": 0.03}) for one in sure], "intervals") == [True, True]
-    # FID 40 +- 6 and 50 +- 6 overlap, and so the second may be the better one.
-    unsure = [one.model_copy(update={"fid_ci": (one.fid - 6, one.fid + 6)}) for one in sure]
-    assert front(unsure, "intervals") == [True, True]
-    assert front(unsure, "points") == [True, False]
-    # 40 +- 5 and 50 +- 5 touch: nothing of the second lies below anything of the first.
-    touching = [one.model_copy(update={"fid_ci": (one.fid - 5, one.fid + 5)}) for one in sure]
-    assert front(touching, "intervals") == [True, False]
-
-
-def test_without_intervals_both_fronts_are_the_front_of_the_report():
-    rows = [*SWEEP, row(0.3, 0.06, 130.0), row(0.4, 0.10, 40.0), row(0.6, 0.10, 41.0)]
-    expected = [one.on_front for one in mark_front(rows)]
-    assert front(rows, "points") == front(rows, "intervals") == expected
-    assert expected == [True, True, True, True, False, True, False]
+    return rows[choose(rows, rules(**given))].lam
 
 
 @pytest.mark.parametrize(
     ("champion", "lam"),
     [
-        ("knee", 0.1),
+        ("cheapest-near-best", 0.1),
+        ("manual", 0.1),
+        ({"rule": "cheapest-near-best", "factor": 1.1}, 0.05),
+        ({"rule": "cheapest-near-best", "factor": 1}, 0.02),
+        ({"rule": "cheapest-near-best", "factor": 5}, 0.5),
         ("most-faithful", 0.5),
         ("most-realistic", 0.02),
         ({"rule": "cheapest-under", "fid": 35}, 0.05),
@@ -76,9 +48,9 @@ def test_each_rule_picks_what_a_person_would(champion: object, lam: float):
 def test_constraints_come_before_the_rule():
     assert chosen(SWEEP, constraints={"fid": 35}, champion="most-faithful") == 0.05
     assert chosen(SWEEP, constraints={"cost": 0.2}, champion="most-realistic") == 0.05
-    assert chosen(SWEEP, constraints={"seconds_per_image": 0.004}, champion="knee") == 0.02
-    choice = choose(SWEEP, rules(constraints={"fid": 100, "cost": 0.2}))
-    assert (choice.front, choice.admissible) == ((0, 1, 2, 3), (1, 2))
+    assert chosen(SWEEP, constraints={"seconds_per_image": 0.004}) == 0.02
+    # The best within the bounds counts, here FID 40.
+    assert chosen([row(0.3, 0.08, 70.0), *SWEEP], constraints={"cost": 0.1}) == 0.3
 
 
 def test_points_are_bound_by_sw2():
@@ -120,11 +92,9 @@ def test_what_was_not_measured_keeps_to_no_bound():
 
 
 def test_the_rules_read_as_a_line():
-    given = rules(front="points", constraints={"cost": 0.2}, champion={"rule": "cheapest-under", "fid": 35})
-    assert describe(given) == (
-        "cheapest-under of the front by points, with register.constraints.cost <= 0.2, and register.champion.fid <= 35"
-    )
-    assert describe(rules()) == "knee of the front by intervals"
+    given = rules(constraints={"cost": 0.2}, champion={"rule": "cheapest-under", "fid": 35})
+    assert describe(given) == ("cheapest-under, with register.constraints.cost <= 0.2, and register.champion.fid <= 35")
+    assert describe(rules()) == "cheapest-near-best (factor 2)"
 
 
 def test_evaluations_are_told_apart_by_what_numbers_depend_on():
@@ -147,13 +117,25 @@ def test_evaluations_are_told_apart_by_what_numbers_depend_on():
     assert found == "features (classifier:eeeeeeee, now classifier:cccccccc)"
 
 
-def test_registered_are_the_generators_of_the_front_alone():
-    sweep = [row(0.1, 1.0, 40.0, 0.01, 2.0), row(0.2, 1.1, 41.0, 0.01, 2.0), row(0.3, 2.0, 50.0, 0.01, 2.0)]
-    rows = [
-        *sweep,
-        Row(method="sdedit", cost=0.1, fid=1.0),
-        sweep[0].model_copy(update={"fid": None, "fid_ci": None}),
-        sweep[0].model_copy(update={"cost": None}),
-    ]
-    assert registered(rows, "intervals") == [True, True, False, False, False, False]
-    assert registered(rows, "points") == [True, False, False, False, False, False]
+def evaluation(n_reference: int = 256, **realism: list[float]) -> Metrics:
+    return Metrics(
+        experiment="digits",
+        seed=0,
+        features=FeaturesRecord(name="classifier", sha256="c" * 64, dim=64),
+        n_source=128,
+        n_reference=n_reference,
+        rows=[Row(method=method, fid=fid) for method, fids in realism.items() for fid in fids],
+    )
+
+
+def test_an_evaluation_that_ranks_nothing_says_why():
+    assert caution(evaluation(rdmd=[12.0, 60.0], target=[5.0], identity=[200.0])) is None
+    assert caution(evaluation(rdmd=[12.0, 60.0])) is None
+    # The target's own samples vary as the generators do: ranking within that noise is not forbidden.
+    assert caution(evaluation(rdmd=[3.4, 9.9], target=[4.7], identity=[200.0])) is None
+    few = caution(evaluation(n_reference=6, rdmd=[12.0], target=[5.0], identity=[200.0]))
+    assert few == "one side of the test split has 6 samples, fewer than 50"
+    below = caution(evaluation(rdmd=[12.0, 14.0], target=[15.0], identity=[200.0]))
+    assert below == "the target's own samples rank below every generator"
+    still = caution(evaluation(rdmd=[110.0, 120.0], target=[5.0], identity=[200.0]))
+    assert still == "no generator is twice as near to the target as the source itself is"

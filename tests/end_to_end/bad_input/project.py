@@ -67,7 +67,7 @@ evaluate:
   bootstrap: 0
 
 register:
-  champion: knee
+  champion: manual
 
 launch:
   threads: 1

@@ -31,7 +31,7 @@ def wrong_baseline(given: str, names: str, remedy: str = "change it") -> Row:
 
 def wrong_register(given: str, names: str, remedy: str = "change it") -> Row:
     """A row with another rule of the registry."""
-    return spoilt(f"register: {given}", "  champion: knee", f"  {given}", names, remedy)
+    return spoilt(f"register: {given}", "  champion: manual", f"  {given}", names, remedy)
 
 
 def folder_for_params() -> None:
@@ -65,7 +65,7 @@ KEYS = [
     spoilt("key misspelt", "n_source: 4", "n_sources: 4", "unknown key `evaluate.n_sources`", "`n_source`?"),
     spoilt("unknown key", "seed: 0", "seed: 0\nzzz: 1", "unknown key `zzz`", "remove it"),
     spoilt("key in another section's place", "seed: 0", "seed: 0\nbatch: 1", "unknown key `batch`", "move it"),
-    spoilt("section missing", "register:\n  champion: knee\n", "", "`register` is missing", "add it"),
+    spoilt("section missing", "register:\n  champion: manual\n", "", "`register` is missing", "add it"),
     spoilt("key missing", "  steps: 4\n", "", "`teacher.steps` is missing", "add it"),
     spoilt(
         "reader missing",
@@ -74,8 +74,14 @@ KEYS = [
         "`domains.source.reader` is missing",
         "add it",
     ),
-    spoilt("section a number", "register:\n  champion: knee\n", "register: 5\n", "`register` is a section", "below it"),
-    spoilt("section empty", "register:\n  champion: knee\n", "register:\n", "`register` is a section", "below it"),
+    spoilt(
+        "section a number",
+        "register:\n  champion: manual\n",
+        "register: 5\n",
+        "`register` is a section",
+        "below it",
+    ),
+    spoilt("section empty", "register:\n  champion: manual\n", "register:\n", "`register` is a section", "below it"),
 ]
 
 BASELINES = [
@@ -194,14 +200,14 @@ VALUES = [
     spoilt("no learning rate", "lr: 0.001", "lr: 0", "`teacher.lr` is 0: input should be greater", "change it"),
     spoilt("half a seed", "seed: 0", "seed: 1.5", "`seed` is 1.5: input should be a valid integer", "change it"),
     spoilt("experiment with a space", "experiment: tiny", "experiment: My pictures", "`experiment` is", "change it"),
-    wrong_register("champion: best", "`register.champion`: 'best' is no rule", "use one of knee, most-faithful"),
+    wrong_register("champion: best", "`register.champion`: 'best' is no rule", "use one of cheapest-near-best"),
     wrong_register("champion: 3", "`register.champion`: needs a rule", "or a section such as"),
     wrong_register(
         "champion: cheapest-under",
         "`register.champion`: 'cheapest-under' is no rule by itself",
         "`{rule: cheapest-under, fid: 20}`",
     ),
-    wrong_register("champion: {rule: best}", "`register.champion.rule` is 'best'", "use one of 'knee'"),
+    wrong_register("champion: {rule: best}", "`register.champion.rule` is 'best'", "use one of 'cheapest-near-best'"),
     wrong_register("champion: {fid: 20}", "the key `register.champion.rule` is missing", "add it"),
     wrong_register(
         "champion: {rule: cheapest-under}", "`register.champion`: cheapest-under takes one bound", "give `fid`"
@@ -211,7 +217,12 @@ VALUES = [
         "champion: {rule: cheapest-under, sw2: 1}", "register.champion.sw2 bounds what is not measured", "bound `fid`"
     ),
     wrong_register("champion: {rule: most-realistic-under}", "the key `register.champion.cost` is missing", "add it"),
-    wrong_register("front: boxes", "`register.front` is 'boxes'"),
+    wrong_register("front: points", "unknown key `register.front`", "remove it"),
+    wrong_register(
+        "champion: {rule: cheapest-near-best, factor: 0.5}",
+        "`register.champion.factor` is 0.5: input should be greater",
+    ),
+    wrong_register("experiments: often", "`register.experiments` is 'often'"),
     wrong_register("constraints: {fid: -1}", "`register.constraints.fid` is -1: input should be greater"),
     wrong_register("constraints: {cost: yes}", "`register.constraints.cost`: yes or no", "give a number"),
     wrong_register("constraints: {sw2: 1}", "register.constraints.sw2 bounds what is not measured", "bound `fid`"),
