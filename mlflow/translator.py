@@ -17,6 +17,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
+from rdmd.errors import UserError
 from rdmd.serving.model import open_folder
 from rdmd.serving.request import RequestError, answer
 
@@ -37,18 +38,22 @@ class BadRequest(MlflowException):
 
 
 class Translator(PythonModel):
-    """One-step translation. Request and answer are base64 texts, arrays (N, H, W, 3), or points (N, d)."""
+    """One-step translation. Request and answer are base64 texts, arrays (N, H, W, 3), or points (N, d).
+
+    The inference parameter `lambda` is the weight of the transport cost, within the range that the generator takes; by
+    default that of the registered version.
+    """
 
     def load_context(self, context: PythonModelContext) -> None:
         """Build the generator from the artifact `model`."""
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model = open_folder(Path(context.artifacts["model"]), device)
 
-    def predict(self, model_input: list[str | list]) -> list[str] | np.ndarray:
+    def predict(self, model_input: list[str | list], params: dict[str, Any] | None = None) -> list[str] | np.ndarray:
         """Translate a batch. Raises BadRequest where the request is wrong."""
         try:
-            return answer(self.model, model_input)
-        except RequestError as error:
+            return answer(self.model.at((params or {}).get("lambda")), model_input)
+        except (RequestError, UserError) as error:
             raise BadRequest(str(error)) from None
 
 
@@ -56,12 +61,12 @@ def accept_arrays(predict: Callable) -> Callable:
     """Accept NumPy arrays, which MLflow's check of the type hint refuses; refuse in a sentence what is no list."""
 
     @functools.wraps(predict)
-    def checked(self: Translator, model_input: Any) -> Any:
+    def checked(self: Translator, model_input: Any, params: dict[str, Any] | None = None) -> Any:
         if isinstance(model_input, np.ndarray) and model_input.ndim:
-            return predict(self, list(model_input))
+            return predict(self, list(model_input), params)
         if not isinstance(model_input, list | pd.DataFrame):
             raise BadRequest("`inputs` is not a list; send a list of samples.")
-        return predict(self, model_input)
+        return predict(self, model_input, params)
 
     return checked
 

@@ -147,6 +147,12 @@ def parser() -> argparse.ArgumentParser:
         metavar="MODEL",
         help="models/generators/lambda-0.1, an entry of runs/, or models:/rdmd-digits@champion",
     )
+    translate.add_argument(
+        "--lambda",
+        dest="lam",
+        type=float,
+        help="within the model's range: small is realistic, large is faithful (default: the registered value)",
+    )
     translate.add_argument("given", metavar="IN", type=Path, help="an image or a folder of images")
     translate.add_argument("out", metavar="OUT", type=Path, help="a file for an image, a folder for a folder")
     translate.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")

@@ -164,7 +164,7 @@ def translate(given: Namespace) -> None:
 
     use_local_tracking()
     translator = Translator.from_pretrained(given.model, given.device)
-    outcome = translate_path(translator.model, given.given, given.out)
+    outcome = translate_path(translator.model.at(given.lam), given.given, given.out)
     if outcome.broken:
         name, reason = outcome.broken[0]
         total = len(outcome.broken) + outcome.written

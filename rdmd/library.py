@@ -132,26 +132,30 @@ class Translator(_Pretrained):
         return cls(*open_model(str(model), load_generator, device_of(device)), device_of(device))
 
     @torch.no_grad()
-    def __call__(self, images: Any) -> Any:
+    def __call__(self, images: Any, lam: float | None = None) -> Any:
         """Translate images or points. The translations have the form of `images`, and the model's resolution R.
+
+        lam: lambda, within the range that the model takes: small for realistic translations, large for faithful ones.
+            None is the model's default. Raises UserError for another.
 
         PIL images, alone or in a list, and uint8 tensors or arrays, (N, H, W, 3) or (N, 3, H, W), are made square and
         resized as in training. Floats are images of side R in [-1, 1], in the same two layouts, or points (N, d). Any
         other list or dataset gives a tensor.
         """
+        model = self.model.at(lam)
         if isinstance(images, Image.Image):
-            return self([images])[0]
+            return self([images], lam)[0]
         if isinstance(images, list) and all(isinstance(image, Image.Image) for image in images):
-            return [Image.fromarray(image) for image in translate_images(self.model, map(to_rgb, images))]
+            return [Image.fromarray(image) for image in translate_images(model, map(to_rgb, images))]
         if isinstance(images, np.ndarray):
-            return self(torch.from_numpy(images)).numpy()
+            return self(torch.from_numpy(images), lam).numpy()
         if not isinstance(images, Tensor):
-            return self(channels_first(stored(images)))
+            return self(channels_first(stored(images)), lam)
         if images.ndim == 3:
-            return self(images[None])[0]
+            return self(images[None], lam)[0]
         samples = stored(images)
         if samples.dtype == torch.uint8:
-            translated = torch.from_numpy(translate_images(self.model, samples.cpu().numpy())).permute(0, 3, 1, 2)
+            translated = torch.from_numpy(translate_images(model, samples.cpu().numpy())).permute(0, 3, 1, 2)
         else:
             samples = channels_first(samples)
             if samples.shape[1:] != self.card.sample_shape:
@@ -159,7 +163,7 @@ class Translator(_Pretrained):
                     f"this model translates samples of the shape {self.card.sample_shape}, and floats of the shape "
                     f"{tuple(samples.shape[1:])} came; give uint8 or PIL images, which are resized."
                 )
-            translated = torch.cat([self.model.generator(part.to(self.device)) for part in samples.split(BATCH)])
+            translated = torch.cat([model.generator(part.to(self.device), model.lam) for part in samples.split(BATCH)])
         if translated.ndim == 4:
             translated = translated.clamp(-1, 1) if translated.is_floating_point() else translated
             translated = translated.permute(0, 2, 3, 1) if is_channels_last(images) else translated
@@ -225,7 +229,7 @@ def distill(
     teacher: Teacher | str | Path,
     source: Samples,
     *,
-    lam: float,
+    lam: float | tuple[float, float] = (0.01, 0.5),
     steps: int = 1000,
     batch: int = 64,
     lr: float = 3e-4,
@@ -244,7 +248,8 @@ def distill(
     Args:
         teacher: a `Teacher`, or the folder of one.
         source: images of the teacher's size, or points, as `target` of `train_teacher`.
-        lam: the weight of the transport cost: small for realistic translations, large for faithful ones.
+        lam: the weight of the transport cost: small for realistic translations, large for faithful ones. The two ends
+            of a range make it an input of the translator: `translator(images, lam=0.05)`.
         lr: the learning rate of the generator; `fake_lr` is that of the fake denoiser.
         sigma_init: the noise level at which the generator reads the teacher's network.
         settings: other keys of the section `distill` of params.yaml, such as `cost={"name": "huber"}`.
@@ -265,7 +270,8 @@ def distill(
             f"samples of the source have the shape {sample_shape(samples)}, and those of the teacher "
             f"{card.sample_shape}; give both domains one size."
         )
-    own = {"lambdas": [lam], "steps": steps, "batch": batch, "generator_lr": lr, "sigma_init": sigma_init}
+    lambdas = {"from": lam[0], "to": lam[1]} if isinstance(lam, tuple) else [lam]
+    own = {"lambdas": lambdas, "steps": steps, "batch": batch, "generator_lr": lr, "sigma_init": sigma_init}
     given = _section(config.Distill, own | {"sample_every": 0} | settings)
     with tempfile.TemporaryDirectory(prefix="rdmd-") as temporary:
         weights = Path(temporary) / "teacher.safetensors"
@@ -280,7 +286,7 @@ def distill(
             processes=1,
             settings=given,
             compute=compute,
-            lam=lam,
+            lam=given.generators[0],
             source=_input(digest_of(samples)),
             teacher=Weights(path=weights, sha256=sha256_of(weights)),
             cost_weights=cost_weights(given.cost, card.sample_shape[-1]),

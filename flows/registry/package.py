@@ -14,7 +14,7 @@ from PIL import Image
 
 from rdmd.evaluation.row import Metrics, Row, Scores
 from rdmd.files import write_text
-from rdmd.pipeline.model_card import ModelCard
+from rdmd.pipeline.model_card import ModelCard, weights_of, write_model
 from rdmd.serving.request import MAX_IMAGES, MAX_PIXELS, MAX_POINTS
 
 CODE = Path(__file__).resolve().parents[2]
@@ -23,20 +23,23 @@ PACKAGES = ("mlflow", "numpy", "pillow", "pydantic", "pyyaml", "safetensors", "t
 
 
 def log_model(name: str, folder: Path, card: ModelCard, row: Row, metrics: Metrics, step: int) -> str:
-    """Log the generator in `folder` to the active run, to be registered as `name`; its URI.
+    """Log the generator in `folder` to the active run, to be registered as `name`; its URI. Its default lambda is that
+    of `card`.
 
     step: the step of the run's curves whose points become the model's metrics.
     """
     with tempfile.TemporaryDirectory() as temporary:
         copy_code(Path(temporary))
+        model = Path(temporary) / "model"
+        write_model(model, card, weights_of(folder, card))
         readme = Path(temporary) / "README.md"
         write_text(readme, _readme(name, card, row, metrics))
         info = mlflow.pyfunc.log_model(
             name="generator",
             python_model=str(TRANSLATOR),
-            artifacts={"model": str(folder.resolve())},
+            artifacts={"model": str(model)},
             code_paths=[str(Path(temporary) / "rdmd")],
-            input_example=example(card),
+            input_example=(example(card), {"lambda": card.lam}) if card.lambdas else example(card),
             pip_requirements=[f"{package}=={version(package)}" for package in PACKAGES],
             step=step,
             params={"lambda": f"{card.lam:g}", "nfe": str(row.nfe)},
@@ -80,8 +83,8 @@ def _readme(name: str, card: ModelCard, row: Row, metrics: Metrics) -> str:
 
 A one-step translator from the source domain to the target domain of the experiment `{card.experiment}`: one network
 evaluation for a sample. It was distilled from a diffusion model of the target by Regularized Distribution Matching
-Distillation (RDMD), with weight {card.lam:g} on the transport cost: a larger weight stays closer to the input,
-a smaller weight looks more like the target.
+Distillation (RDMD). Lambda is the weight of the transport cost: a larger lambda stays closer to the input, a smaller
+lambda looks more like the target. {_lambdas(card)}
 
 It is meant for inputs like its source domain. It translates other inputs too, but nobody has measured how well.
 
@@ -113,6 +116,12 @@ A wrong request gets HTTP 400 with a sentence in `message`.
 
 The code in `code/rdmd` is under the Apache License 2.0.
 """
+
+
+def _lambdas(card: ModelCard) -> str:
+    if card.lambdas is None:
+        return f"This generator was trained at lambda {card.lam:g}."
+    return f"A request may set it by the parameter `lambda`, from {card.lambdas} (default {card.lam:g})."
 
 
 def _request(card: ModelCard) -> str:

@@ -29,8 +29,7 @@ from rdmd.evaluation.row import GENERATOR, Row
 from rdmd.evaluation.selection import Evaluation, choose, differences, require_ranking
 from rdmd.evaluation.table import read_metrics
 from rdmd.pipeline.layout import Layout
-from rdmd.pipeline.model_card import read_card
-from rdmd.training.run_config import lambda_name
+from rdmd.pipeline.model_card import generator_folder, read_card
 
 # The alias of the rule's choice while it is not the champion.
 CHALLENGER = "challenger"
@@ -86,7 +85,7 @@ def register_sweep(record: Record, settings: config.Settings, layout: Layout) ->
     for one in found:
         if one.row.on_front:
             contenders.append(_contender(register_generator(record, name, one)))
-        elif (known := find_version(record, name, one.card.sha256)) is not None:
+        elif (known := find_version(record, name, one.card)) is not None:
             tag_evaluation(client, known, one)
     return RegisteredSweep(name, contenders, found[0].evaluation, found[0].caution)
 
@@ -104,14 +103,8 @@ def candidates(layout: Layout) -> list[Candidate]:
     for row in metrics.rows:
         if row.method != GENERATOR or row.lam is None:
             continue
-        folder = layout.generators / lambda_name(row.lam)
-        card = read_card(folder)
-        if card.run != row.run:
-            raise UserError(
-                f"{layout.metrics} was measured on another generator than {folder} holds; repeat "
-                "`rdmd evaluate` or `dvc repro`."
-            )
-        found.append(Candidate(folder, card, row, metrics))
+        folder = generator_folder(layout, row.run)
+        found.append(Candidate(folder, read_card(folder).model_copy(update={"lam": row.lam}), row, metrics))
     if not found:
         raise UserError(f"{layout.metrics} holds no generator; repeat `rdmd evaluate` or `dvc repro`.")
     return found

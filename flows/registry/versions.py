@@ -1,5 +1,6 @@
 """The versions of a registered model: the generator and the evaluation of each, and how the champion was promoted."""
 
+import contextlib
 import getpass
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -142,19 +143,20 @@ def ensure_model(record: Record, name: str, description: str) -> None:
         record.client.create_registered_model(name, description=description)
 
 
-def find_version(record: Record, name: str, sha256: str) -> ModelVersion | None:
-    """The newest version that holds the weights of this hash."""
-    found = record.client.search_model_versions(f"name = '{name}' AND tags.`{_WEIGHTS}` = '{sha256}'")
+def find_version(record: Record, name: str, card: ModelCard) -> ModelVersion | None:
+    """The newest version with the weights and the lambda of `card`."""
+    wanted = f"tags.`{_WEIGHTS}` = '{card.sha256}' AND tags.`lambda` = '{card.lam:g}'"
+    found = record.client.search_model_versions(f"name = '{name}' AND {wanted}")
     return max(found, key=lambda one: int(one.version)) if found else None
 
 
 def register_generator(record: Record, name: str, candidate: Candidate) -> ModelVersion:
-    """The version that holds the candidate's weights, tagged with the candidate's evaluation.
+    """The version of the candidate's weights and lambda, tagged with the candidate's evaluation.
 
     It is made if there is none, or if its weights are lost or damaged: then the aliases of the lost one move to it.
     """
     card, client = candidate.card, record.client
-    known = find_version(record, name, card.sha256)
+    known = find_version(record, name, card)
     version = known if known is not None and _is_readable(client, known) else None
     if version is None:
         run = _training_run(record, card)
@@ -166,17 +168,38 @@ def register_generator(record: Record, name: str, candidate: Candidate) -> Model
         # A server refuses a source that it cannot trace to its model.
         model_id = source.removeprefix("models:/")
         version = client.create_model_version(
-            name, source, run.info.run_id, tags={_WEIGHTS: card.sha256}, model_id=model_id
+            name,
+            source,
+            run.info.run_id,
+            tags={_WEIGHTS: card.sha256, "lambda": f"{card.lam:g}"},
+            model_id=model_id,
         )
+        _share_weights(client, version)
         if known is not None:
             _replace_lost_version(client, known, version)
     tags = {
-        "lambda": f"{card.lam:g}",
         "nfe": str(candidate.row.nfe),
         "data_digest": pair_digest(card.source_digest or "", card.target_digest),
         "git_commit": str(git_commit(ROOT) or "unknown"),
     }
     return tag_evaluation(client, _set_tags(client, version, tags), candidate)
+
+
+def _share_weights(client: MlflowClient, made: ModelVersion) -> None:
+    """Let all versions of one generator, which differ in their default lambda, hold the weights' file of the version
+    `made`, on this machine."""
+    every = client.search_model_versions(f"name = '{made.name}' AND tags.`{_WEIGHTS}` = '{made.tags[_WEIGHTS]}'")
+    places = {one.version: _local_location(client, one) for one in every}
+    files = {version: weights_of(place) for version, place in places.items() if place is not None}
+    own = files.pop(made.version, None)
+    for other in files.values():
+        if own is not None and other is not None and not other.samefile(own):
+            link = other.with_suffix(".link")
+            # Some file systems have no links; the copy stays then.
+            with contextlib.suppress(OSError):
+                link.unlink(missing_ok=True)
+                link.hardlink_to(own)
+                link.replace(other)
 
 
 def _local_location(client: MlflowClient, version: ModelVersion) -> str | None:
@@ -197,11 +220,12 @@ def _is_readable(client: MlflowClient, version: ModelVersion) -> bool:
 
 
 def measured_versions(client: MlflowClient, name: str) -> list[ModelVersion]:
-    """The versions with numbers and, on this machine, weights; the newest first, and of equal weights the newest."""
+    """The versions with numbers and, on this machine, weights; the newest first, and of equal weights and lambda the
+    newest."""
     found = sorted(client.search_model_versions(f"name = '{name}'"), key=lambda one: int(one.version))
-    newest = {one.tags.get(_WEIGHTS): one for one in found if _has_numbers(one)}
-    locations = {sha256: _local_location(client, one) for sha256, one in newest.items()}
-    held = [one for sha256, one in newest.items() if (at := locations[sha256]) is None or weights_of(at) is not None]
+    newest = {(one.tags.get(_WEIGHTS), one.tags.get("lambda")): one for one in found if _has_numbers(one)}
+    locations = {key: _local_location(client, one) for key, one in newest.items()}
+    held = [one for key, one in newest.items() if (at := locations[key]) is None or weights_of(at) is not None]
     return sorted(held, key=lambda one: -int(one.version))
 
 

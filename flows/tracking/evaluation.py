@@ -1,6 +1,7 @@
 """An evaluation in MLflow: the numbers of every row, as metrics of the sweep's runs and of registered models."""
 
 import time
+from collections import Counter
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Run
@@ -74,8 +75,11 @@ def record_evaluation(record: Record, parent: Run, metrics: Metrics, layout: Lay
     data = evaluation_data(source, target, layout.shards)
     # Where DVC skipped the stage that would have recorded it for this sweep.
     _record_from_files(record, parent, read_card(layout.teacher).run, layout)
+    trained = Counter(row.run for row in metrics.rows)
     for row in metrics.rows:
-        run = _run_of_row(record, parent, row, layout)
+        # A generator of several lambdas has a row for each, and each row has a run beside that of the training.
+        one = row if trained[row.run] == 1 else row.model_copy(update={"run": None})
+        run = _run_of_row(record, parent, one, layout)
         log_data(record.client, run.info.run_id, [data])
         lam = {} if row.lam is None else {"lambda": row.lam}
         log_params(record, run, {"method": row.method, "nfe": row.nfe, **lam, **_hyperparameters(row)})

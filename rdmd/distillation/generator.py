@@ -66,11 +66,11 @@ class Generator(nn.Module):
             assert lam is not None, "this generator takes lambda as an input and has no default"
             lam = torch.as_tensor(lam, dtype=torch.float32, device=x.device).reshape(-1).expand(len(x))
         if self.input_noise:
-            x = x + like(self._input_noise(lam), x) * (own_noise(x) if z is None else z)
+            x = x + like(self.input_noise_at(lam), x) * (own_noise(x) if z is None else z)
         return self.denoiser(x, sigma) if self.lambdas is None else self.denoiser(x, sigma, lam)
 
-    def _input_noise(self, lam: Tensor | float | None) -> Tensor:
-        """s (1,), or s at each of the lambdas (B,)."""
+    def input_noise_at(self, lam: Tensor | float | None) -> Tensor:
+        """The input noise s, (1,), or at each of the lambdas (B,)."""
         if not isinstance(self.input_noise, tuple):
             return torch.as_tensor(self.input_noise).reshape(1)
         assert self.lambdas is not None and isinstance(lam, Tensor), "two values belong to the ends of a range"

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from rdmd import config
 from rdmd.errors import UserError
 from rdmd.files import sha256_of, write_text
+from rdmd.pipeline.layout import Layout
 
 
 class ModelCard(config.Section):
@@ -62,6 +63,20 @@ def read_card(folder: Path) -> ModelCard:
         raise UserError(
             f"{file} is not a model card that this version reads; take the model from its registry or train it again."
         ) from None
+
+
+def generator_folder(layout: Layout, run: str | None) -> Path:
+    """The folder below models/generators of the generator that the training `run` (a fingerprint) made.
+
+    Raises UserError if there is none, so that the metrics are of another generator.
+    """
+    for file in sorted(layout.generators.glob("*/model.json")):
+        if read_card(file.parent).run == run:
+            return file.parent
+    raise UserError(
+        f"{layout.metrics} was measured on another generator than {layout.generators} holds; repeat `rdmd evaluate` or "
+        "`dvc repro`."
+    )
 
 
 def weights_of(folder: Path, card: ModelCard) -> Path:

@@ -89,7 +89,7 @@ def unregistered(registry: Path) -> str | None:
     try:
         registered = json.loads(registry.read_text(encoding="utf-8"))
         name, champion = registered["name"], registered["champion"]
-        wanted = {one["sha256"]: one["lambda"] for one in registered["versions"]}
+        wanted = {(one["sha256"], f"{one['lambda']:g}") for one in registered["versions"]}
     except (OSError, ValueError, KeyError, TypeError):
         return None
     if champion is None:
@@ -99,25 +99,32 @@ def unregistered(registry: Path) -> str | None:
     check_sqlite(uri)
     relocate(uri)
     held, has_champion = _held_in_file(uri, name) if sqlite_file(uri) is not None else _held_on_server(champion, name)
-    missing = [lam for sha256, lam in wanted.items() if sha256 not in held]
+    missing = sorted(lam for sha256, lam in wanted - set(held))
     if missing:
-        return f"{uri} holds no version of {name} with lambda {', '.join(f'{lam:g}' for lam in missing)}"
-    lost = [lam for sha256, lam in wanted.items() if is_local(held[sha256]) and weights_of(held[sha256]) is None]
+        return f"{uri} holds no version of {name} with lambda {', '.join(missing)}"
+    lost = sorted(one[1] for one in wanted if is_local(held[one]) and weights_of(held[one]) is None)
     if lost:
-        return f"the weights of {name} with lambda {', '.join(f'{lam:g}' for lam in lost)} are gone from {uri}"
+        return f"the weights of {name} with lambda {', '.join(lost)} are gone from {uri}"
     return None if has_champion else f"{name} has no champion in {uri}"
 
 
-def _held_in_file(uri: str, name: str) -> tuple[dict[str, str], bool]:
-    """The location of the newest version of each SHA-256 of weights, and whether there is a champion."""
+# The location of the newest version of each (SHA-256 of weights, lambda).
+_Held = dict[tuple[str, str], str]
+
+
+def _held_in_file(uri: str, name: str) -> tuple[_Held, bool]:
+    """What the store holds, and whether there is a champion."""
     file = sqlite_file(uri)
     if file is None or not file.is_file():
         return {}, False
     with contextlib.closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as store:
         try:
             versions = store.execute(
-                "SELECT value, storage_location FROM model_versions JOIN model_version_tags USING (name, version) "
-                "WHERE name = ? AND key = 'sha256' AND current_stage <> 'Deleted_Internal' ORDER BY version", (name,)
+                "SELECT weights.value, lambdas.value, storage_location FROM model_versions "
+                "JOIN model_version_tags AS weights USING (name, version) "
+                "JOIN model_version_tags AS lambdas USING (name, version) "
+                "WHERE name = ? AND weights.key = 'sha256' AND lambdas.key = 'lambda' "
+                "AND current_stage <> 'Deleted_Internal' ORDER BY version", (name,)
             ).fetchall()  # fmt: skip
             champion = store.execute(
                 "SELECT 1 FROM registered_model_aliases WHERE name = ? AND alias = 'champion'", (name,)
@@ -126,17 +133,18 @@ def _held_in_file(uri: str, name: str) -> tuple[dict[str, str], bool]:
             if "no such table" in str(error):
                 return {}, False
             raise UserError(f"the MLflow store {file} cannot be read ({error}); repeat the command.") from None
-    return {sha256: location or "" for sha256, location in versions}, champion is not None
+    return {(sha256, lam): location or "" for sha256, lam, location in versions}, champion is not None
 
 
-def _held_on_server(champion: str, name: str) -> tuple[dict[str, str], bool]:
+def _held_on_server(champion: str, name: str) -> tuple[_Held, bool]:
     with _mlflow_errors(champion):
         from mlflow import MlflowClient
 
         client = MlflowClient()
         versions = sorted(client.search_model_versions(f"name = '{name}'"), key=lambda one: int(one.version))
         aliases = client.get_registered_model(name).aliases if versions else {}
-    return {one.tags["sha256"]: "" for one in versions if "sha256" in one.tags}, "champion" in aliases
+    tags = [one.tags for one in versions if {"sha256", "lambda"} <= set(one.tags)]
+    return {(one["sha256"], one["lambda"]): "" for one in tags}, "champion" in aliases
 
 
 def weights_of(location: str) -> Path | None:

@@ -1,6 +1,7 @@
-"""A page in the browser that translates an image by every generator of the front: `rdmd demo`."""
+"""A page in the browser that translates an image at every lambda of the front: `rdmd demo`."""
 
 import contextlib
+import math
 import os
 import tempfile
 import threading
@@ -21,12 +22,13 @@ from rdmd.evaluation import faithfulness
 from rdmd.evaluation.row import GENERATOR, Row
 from rdmd.evaluation.table import interval, number, read_metrics, realism_name
 from rdmd.pipeline.layout import Layout
-from rdmd.pipeline.model_card import read_card
+from rdmd.pipeline.model_card import generator_folder
 from rdmd.pipeline.model_source import open_generator
 from rdmd.serving.model import Model, translate_images
-from rdmd.training.run_config import lambda_name
 
 SAMPLES = 8
+# Of the slider, where lambda is an input.
+POSITIONS = 60
 MAX_FILE_SIZE = "64mb"
 LOOPBACK = ("127.0.0.1", "localhost")
 # Pixels of the page for a side of an image.
@@ -40,8 +42,8 @@ CSS = """#all .grid-wrap, #samples .grid-wrap { height: auto; min-height: 0; max
 #all .caption-label { position: static; display: block; white-space: normal; max-width: 100%; }
 #lambda .tab-like-container, #lambda .min_value, #lambda .max_value { display: none; }"""
 ABOUT = """# {title}
-Each generator translates an image in one network evaluation. A small λ looks more like the target; a large λ keeps
-closer to the input. FID and cost are means over the test split (FID with its 95% interval); smaller is better."""
+A generator translates an image in one network evaluation. A small λ looks more like the target; a large λ keeps closer
+to the input. FID and cost are means over the test split (FID with its 95% interval); smaller is better."""
 
 
 @dataclass(frozen=True)
@@ -64,20 +66,17 @@ def front_on_disk(layout: Layout) -> list[FrontModel]:
             "run `make repro` (or `dvc repro`) first."
         )
     rows = [row for row in read_metrics(layout.metrics).rows if row.method == GENERATOR and row.on_front]
-    found = [FrontModel(str(layout.generators / lambda_name(row.lam or 0.0)), row) for row in rows]
-    for one in found:
-        if read_card(Path(one.model)).run != one.row.run:
-            raise UserError(
-                f"{layout.metrics} was measured on another generator than {one.model} holds; repeat "
-                "`rdmd evaluate` or `dvc repro`."
-            )
+    found = [FrontModel(str(generator_folder(layout, row.run)), row) for row in rows]
     if not found:
         raise UserError(f"{layout.metrics} holds no generator on the front; repeat `rdmd evaluate` or `dvc repro`.")
     return found
 
 
 class Front:
-    """Translates an image at any of its `lambdas`, which ascend from realistic to faithful."""
+    """Translates an image at any of its `lambdas`, which ascend from realistic to faithful.
+
+    Where one generator takes lambda as an input, `lambdas` are POSITIONS values of its range besides the `measured`.
+    """
 
     def __init__(self, models: Sequence[FrontModel], device: torch.device) -> None:
         """Load every generator; of several at one lambda the champion, or else the first.
@@ -101,11 +100,12 @@ class Front:
                     "side; register this sweep again with `dvc repro -f register`."
                 )
             self._models[one.row.lam or 0.0] = one, Model(generator, shape, how, device)
-        self.lambdas = list(self._models)
         self.names = [one.model for one, _ in self._models.values()]
-        self.champion = next(
-            (i for i, (one, _) in enumerate(self._models.values()) if "champion" in one.aliases), len(self.lambdas) // 2
-        )
+        self.measured = list(self._models)
+        taken = getattr(generator, "lambdas", None)
+        self.lambdas = sorted({*self.measured, *(taken.spaced(POSITIONS) if taken else [])})
+        champions = [lam for lam, (one, _) in self._models.items() if "champion" in one.aliases]
+        self.champion = self.lambdas.index(champions[0] if champions else self.measured[len(self.measured) // 2])
         self.resolution, self._fit = shape[-1], how
 
     def prepare(self, image: np.ndarray) -> np.ndarray:
@@ -114,15 +114,23 @@ class Front:
 
     def translate(self, image: np.ndarray, lam: float) -> np.ndarray:
         """Translate a prepared image, uint8 (R, R, 3), at one of `lambdas`."""
-        return translate_images(self._models[lam][1], [image])[0]
+        _, model = self._models[self._nearest(lam)]
+        return translate_images(model.at(lam), [image])[0]
 
     def describe(self, lam: float, short: bool = False) -> str:
-        """The lambda with the FID and the cost on the test split; `short` leaves out the interval of the FID."""
-        one, _ = self._models[lam]
+        """The lambda with the FID and the cost on the test split, measured there or at the nearest; `short` leaves
+        out the interval."""
+        one, _ = self._models[self._nearest(lam)]
         row = one.row
+        if lam not in self._models:
+            return f"λ = {lam:g}; measured at {self.describe(self._nearest(lam), short)}"
         champion = " (champion)" if "champion" in one.aliases else ""
         realism = number(row.realism) if short else interval(row.realism, row.realism_ci)
         return f"λ = {lam:g}{champion}, {realism_name(row)} {realism}, cost {number(row.cost)}"
+
+    def _nearest(self, lam: float) -> float:
+        """The measured lambda whose logarithm is nearest."""
+        return lam if lam in self._models else min(self.measured, key=lambda one: abs(math.log(one / lam)))
 
 
 def sample_images(layout: Layout) -> list[np.ndarray]:
@@ -157,7 +165,7 @@ def build_page(gr: ModuleType, front: Front, samples: Sequence[np.ndarray], titl
         if image is None:
             return None, None, *at_lambda(None, position), []
         image = front.prepare(image)
-        every = [(enlarged(front.translate(image, lam)), front.describe(lam, short=True)) for lam in front.lambdas]
+        every = [(enlarged(front.translate(image, lam)), front.describe(lam, short=True)) for lam in front.measured]
         return image, enlarged(image), *at_lambda(image, position), every
 
     def on_file(file: str | None, position: int) -> tuple[Any, ...]:
@@ -195,7 +203,7 @@ def build_page(gr: ModuleType, front: Front, samples: Sequence[np.ndarray], titl
         )
         numbers = gr.Markdown(elem_id="numbers")
         grid = {"columns": SAMPLES, "height": "auto", "allow_preview": False, "show_label": False, **shown}
-        gr.Markdown("### Every generator of the front")
+        gr.Markdown("### Every lambda that was measured")
         every = gr.Gallery(elem_id="all", **grid)
         gr.Markdown("### Or choose an image of the test split", visible=bool(samples))
         tries = gr.Gallery([enlarged(one) for one in samples], visible=bool(samples), elem_id="samples", **grid)
@@ -238,7 +246,7 @@ def serve_demo(front: Front, layout: Layout, title: str, host: str, port: int) -
             app_kwargs={"middleware": [Middleware(TrustedHostMiddleware, allowed_hosts=hosts)]},
         )  # fmt: skip
         print(
-            f"{len(front.lambdas)} generators: {', '.join(front.names)}\nthe demo is {address}; Ctrl-C stops it",
+            f"{len(front.measured)} lambdas: {', '.join(front.names)}\nthe demo is {address}; Ctrl-C stops it",
             flush=True,
         )
         try:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from rdmd.data.transforms import quantise, to_unit
+from rdmd.diffusion.loss import like
 from rdmd.distillation.generator import Generator, own_noise
 from rdmd.errors import UserError
 from rdmd.files import replacing
@@ -17,7 +18,7 @@ PIXEL_TOLERANCE = 1
 # Times 1 + |x|: float32 sums in another order.
 POINT_TOLERANCE = 1e-4
 CHECKED_BATCHES = (1, 2, 7)
-SOURCE, NOISE = "source", "noise"
+SOURCE, LAMBDA, NOISE = "source", "lambda", "noise"
 
 
 def export_onnx(model: Model, path: Path) -> float:
@@ -26,7 +27,8 @@ def export_onnx(model: Model, path: Path) -> float:
     Images: `source` uint8 (N, R, R, 3), already cropped or padded and resized (the file's metadata say which), to
     `translation` of the same form; the difference is in levels of 255. Points: float32 (N, d) both ways; the
     difference is divided by 1 + |x|. A generator that reads its source with noise has a second input, `noise`: float32
-    standard normal, (N, 3, R, R) or (N, d). Raises UserError if the file's answers differ by
+    standard normal, (N, 3, R, R) or (N, d). Where lambda is an input of the generator, it is one of the file: `lambda`,
+    float32 (N,). Raises UserError if the file's answers differ by
     more than PIXEL_TOLERANCE or POINT_TOLERANCE; nothing is written then.
     """
     import onnxruntime
@@ -40,7 +42,8 @@ def export_onnx(model: Model, path: Path) -> float:
     for n in CHECKED_BATCHES:
         inputs = _inputs(model, model.generator, n)
         (translation,) = session.run(None, inputs)
-        difference = max(difference, _difference(model, inputs[SOURCE], translation))
+        at = model.at(float(inputs[LAMBDA][0])) if LAMBDA in inputs else model
+        difference = max(difference, _difference(at, inputs[SOURCE], translation))
     tolerance = POINT_TOLERANCE if model.of_points else PIXEL_TOLERANCE
     if not difference <= tolerance:
         raise UserError(
@@ -53,14 +56,14 @@ def export_onnx(model: Model, path: Path) -> float:
 
 
 class _FromPixels(nn.Module):
-    """uint8 (N, R, R, 3) to the same, through a denoiser read at `sigma`."""
+    """uint8 (N, R, R, 3) to the same, by the generator G."""
 
     def __init__(self, G: Generator) -> None:
         super().__init__()
         self.move = _AtSigma(G)
 
-    def forward(self, source: Tensor, noise: Tensor | None = None) -> Tensor:
-        return quantise(self.move(to_unit(source.permute(0, 3, 1, 2)), noise)).permute(0, 2, 3, 1)
+    def forward(self, source: Tensor, *more: Tensor) -> Tensor:
+        return quantise(self.move(to_unit(source.permute(0, 3, 1, 2)), *more)).permute(0, 2, 3, 1)
 
 
 class _AtSigma(nn.Module):
@@ -70,20 +73,25 @@ class _AtSigma(nn.Module):
 
     def __init__(self, G: Generator) -> None:
         super().__init__()
-        self.denoiser = G.denoiser
-        assert not isinstance(G.input_noise, tuple), "a noise that depends on lambda is not exported"
-        self.input_noise = G.input_noise
+        self.G = G
         self.register_buffer("sigma", torch.tensor([G.sigma_init]))
 
-    def forward(self, source: Tensor, noise: Tensor | None = None) -> Tensor:
-        x = source if noise is None else source + self.input_noise * noise
-        return self.denoiser(x, self.sigma)
+    def forward(self, source: Tensor, *more: Tensor) -> Tensor:
+        """`more`: lambda, where it is an input, then the noise, where it is one."""
+        x, lam = source, more[0] if self.G.lambdas is not None else None
+        if self.G.input_noise:
+            x = x + like(self.G.input_noise_at(lam), x) * more[-1]
+        return self.G.denoiser(x, self.sigma) if lam is None else self.G.denoiser(x, self.sigma, lam)
 
 
 def _to_onnx(model: Model, G: Generator) -> bytes:
     module = (_AtSigma(G) if model.of_points else _FromPixels(G)).eval()
     # Two samples: one would be taken for a constant.
     inputs = _inputs(model, G, 2)
+    # One axis has the name; the others follow it.
+    shapes: tuple = ({0: torch.export.Dim("N")},)
+    if len(inputs) > 1:
+        shapes += (({0: torch.export.Dim.DYNAMIC},) * (len(inputs) - 1),)
     program = torch.onnx.export(
         module,
         tuple(map(torch.from_numpy, inputs.values())),
@@ -91,8 +99,7 @@ def _to_onnx(model: Model, G: Generator) -> bytes:
         verbose=False,
         input_names=list(inputs),
         output_names=["translation"],
-        # One axis has the name; the other follows it.
-        dynamic_shapes=({0: torch.export.Dim("N")}, {0: torch.export.Dim.DYNAMIC})[: len(inputs)],
+        dynamic_shapes=shapes,
     )
     assert program is not None
     for node in program.model.graph:
@@ -104,12 +111,15 @@ def _to_onnx(model: Model, G: Generator) -> bytes:
 
 
 def _inputs(model: Model, G: Generator, n: int) -> dict[str, np.ndarray]:
-    """Random samples and, where G reads them with noise, that which it gives them by itself."""
+    """Random samples, a lambda and, where G reads them with noise, that which it gives them by itself."""
     source = _random(model, n)
-    if not G.input_noise:
-        return {SOURCE: source}
-    seen = torch.from_numpy(source)
-    return {SOURCE: source, NOISE: own_noise(seen if model.of_points else to_unit(seen.permute(0, 3, 1, 2))).numpy()}
+    inputs = {SOURCE: source}
+    if G.lambdas is not None:
+        inputs[LAMBDA] = np.full(n, G.lambdas.middle, dtype=np.float32)
+    if G.input_noise:
+        seen = torch.from_numpy(source)
+        inputs[NOISE] = own_noise(seen if model.of_points else to_unit(seen.permute(0, 3, 1, 2))).numpy()
+    return inputs
 
 
 def _random(model: Model, n: int) -> np.ndarray:

@@ -1,7 +1,7 @@
 """A generator with what it knows of its samples, and how it translates a batch of them."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -19,12 +19,27 @@ POINTS_BATCH = 65_536
 
 @dataclass(frozen=True)
 class Model:
-    """A generator, the shape of a sample ((3, R, R) or (d,)), and how an image is made square."""
+    """A generator, the shape of a sample ((3, R, R) or (d,)), and how an image is made square.
+
+    `lam` is the lambda at which a generator that takes lambda translates; None is its own default.
+    """
 
     generator: nn.Module
     sample_shape: tuple[int, ...]
     fit: Literal["crop", "pad"]
     device: torch.device
+    lam: float | None = None
+
+    def at(self, lam: float | None) -> "Model":
+        """This model at another lambda; at its own for None. Raises UserError if it does not translate at `lam`."""
+        if lam is None:
+            return self
+        own, lambdas = getattr(self.generator, "lam", None), getattr(self.generator, "lambdas", None)
+        if lambdas is None and lam != own:
+            raise UserError(f"lambda {lam:g} was asked for, but this generator was trained at lambda {own:g} alone.")
+        if lambdas is not None and lam not in lambdas:
+            raise UserError(f"lambda {lam:g} was asked for, but this generator takes lambda from {lambdas}.")
+        return replace(self, lam=lam)
 
     @property
     def of_points(self) -> bool:
@@ -53,7 +68,7 @@ def translate_images(model: Model, images: Iterable[np.ndarray]) -> np.ndarray:
     fitted = np.stack([fit(image, side, model.fit) for image in images])
     translated = []
     for batch in torch.from_numpy(fitted).permute(0, 3, 1, 2).split(BATCH):
-        translated.append(to_uint8(model.generator(to_unit(batch.to(model.device)))).cpu())
+        translated.append(to_uint8(model.generator(to_unit(batch.to(model.device)), model.lam)).cpu())
     return torch.cat(translated).permute(0, 2, 3, 1).numpy()
 
 
@@ -61,4 +76,4 @@ def translate_images(model: Model, images: Iterable[np.ndarray]) -> np.ndarray:
 def translate_points(model: Model, points: np.ndarray) -> np.ndarray:
     """Translate float32 (N, d) points to float32 (N, d)."""
     batches = torch.from_numpy(points).split(POINTS_BATCH)
-    return torch.cat([model.generator(batch.to(model.device)).cpu() for batch in batches]).numpy()
+    return torch.cat([model.generator(batch.to(model.device), model.lam).cpu() for batch in batches]).numpy()

@@ -19,7 +19,7 @@ import pytest
 import torch
 from PIL import Image
 
-from flows.registry.promote import promote_by_rule, register_sweep
+from flows.registry.promote import decide, register_sweep
 from flows.registry.versions import registered_front
 from flows.server import answers, free_port
 from flows.tracking.runs import open_record
@@ -263,7 +263,7 @@ def test_the_registered_front_comes_first(project: Path):
     settings = config.load()
     record = open_record(settings.experiment)
     registered = register_sweep(record, settings, Layout())
-    promote_by_rule(record, registered, settings.register_)
+    decide(record, registered, settings.register_)
     found = commands._front(settings)
     assert found == registered_front(settings)
     assert sorted(one.row.lam for one in found) == FRONT

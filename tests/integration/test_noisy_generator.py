@@ -13,6 +13,7 @@ from rdmd.networks.build import build_denoiser
 from rdmd.serving.model import Model
 from tests.objectives import CPU, Materials, apart, gradients, take_step
 
+RANGE = config.LambdaRange.model_validate({"from": 0.02, "to": 0.5})
 # Of float32 sums in another order, over ten layers.
 ROUNDING = 1e-5
 
@@ -40,6 +41,7 @@ def test_noise_is_new_at_every_step(tmp_path: Path):
     assert torch.equal(first, again)
 
 
+@pytest.mark.parametrize("lambdas", [None, RANGE], ids=["one lambda", "lambda as input"])
 @pytest.mark.parametrize(
     ("network", "shape"),
     [
@@ -51,36 +53,40 @@ def test_noise_is_new_at_every_step(tmp_path: Path):
     ],
     ids=["pictures", "points"],
 )
-def test_an_exported_generator_takes_its_noise_as_an_input(
-    network: config.Network, shape: tuple[int, ...], tmp_path: Path
+def test_an_exported_generator_takes_noise_and_lambda_as_inputs(
+    network: config.Network, shape: tuple[int, ...], lambdas: config.LambdaRange | None, tmp_path: Path
 ):
     pytest.importorskip("onnxscript")
     onnxruntime = pytest.importorskip("onnxruntime")
     from rdmd.serving.export import export_onnx
 
     torch.manual_seed(0)
-    denoiser = build_denoiser(network, shape)
+    denoiser = build_denoiser(network, shape, lambdas)
     with torch.no_grad():
         for weight in denoiser.parameters():
             # As built, what ends the network is almost zero, and every output is the same.
             weight.add_(torch.randn_like(weight), alpha=0.1)
-    generator = Generator(denoiser, 1.0, 0.5).eval().requires_grad_(False)
+    generator = Generator(denoiser, 1.0, (0.7, 0.3) if lambdas else 0.5, lambdas, 0.1).eval().requires_grad_(False)
     export_onnx(Model(generator, shape, "crop", CPU), tmp_path / "g.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "g.onnx", providers=["CPUExecutionProvider"])
-    assert [given.name for given in session.get_inputs()] == ["source", "noise"]
+    assert [given.name for given in session.get_inputs()] == (
+        ["source", "lambda", "noise"] if lambdas else ["source", "noise"]
+    )
 
     rng = np.random.default_rng(0)
     noise = rng.normal(size=(3, *shape)).astype(np.float32)
+    more = {"lambda": np.array([0.02, 0.1, 0.5], dtype=np.float32)} if lambdas else {}
+    lam = torch.from_numpy(more["lambda"]) if lambdas else None
     if len(shape) == 1:
         source = rng.normal(size=(3, 2)).astype(np.float32)
-        expected = generator(torch.from_numpy(source), z=torch.from_numpy(noise)).numpy()
+        expected = generator(torch.from_numpy(source), lam, z=torch.from_numpy(noise)).numpy()
         tolerance = 1e-4
     else:
         source = rng.integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
         seen = torch.from_numpy(source).permute(0, 3, 1, 2) / 127.5 - 1
-        levels = (generator(seen, z=torch.from_numpy(noise)) * 127.5 + 127.5).round().clamp(0, 255)
+        levels = (generator(seen, lam, z=torch.from_numpy(noise)) * 127.5 + 127.5).round().clamp(0, 255)
         expected, tolerance = levels.permute(0, 2, 3, 1).numpy(), 1  # a half rounded the other way
-    (given,) = session.run(None, {"source": source, "noise": noise})
+    (given,) = session.run(None, {"source": source, "noise": noise} | more)
     np.testing.assert_allclose(given.astype(float), expected.astype(float), atol=tolerance)
-    (other,) = session.run(None, {"source": source, "noise": -noise})
+    (other,) = session.run(None, {"source": source, "noise": -noise} | more)
     assert np.abs(other.astype(float) - given.astype(float)).max() > 10 * tolerance

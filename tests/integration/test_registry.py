@@ -433,7 +433,7 @@ def test_a_moved_checkout_and_lost_weights(tmp_path: Path, rdmd: Said):
         rdmd("registry promote --lambda 0.05")
         shutil.rmtree(copy / OWN_STORE / "artifacts")
         reason = unregistered(made.layout.registry)
-        assert reason.startswith("the weights of rdmd-swissroll with lambda 0.5, 0.2, 0.05 are gone from sqlite:")
+        assert reason.startswith("the weights of rdmd-swissroll with lambda 0.05, 0.2, 0.5 are gone from sqlite:")
         assert f"models:/rdmd-swissroll@champion cannot be used: {reason}" in rdmd("doctor")
         # Version 3 anew.
         assert made.register()["refused"]["reason"] == f"{getpass.getuser()} made version 6 the champion"
