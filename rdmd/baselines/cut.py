@@ -18,9 +18,8 @@ from rdmd.config import Network
 from rdmd.networks.encoder import build_encoder, encoded_shape
 from rdmd.networks.unet import DDPMPP, sinusoidal
 
-# Of the paper: the temperature of the softmax, and the width of the patch embeddings.
+# The temperature of the softmax, as in the paper.
 TEMPERATURE = 0.07
-EMBEDDING = 256
 
 
 class Discriminator(nn.Module):
@@ -42,17 +41,17 @@ class ContrastiveGenerator(nn.Module):
 
     The generator is the denoiser's U-Net without preconditioning, G(x) = x + F(x, 0), as in neural OT. CUT starts from
     no teacher, so the preconditioning for a noise level has no meaning here. `patches` bounds the patches for each
-    layer.
+    layer, and `embedding` is the width of a patch's embedding.
     """
 
-    def __init__(self, network: Network, sample_shape: tuple[int, ...], patches: int) -> None:
+    def __init__(self, network: Network, sample_shape: tuple[int, ...], patches: int, embedding: int) -> None:
         super().__init__()
         self.generator: TransportMap = build_transport_map(network, sample_shape)
         self.patches = patches
         with torch.no_grad():
             layers = encoder_layers(self.generator.model, torch.zeros(1, *sample_shape))
         self.heads = nn.ModuleList(
-            nn.Sequential(nn.Linear(layer.shape[1], EMBEDDING), nn.ReLU(), nn.Linear(EMBEDDING, EMBEDDING))
+            nn.Sequential(nn.Linear(layer.shape[1], embedding), nn.ReLU(), nn.Linear(embedding, embedding))
             for layer in layers
         )
 
@@ -75,7 +74,7 @@ class ContrastiveGenerator(nn.Module):
         return torch.stack([patch_nce(query, key) for query, key in pairs]).mean(0)
 
     def _embedded(self, image: Tensor, order: Tensor) -> list[Tensor]:
-        """Unit vectors (B, S, EMBEDDING) of each layer's patches."""
+        """Unit vectors (B, S, embedding) of each layer's patches."""
         embedded = []
         for layer, head in zip(encoder_layers(self.generator.model, image), self.heads, strict=True):
             values = layer.flatten(2).transpose(1, 2)

@@ -99,13 +99,15 @@ class NeuralOT(Cadence):
 class CUT(Cadence):
     """CUT: a GAN with a contrastive loss of patches, of weight lambda_NCE. Each weight trains a generator. Images only.
 
-    Learning rate, beta1 and the number of patches are the paper's.
+    Learning rate, beta1, patches and embedding are the paper's by default.
     """
 
     nce_weights: Annotated[list[Positive], Field(min_length=1)] = [1.0]
     lr: Positive = 2e-4
     # Places of an image, in each layer, whose patches are compared.
     patches: Count = 256
+    # The width of a patch's embedding: as the layers' channels or wider.
+    embedding: Count = 256
     decay: Literal["constant", "linear", "cosine"] = "linear"
     beta1: Fraction = 0.5
     ema: Fraction = 0.99

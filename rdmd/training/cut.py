@@ -21,7 +21,7 @@ class CUTObjective(Objective):
         self.nce_weight = run.nce_weight
         self.source = open_domain(run.source.path, "train", accelerator.device)
         self.target = open_domain(run.target.path, "train", accelerator.device)
-        contrastive = ContrastiveGenerator(run.network, run.sample_shape, s.patches)
+        contrastive = ContrastiveGenerator(run.network, run.sample_shape, s.patches, s.embedding)
         discriminator = Discriminator(run.network, run.sample_shape)
         self.generator_losses = self.trained("generator", contrastive, lr=s.lr, beta1=s.beta1, ema=s.ema)
         self.D = self.trained("discriminator", discriminator, lr=s.lr, beta1=s.beta1)

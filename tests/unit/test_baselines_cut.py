@@ -64,7 +64,7 @@ def test_the_discriminators_loss_is_zero_for_scores_of_0_and_1():
 
 def test_layers_are_the_pixels_and_a_level_each_and_all_weights_learn():
     torch.manual_seed(0)
-    G, D = ContrastiveGenerator(NETWORK, SHAPE, patches=10), Discriminator(NETWORK, SHAPE)
+    G, D = ContrastiveGenerator(NETWORK, SHAPE, patches=10, embedding=32), Discriminator(NETWORK, SHAPE)
     x, y = torch.randn(2, 4, *SHAPE, generator=rng())
     assert [tuple(layer.shape[1:]) for layer in encoder_layers(G.generator.model, x)] == [SHAPE, (8, 8, 8), (16, 4, 4)]
     losses = G(x, y, D, torch.randperm(64, generator=rng()))
@@ -75,7 +75,7 @@ def test_layers_are_the_pixels_and_a_level_each_and_all_weights_learn():
 
 def test_an_image_is_nearer_to_itself_than_to_another():
     torch.manual_seed(0)
-    G = ContrastiveGenerator(NETWORK, SHAPE, patches=64)
+    G = ContrastiveGenerator(NETWORK, SHAPE, patches=64, embedding=32)
     x = torch.randn(8, *SHAPE, generator=rng())
     order = torch.randperm(64, generator=rng(2))
     assert (G.nce(x, x, order) < G.nce(x, x.flip(0), order)).all()
@@ -89,7 +89,9 @@ def materials(tmp_path_factory: pytest.TempPathFactory) -> Materials:
 def objective(materials: Materials, nce_weight: float = 1.0, **settings: object) -> CUTObjective:
     digits = materials.settings
     run = CUTRun(
-        settings=config.CUT(**{"steps": 60, "batch": 16, "lr": 2e-3, "decay": "constant", "ema": 0.9} | settings),
+        settings=config.CUT(
+            **{"steps": 60, "batch": 16, "lr": 2e-3, "decay": "constant", "ema": 0.9, "embedding": 64} | settings
+        ),
         nce_weight=nce_weight,
         source=Shards(path=materials.root / "source", digest="source"),
         target=Shards(path=materials.root / "target", digest="target"),
