@@ -71,6 +71,8 @@ def trained_baselines(settings: dict) -> None:
         "ddib": {"steps": [2, 3]},
         "neural_ot": {"cost_weights": [0.5], "map_steps": 2, "r1": 0.1} | cadence,
     }  # fmt: skip
+    if settings["preprocess"]["kind"] == "images":
+        settings["baselines"]["cut"] = {"nce_weights": [0.5], "patches": 16, "embedding": 16} | cadence
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from rdmd.errors import UserError
 from rdmd.evaluation.table import method_name
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.training import Backend
-from rdmd.training.run_config import DistillRun, DomainClassifierRun, NeuralOTRun, TeacherRun, TrainingRun
+from rdmd.training.run_config import CUTRun, DistillRun, DomainClassifierRun, NeuralOTRun, TeacherRun, TrainingRun
 
 if TYPE_CHECKING:
     # They import torch, which a flow that trains in other processes does not need.
@@ -58,6 +58,8 @@ def training_name(run: TrainingRun) -> str:
             return "train domain classifier"
         case NeuralOTRun():
             return f"train neural OT map, cost weight {run.cost_weight:g}"
+        case CUTRun():
+            return f"train CUT, NCE weight {run.nce_weight:g}"
 
 
 def evaluation_name(method: "NamedTranslator") -> str:

@@ -24,7 +24,15 @@ from rdmd.errors import UserError
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.training import Watch
 from rdmd.progress import run_bar
-from rdmd.training.run_config import DistillRun, DomainClassifierRun, NeuralOTRun, TeacherRun, TrainingRun, run_name
+from rdmd.training.run_config import (
+    CUTRun,
+    DistillRun,
+    DomainClassifierRun,
+    NeuralOTRun,
+    TeacherRun,
+    TrainingRun,
+    run_name,
+)
 from rdmd.training.run_folder import Point, RunFolder
 
 # Curves have names of their own: a run's `cost` is that of the evaluation, on the test split.
@@ -92,6 +100,9 @@ def _params(run: TrainingRun) -> dict[str, object]:
             kept = {key: value for key, value in settings.items() if key != "cost_weights"}
             section = {"baselines": {"neural_ot": kept}}
             own = {"method": "neural-ot", "cost_weight": run.cost_weight}
+        case CUTRun():
+            section = {"baselines": {"cut": {key: value for key, value in settings.items() if key != "nce_weights"}}}
+            own = {"method": "cut", "nce_weight": run.nce_weight}
     common = {
         **{key: everything[key] for key in ("experiment", "seed", "kind", "network")},
         "launch": {key: everything[key] for key in ("precision", "processes")} | everything.get("compute", {}),

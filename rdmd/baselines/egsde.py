@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, softplus
 
-from rdmd.baselines.ilvr import low_pass
+from rdmd.baselines.low_pass import low_pass
 from rdmd.baselines.sdedit import down_from
 from rdmd.config import Network
 from rdmd.diffusion.loss import Denoiser, like, noise_like
@@ -85,8 +85,9 @@ def repelling(classifier: FeatureExtractor, x_t: Tensor, source_t: Tensor, sigma
 
 
 def attracting(x_t: Tensor, source_t: Tensor, sigma: float, factor: int) -> Tensor:
-    """||phi_N(x_t) - phi_N(source_t)||^2 / (1 + sigma^2), a sum over dimensions: (B,)."""
-    return low_pass(x_t - source_t, factor).square().flatten(1).sum(1) / (1 + sigma**2)
+    """||phi_N(x_t) - phi_N(source_t)||^2 / (1 + sigma^2), a sum over dimensions: (B,). phi_N is the linear `low_pass`
+    of the public code."""
+    return low_pass(x_t - source_t, factor, "linear").square().flatten(1).sum(1) / (1 + sigma**2)
 
 
 @dataclass(frozen=True)

@@ -1,38 +1,24 @@
-"""ILVR (Choi et al. 2021), and its low-pass filter phi_N, which EGSDE uses too."""
+"""ILVR (Choi et al. 2021)."""
 
 from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
 
+from rdmd.baselines.low_pass import low_pass
 from rdmd.baselines.sdedit import SIGMA_MAX, down_from
 from rdmd.diffusion.loss import Denoiser, noise_like
 from rdmd.diffusion.samplers import ancestral_step, denoise
-
-
-def low_pass(x: Tensor, factor: int) -> Tensor:
-    """phi_N: antialiased bicubic down-sampling by `factor`, then bicubic up-sampling to the old size.
-
-    It is linear and keeps constants. (B, C, H, W) -> the same shape; raises ValueError unless `factor` divides H and W.
-    It is the filter of both public codes, and only nearly a projection: on white noise phi(phi(x)) differs from phi(x)
-    by a quarter of its size, and not at all for factor = H = W. Points (B, d) have no frequencies and stay unchanged.
-    """
-    if x.ndim == 2:
-        return x
-    height, width = x.shape[2:]
-    if height % factor or width % factor:
-        raise ValueError(f"the low-pass factor {factor} does not divide the size {height}x{width}")
-    small = interpolate(x, size=(height // factor, width // factor), mode="bicubic", antialias=True)
-    return interpolate(small, size=(height, width), mode="bicubic", antialias=True)
 
 
 @dataclass(frozen=True)
 class ILVR:
     """x_80 = 80 eps, then `steps` ancestral steps, each into a level sigma >= sigma_stop followed by
 
-        x_sigma <- x_sigma - phi_N(x_sigma) + phi_N(x + sigma eps'),    eps' fresh (algorithm 1).
+        x_sigma <- x_sigma - phi_N(x_sigma) + phi_N(x + sigma eps'),    eps' fresh (algorithm 1),
+
+    where phi_N is the cubic `low_pass` of the public code.
 
     A large N = `factor` forgets the source; a large sigma_stop leaves the last steps to the teacher, and 0 conditions
     the output itself. ILVR trains nothing. It is for images alone: points have no low-pass part.
@@ -68,5 +54,5 @@ class ILVR:
             x = ancestral_step(x, denoise(self.teacher, x, sigma), sigma, sigma_next, rng)
             if sigma_next >= self.sigma_stop:
                 source_t = source + sigma_next * noise_like(source, rng)
-                x = x + low_pass(source_t - x, self.factor)
+                x = x + low_pass(source_t - x, self.factor, "cubic")
         return x

@@ -3,8 +3,8 @@
     sup_f inf_T  E_x [c(x, T(x)) - f(T(x))] + E_y f(y)
 
 Its value is the optimal cost, and T at the saddle point is the optimal map. Training takes several steps of the map T
-for each of the potential f. The public code takes ten, uses Adam at 1e-4 for both, and the mean over dimensions of the
-squared difference for c, as `squared_l2` here.
+for each of the potential f. The public code takes ten, uses Adam at 1e-4 with beta1 0.9 for both, and the mean over
+dimensions of the squared difference for c, as `squared_l2` here.
 """
 
 from collections.abc import Callable

@@ -4,7 +4,7 @@ Every section of the file is a class; every key is a field with its range. A wro
 names the key, the value and the allowed values.
 """
 
-from rdmd.config.baselines import DDIB, EGSDE, ILVR, Baselines, DomainClassifier, NeuralOT, SDEdit, SDEditSDE
+from rdmd.config.baselines import CUT, DDIB, EGSDE, ILVR, Baselines, DomainClassifier, NeuralOT, SDEdit, SDEditSDE
 from rdmd.config.domains import Digits, Domain, DomainName, Domains, ImageFolder, Noise, Points, Preprocess, Validation
 from rdmd.config.evaluation import (
     Champion,
@@ -45,6 +45,7 @@ from rdmd.config.training import (
 )
 
 __all__ = [
+    "CUT",
     "DDIB",
     "EGSDE",
     "EXPERIMENTS",

@@ -78,19 +78,43 @@ class NeuralOT(Cadence):
     """
 
     cost_weights: Annotated[list[Positive], Field(min_length=1)] = [1.0]
-    map_lr: Positive = 3e-4
-    potential_lr: Positive = 3e-4
-    map_steps: Count = 5
+    # Learning rates, map steps and beta1 are those of the public code, which takes 100,000 steps; thousands of steps
+    # need learning rates of about 1e-3.
+    map_lr: Positive = 1e-4
+    potential_lr: Positive = 1e-4
+    map_steps: Count = 10
     # Weight of a penalty on the potential's gradient at the target: it stabilises training, and pulls the map towards
     # the identity.
     r1: Weight = 0.0
     decay: Literal["constant", "linear", "cosine"] = "constant"
-    beta1: Fraction = 0.0
+    beta1: Fraction = 0.9
     ema: Fraction = 0.99
 
     @model_validator(mode="after")
     def _distinct(self) -> "NeuralOT":
         distinct(self.cost_weights, "cost_weights")
+        return self
+
+
+class CUT(Cadence):
+    """CUT: a GAN with a contrastive loss of patches, of weight lambda_NCE. Each weight trains a generator. Images only.
+
+    Learning rate, beta1, patches and embedding are the paper's by default.
+    """
+
+    nce_weights: Annotated[list[Positive], Field(min_length=1)] = [1.0]
+    lr: Positive = 2e-4
+    # Places of an image, in each layer, whose patches are compared.
+    patches: Count = 256
+    # The width of a patch's embedding: as the layers' channels or wider.
+    embedding: Count = 256
+    decay: Literal["constant", "linear", "cosine"] = "linear"
+    beta1: Fraction = 0.5
+    ema: Fraction = 0.99
+
+    @model_validator(mode="after")
+    def _distinct(self) -> "CUT":
+        distinct(self.nce_weights, "nce_weights")
         return self
 
 
@@ -103,3 +127,4 @@ class Baselines(Section):
     egsde: EGSDE | None = None
     ddib: DDIB | None = None
     neural_ot: NeuralOT | None = None
+    cut: CUT | None = None

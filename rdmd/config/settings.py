@@ -73,6 +73,8 @@ class Settings(Section):
         ilvr, egsde = self.baselines.ilvr, self.baselines.egsde
         if points and ilvr is not None:
             yield "baselines.ilvr works on images alone, and preprocess.kind is 'points'; set it to null"
+        if points and self.baselines.cut is not None:
+            yield "baselines.cut works on images alone, and preprocess.kind is 'points'; set it to null"
         if not points:
             factors = {f"baselines.ilvr.factors.{i}": factor for i, factor in enumerate(ilvr.factors if ilvr else [])}
             factors |= {"baselines.egsde.factor": egsde.factor} if egsde else {}

@@ -30,11 +30,19 @@ _METHODS = {
     "egsde": "EGSDE",
     "ddib": "DDIB",
     "neural-ot": "neural OT",
+    "cut": "CUT",
     "teacher": "teacher, from noise",
     "data": "data against data",
     "ot": "exact transport",
 }
-_SYMBOLS = {"sigma_0": "σ₀", "sigma": "σ", "lambda": "λ", "sigma_stop": "stop", "cost_weight": "weight"}
+_SYMBOLS = {
+    "sigma_0": "σ₀",
+    "sigma": "σ",
+    "lambda": "λ",
+    "sigma_stop": "stop",
+    "cost_weight": "weight",
+    "nce_weight": "λ_NCE",
+}
 
 
 def method_name(method: str) -> str:

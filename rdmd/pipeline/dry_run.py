@@ -28,7 +28,7 @@ from rdmd.pipeline.features import train_features
 from rdmd.pipeline.launch import TrainingProcesses, gpu_count
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.training import Watch, train_baselines, train_generators, train_teacher
-from rdmd.training.run_config import DistillRun, DomainClassifierRun, NeuralOTRun, TrainingRun
+from rdmd.training.run_config import CUTRun, DistillRun, DomainClassifierRun, NeuralOTRun, TrainingRun
 from rdmd.training.run_folder import RunFolder
 
 # Samples of a split that are evaluated (precision and recall need more than three), and steps of a training run: the
@@ -235,4 +235,7 @@ def _whole(settings: config.Settings, run: TrainingRun) -> tuple[str, config.Cad
     if isinstance(run, NeuralOTRun):
         assert baselines.neural_ot is not None
         return "neural OT", baselines.neural_ot, baselines.neural_ot.steps * len(baselines.neural_ot.cost_weights)
+    if isinstance(run, CUTRun):
+        assert baselines.cut is not None
+        return "CUT", baselines.cut, baselines.cut.steps * len(baselines.cut.nce_weights)
     return f"{run.domain} teacher", settings.teacher, settings.teacher.steps

@@ -14,6 +14,7 @@ from rdmd.files import sha256_of
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.model_card import read_card, weights_of
 from rdmd.training.run_config import (
+    CUTRun,
     DistillRun,
     DomainClassifierRun,
     NeuralOTRun,
@@ -108,7 +109,7 @@ def plan_generators(settings: config.Settings, layout: Layout) -> list[DistillRu
 
 def plan_baselines(settings: config.Settings, layout: Layout) -> list[TrainingRun]:
     """The trainings that the configured baselines need beyond the target's teacher: the source's teacher (DDIB), the
-    domain classifier (EGSDE), a map for every weight (neural OT). Raises UserError if shards are missing."""
+    domain classifier (EGSDE), a network for every weight (neural OT, CUT). Raises UserError if shards are missing."""
     ddib, egsde, neural_ot = settings.baselines.ddib, settings.baselines.egsde, settings.baselines.neural_ot
     source = _shards(layout, "source")
     common = _common(settings, _shards(layout, "target"))
@@ -121,6 +122,8 @@ def plan_baselines(settings: config.Settings, layout: Layout) -> list[TrainingRu
     if neural_ot is not None:
         for weight in neural_ot.cost_weights:
             runs.append(NeuralOTRun(source=source, settings=neural_ot, cost_weight=weight, **common))
+    if (cut := settings.baselines.cut) is not None:
+        runs += [CUTRun(source=source, settings=cut, nce_weight=weight, **common) for weight in cut.nce_weights]
     return runs
 
 

@@ -16,7 +16,7 @@ class ModelCard(config.Section):
     """`model.json`: the architecture of a model, and its training run."""
 
     format: Literal[1] = 1
-    kind: Literal["teacher", "generator", "domain-classifier", "transport-map"]
+    kind: Literal["teacher", "generator", "domain-classifier", "transport-map", "cut-generator"]
     experiment: str
     network: config.Network
     sample_shape: tuple[int, ...]

@@ -15,7 +15,14 @@ from rdmd.pipeline.jobs import plan_baselines, plan_generators, plan_teacher
 from rdmd.pipeline.launch import Slot, TrainingProcesses, slots
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.model_card import ModelCard, write_model
-from rdmd.training.run_config import DomainClassifierRun, NeuralOTRun, TeacherRun, TrainingRun, run_name
+from rdmd.training.run_config import (
+    CUTRun,
+    DomainClassifierRun,
+    NeuralOTRun,
+    TeacherRun,
+    TrainingRun,
+    run_name,
+)
 from rdmd.training.run_folder import Point, Result, RunFolder
 
 # Opens the observer of a run (a bar, a tracking run); the context gives a function for new points of its curves.
@@ -195,6 +202,8 @@ def card_of(fit: Literal["crop", "pad"], folder: RunFolder, result: Result) -> M
         return ModelCard(kind="teacher", **common)
     if isinstance(run, DomainClassifierRun):
         return ModelCard(kind="domain-classifier", source_digest=run.source.digest, **common)
+    if isinstance(run, CUTRun):
+        return ModelCard(kind="cut-generator", source_digest=run.source.digest, **common)
     if isinstance(run, NeuralOTRun):
         return ModelCard(kind="transport-map", cost_weight=run.cost_weight, source_digest=run.source.digest, **common)
     return ModelCard(

@@ -19,7 +19,7 @@ from rdmd.evaluation.evaluator import NamedTranslator
 from rdmd.evaluation.row import GENERATOR
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.model_folder import load_denoiser, load_generator, load_module
-from rdmd.training.run_config import neural_ot_name
+from rdmd.training.run_config import cut_name, neural_ot_name
 
 _Chosen = dict[str, float | int | str]
 # The steps of the previews in the teacher's training: 35 evaluations.
@@ -75,6 +75,12 @@ def baselines(grids: config.Baselines, layout: Layout, device: torch.device) -> 
                 settings={"cost_weight": weight, "run": card.run},
                 train_seconds=card.train_seconds,
             )
+    if grids.cut:
+        for weight in grids.cut.nce_weights:
+            card, generator = load_module(layout.baselines / cut_name(weight), build_transport_map, device)
+            chosen: _Chosen = {"nce_weight": weight, "run": card.run}
+            translate, spent = _deterministic(generator), card.train_seconds
+            yield NamedTranslator(translate, "cut", generator.nfe, settings=chosen, train_seconds=spent)
 
 
 def _teacher_baselines(grids: config.Baselines, layout: Layout, device: torch.device) -> Iterator[NamedTranslator]:

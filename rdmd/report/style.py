@@ -32,6 +32,7 @@ _METHODS = {
     "egsde": Style("#b0468f", "v", (0, (3, 1, 1, 1, 1, 1))),
     "ddib": Style("#a3a51f", "P", ":"),
     "neural-ot": Style("#c23b3b", "*", (0, (9, 2))),
+    "cut": Style("#5b4fb3", "d", (0, (2, 2))),
     "teacher": Style("#6f6f6f", "h", "--"),
     IDENTITY: Style(INK, "X", ""),
 }

@@ -1,7 +1,7 @@
 """What every training objective shares: optimizers, learning rates, gradient accumulation, the average of the weights.
 
 An objective itself is a subclass whose `update` states its equations: `teacher`, `distill`, `domain_classifier`,
-`neural_ot`.
+`neural_ot`, `cut`.
 """
 
 import copy

@@ -19,12 +19,13 @@ from rdmd.errors import UserError, reporting, sentence
 from rdmd.files import sha256_of, write_text
 from rdmd.networks.build import save_weights
 from rdmd.training.checkpoint import Progress
+from rdmd.training.cut import CUTObjective
 from rdmd.training.distill import DistillObjective
 from rdmd.training.domain_classifier import DomainClassifierObjective
 from rdmd.training.loop import StopRequest, train
 from rdmd.training.neural_ot import NeuralOTObjective
 from rdmd.training.objective import Objective
-from rdmd.training.run_config import DistillRun, DomainClassifierRun, NeuralOTRun, TeacherRun, TrainingRun
+from rdmd.training.run_config import CUTRun, DistillRun, DomainClassifierRun, NeuralOTRun, TeacherRun, TrainingRun
 from rdmd.training.run_folder import EXIT_STOPPED, LESS_MEMORY, Point, Result, RunFolder
 from rdmd.training.teacher import TeacherObjective
 
@@ -129,6 +130,8 @@ def build_objective(run: TrainingRun, accelerator: Accelerator, open_domain: Ope
             return DomainClassifierObjective(run, accelerator)
         case NeuralOTRun():
             return NeuralOTObjective(run, accelerator)
+        case CUTRun():
+            return CUTObjective(run, accelerator)
 
 
 def device_name(device: torch.device) -> str:

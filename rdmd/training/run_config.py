@@ -16,6 +16,7 @@ _OBJECTIVES = {
     "distill": "rdmd.training.distill",
     "domain-classifier": "rdmd.training.domain_classifier",
     "neural-ot": "rdmd.training.neural_ot",
+    "cut": "rdmd.training.cut",
 }
 
 # Paths, how often files are written, and whether activations are computed twice do not change the weights.
@@ -91,7 +92,16 @@ class NeuralOTRun(_Run):
     source: Shards
 
 
-TrainingRun = TeacherRun | DistillRun | DomainClassifierRun | NeuralOTRun
+class CUTRun(_Run):
+    """Train a generator of CUT at one weight of the contrastive loss."""
+
+    kind: Literal["cut"] = "cut"
+    settings: config.CUT
+    nce_weight: float
+    source: Shards
+
+
+TrainingRun = TeacherRun | DistillRun | DomainClassifierRun | NeuralOTRun | CUTRun
 _ANY_RUN: TypeAdapter[TrainingRun] = TypeAdapter(Annotated[TrainingRun, Field(discriminator="kind")])
 
 
@@ -102,7 +112,7 @@ def parse_run(text: str) -> TrainingRun:
 
 def run_name(run: TrainingRun) -> str:
     """A name for people: `teacher`, `lambda-0.1` or `lambda-0.01-to-0.5`, or a baseline's `source-teacher`,
-    `domain-classifier`, `neural-ot-1`."""
+    `domain-classifier`, `neural-ot-1`, `cut-1`."""
     match run:
         case TeacherRun():
             return "teacher" if run.domain == "target" else "source-teacher"
@@ -112,6 +122,8 @@ def run_name(run: TrainingRun) -> str:
             return "domain-classifier"
         case NeuralOTRun():
             return neural_ot_name(run.cost_weight)
+        case CUTRun():
+            return cut_name(run.nce_weight)
 
 
 def lambda_name(lam: float | config.LambdaRange) -> str:
@@ -124,11 +136,16 @@ def neural_ot_name(cost_weight: float) -> str:
     return f"neural-ot-{cost_weight:g}"
 
 
+def cut_name(nce_weight: float) -> str:
+    """`cut-1`: the name of the folder and run of a generator of CUT."""
+    return f"cut-{nce_weight:g}"
+
+
 def fingerprint(run: TrainingRun) -> str:
     """16 hex digits that name the run's folder, a function of its resolved settings, its inputs and its code.
 
-    A generator depends on its own lambda, and not on the others of a list; nor does a neural OT map depend on the other
-    cost weights. The code is that of the run's objective and of the training loop.
+    A generator depends on its own lambda, and not on the others of a list; nor does a network of neural OT or
+    CUT depend on the other weights. The code is that of the run's objective and of the training loop.
     """
     described = _without(run.model_dump(mode="json"), _NOT_IN_FINGERPRINT)
     settings = described["settings"]
@@ -142,6 +159,8 @@ def fingerprint(run: TrainingRun) -> str:
             del settings["init"]
         case NeuralOTRun():
             del settings["cost_weights"]
+        case CUTRun():
+            del settings["nce_weights"]
     code = code_digest((_OBJECTIVES[run.kind], "rdmd.training.loop"))
     return hashlib.sha256(canonical_json({"run": described, "code": code}).encode()).hexdigest()[:16]
 

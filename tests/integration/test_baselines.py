@@ -88,6 +88,8 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 def test_each_run_is_published_under_its_name_with_its_card(trained: Trained):
     settings, layout = trained
     kinds = {"source-teacher": "teacher", "domain-classifier": "domain-classifier", "neural-ot-0.5": "transport-map"}
+    if settings.preprocess.kind == "images":
+        kinds["cut-0.5"] = "cut-generator"
     runs = {run_name(run): fingerprint(run) for run in plan_baselines(settings, layout)}
     assert json.loads((layout.baselines / "baselines.json").read_text(encoding="utf-8")) == {"trained": runs}
     assert {path.name for path in layout.baselines.iterdir()} == {*kinds, "baselines.json"}
@@ -110,12 +112,16 @@ def test_the_source_teacher_is_the_teacher_but_for_the_domain(trained: Trained):
 
 def test_every_run_kept_checkpoints_curves_and_grids(trained: Trained):
     settings, layout = trained
-    logged = {"source-teacher": {"loss"}, "domain-classifier": {"domain_loss"}}
+    logged = {
+        "teacher": {"loss"},
+        "domain-classifier": {"domain_loss"},
+        "cut": {"gan_loss", "nce_loss", "discriminator_loss"},
+    }
     for run in plan_baselines(settings, layout):
         folder = RunFolder(layout.runs / fingerprint(run))
         assert folder.read_run() == run
         assert [point.step for point in folder.curves()] == [5, 10]
-        names = logged.get(run_name(run), {"map_loss", "cost", "potential_loss"})
+        names = logged.get(run.kind, {"map_loss", "cost", "potential_loss"})
         assert all(set(point.values) == names for point in folder.curves())
         assert [path.name for path in folder.samples.iterdir()] == ["10.png"]
         assert folder.result().train_seconds > 0
@@ -140,6 +146,8 @@ def test_every_dial_is_a_row_with_its_evaluations(trained: Trained):
             ({"factor": factor, "sigma_stop": stop, "steps": 3}, 3) for factor in (2, 4) for stop in (0.0, 1.0)
         ]
     expected["neural-ot"] = [({"cost_weight": 0.5, "run": read_card(layout.baselines / "neural-ot-0.5").run}, 1)]
+    if settings.preprocess.kind == "images":
+        expected["cut"] = [({"nce_weight": 0.5, "run": read_card(layout.baselines / "cut-0.5").run}, 1)]
     found: dict[str, list] = {}
     for one in every:
         found.setdefault(one.method, []).append((one.settings, one.nfe))
@@ -262,8 +270,8 @@ def test_the_potential_steps_along_its_own_loss_alone(trained: Trained):
     potential_loss(objective.modules["map"], before, x, y, run.settings.r1).mean().backward()
     moments = objective.optimizers["potential"].state
     for old, new in zip(before.parameters(), objective.modules["potential"].parameters(), strict=True):
-        # beta1 is 0, so that Adam's first moment is the gradient.
-        torch.testing.assert_close(moments[new]["exp_avg"], old.grad)
+        # Adam's first moment after one step.
+        torch.testing.assert_close(moments[new]["exp_avg"], (1 - run.settings.beta1) * old.grad)
 
 
 def test_what_changes_a_map_changes_its_fingerprint_and_nothing_else_does(trained: Trained):

@@ -10,7 +10,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cosine_similar
 
 from rdmd import config
 from rdmd.baselines.egsde import EGSDE, DomainClassifier, attracting, build_domain_classifier, domain_loss, repelling
-from rdmd.baselines.ilvr import low_pass
+from rdmd.baselines.low_pass import low_pass
 from rdmd.baselines.sdedit import SDEditSDE, down_from
 from rdmd.diffusion.loss import like, noise_like
 from rdmd.diffusion.samplers import ancestral_step, denoise
@@ -110,7 +110,7 @@ def test_the_step_is_that_of_the_published_vp_code_with_the_same_weights():
     mean = (y - betas[i] / (1 - abar[i]).sqrt() * noise) / (1 - betas[i]).sqrt()
     f_y, f_s = (net.features(of / abar[i].sqrt(), levels) for of in (y, source_y))
     energy = repel * cosine_similarity(f_y, f_s, dim=1).mean(dim=(1, 2))
-    energy = energy + attract * (low_pass(y, 4) - low_pass(source_y, 4)).square().sum(dim=(1, 2, 3))
+    energy = energy + attract * (low_pass(y, 4, "linear") - low_pass(source_y, 4, "linear")).square().sum(dim=(1, 2, 3))
     drift = -betas[i] / (1 - betas[i]).sqrt() * torch.autograd.grad(energy.sum(), y)[0]
     posterior = betas[i] * (1 - abar[i - 1]) / (1 - abar[i])
     theirs = mean + drift + posterior.sqrt() * noise_like(x, rng(2))

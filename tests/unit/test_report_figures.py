@@ -23,7 +23,7 @@ def pixels(figure) -> np.ndarray:
 
 
 def test_methods_differ_in_their_markers_and_look_the_same_in_every_figure():
-    methods = ["rdmd", "sdedit", "sdedit-sde", "ilvr", "egsde", "ddib", "neural-ot", "teacher", "another"]
+    methods = ["rdmd", "sdedit", "sdedit-sde", "ilvr", "egsde", "ddib", "neural-ot", "cut", "teacher", "another"]
     looks = styles(methods)
     assert len({look.marker for look in looks.values()}) == len(methods)
     assert styles(["neural-ot"]) == {"neural-ot": looks["neural-ot"]}

@@ -21,6 +21,7 @@ from rdmd.files import sha256_of
 from rdmd.training.loop import LoggedSteps
 from rdmd.training.objective import DECAYS, EMA
 from rdmd.training.run_config import (
+    CUTRun,
     DistillRun,
     NeuralOTRun,
     Shards,
@@ -61,6 +62,11 @@ def teacher_run() -> TeacherRun:
 def neural_ot_run() -> NeuralOTRun:
     settings, other = config.NeuralOT(steps=9, batch=8), distill_run()
     return NeuralOTRun(settings=settings, source=other.source, target=other.target, cost_weight=1.0, **_common())
+
+
+def cut_run() -> CUTRun:
+    settings, other = config.CUT(steps=9, batch=8), distill_run()
+    return CUTRun(settings=settings, source=other.source, target=other.target, nce_weight=1.0, **_common())
 
 
 def _common() -> dict:
@@ -219,7 +225,7 @@ def fingerprints_with(edits: dict[str, tuple[str, str]], tmp_path: Path) -> dict
         before = (package / "rdmd" / file).read_text(encoding="utf-8")
         assert text in before, f"{file} has another text now"
         (package / "rdmd" / file).write_text(before.replace(text, replacement), encoding="utf-8")
-    runs: list[TrainingRun] = [teacher_run(), distill_run(), neural_ot_run()]
+    runs: list[TrainingRun] = [teacher_run(), distill_run(), neural_ot_run(), cut_run()]
     script = "import sys; from rdmd.training.run_config import *; [print(fingerprint(parse_run(r))) for r in sys.stdin]"
     printed = subprocess.run(
         [sys.executable, "-c", script],
@@ -244,6 +250,7 @@ def test_the_code_of_a_run_is_that_of_its_objective_and_its_data(tmp_path: Path)
         "the order of samples": {"data/sampling.py": ("torch.randint(size", "torch.randint(1, size")},
         "neural OT": {"training/neural_ot.py": ("decay=s.decay", "decay='constant'")},
         "neural OT's losses": {"baselines/neural_ot.py": ("cost - f(mapped)", "cost - 2 * f(mapped)")},
+        "CUT's losses": {"baselines/cut.py": ("TEMPERATURE = 0.07", "TEMPERATURE = 0.1")},
         "the generator's loss": {"distillation/rdmd.py": ("lam * cost", "2 * lam * cost")},
     }
     found = {name: fingerprints_with(edits, tmp_path) for name, edits in changed.items()}
@@ -251,14 +258,16 @@ def test_the_code_of_a_run_is_that_of_its_objective_and_its_data(tmp_path: Path)
         name: {kind for kind, value in prints.items() if value != found["nothing"][kind]}
         for name, prints in found.items()
     }
-    everything = {"teacher", "distill", "neural-ot"}
+    everything = {"teacher", "distill", "neural-ot", "cut"}
     assert retrained == {
         "nothing": set(),
         "a docstring and a comment": set(),
         "the range of pixels": everything,
         "the order of samples": everything,
         "neural OT": {"neural-ot"},
-        "neural OT's losses": {"neural-ot"},
+        # CUT's generator is neural OT's map, from the same file.
+        "neural OT's losses": {"neural-ot", "cut"},
+        "CUT's losses": {"cut"},
         "the generator's loss": {"distill"},
     }
 

@@ -119,12 +119,25 @@ BASELINES = [
         "remove the repeated one",
     ),
     wrong_baseline("neural_ot: {steps: 4, batch: 4, decay: exp}", "`baselines.neural_ot.decay` is 'exp'"),
+    wrong_baseline("cut: {steps: 4, batch: 4, nce_weights: [0]}", "`baselines.cut.nce_weights.0` is 0"),
+    wrong_baseline(
+        "cut: {steps: 4, batch: 4, nce_weights: [1, 1.0]}",
+        "each of `nce_weights` may stand once",
+        "remove the repeated one",
+    ),
     wrong_baseline("ilvd: {factors: [2]}", "unknown key `baselines.ilvd`", "did you mean `ilvr`?"),
     Row(
         "ILVR on points",
         written("params.yaml", SWISSROLL.replace("ilvr: null", "ilvr: {factors: [2]}")),
         CHECK,
         "baselines.ilvr works on images alone",
+        "set it to null",
+    ),
+    Row(
+        "CUT on points",
+        written("params.yaml", SWISSROLL.replace("neural_ot: null", "cut: {steps: 4, batch: 4}")),
+        CHECK,
+        "baselines.cut works on images alone",
         "set it to null",
     ),
     # What it would compare with was never trained.
