@@ -94,8 +94,22 @@ class Noise(Section):
     test: Count = 1000
 
 
+class Avatars(Section):
+    """Portraits rendered in a drawn style (rdmd/data/readers/avatars.py). Training portraits differ between domains;
+    the test split of every domain shows the same ones, so each source has its true counterpart.
+
+    DVC watches `path`, the reader itself.
+    """
+
+    reader: Literal["avatars"]
+    path: DataPath
+    style: Literal["toon-head", "personas"]
+    train: Count = 3000
+    test: Count = 500
+
+
 DomainName = Literal["source", "target", "features"]
-Domain = Annotated[ImageFolder | Digits | Points | Noise, Field(discriminator="reader")]
+Domain = Annotated[ImageFolder | Digits | Points | Noise | Avatars, Field(discriminator="reader")]
 
 
 class Domains(Section):
