@@ -119,6 +119,16 @@ class Domains(Section):
     target: Domain
     features: Domain | None = None
 
+    @model_validator(mode="after")
+    def _counterparts(self) -> "Domains":
+        source, target = self.source, self.target
+        if isinstance(source, Avatars) and isinstance(target, Avatars) and source.test > target.test:
+            raise ValueError(
+                f"domains.source.test is {source.test} but domains.target.test is {target.test}, so some sources would "
+                "have no true counterpart; make them equal"
+            )
+        return self
+
     @property
     def named(self) -> dict[DomainName, Domain]:
         """The domains that this experiment has, by name."""
