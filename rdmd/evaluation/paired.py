@@ -64,8 +64,8 @@ def train_attributes(images: Tensor, known: Known, seed: int, device: torch.devi
     """Train on (N, 3, H, W) uint8 images of the target, N >= 1, whose facts are `known`.
 
     Facts that are true or false or one of a few words are learned; colours and numbers are not. Images get noise of
-    standard deviation 0.03, so that the network does not depend on exact pixels. A function of the arguments. None where
-    there is nothing to learn.
+    standard deviation 0.03, so that the network does not depend on exact pixels. A function of the arguments. None
+    where there is nothing to learn.
     """
     named = {name: sorted({facts[name] for facts in known.facts}) for name in known.facts[0] if _is_class(known, name)}
     classes = {name: values for name, values in named.items() if len(values) > 1}
