@@ -34,11 +34,14 @@ REMEDIES = {
 
 # The extra of this project that holds an optional package, by the package's name in an import.
 EXTRAS = {
+    "dicebear": "avatars",
+    "dicebear_styles": "avatars",
     "gradio": "demo",
     "onnxruntime": "onnx",
     "onnxscript": "onnx",
     "prefect_ray": "ray",
     "ray": "ray",
+    "resvg_py": "avatars",
 } | dict.fromkeys(
     (
         "dvc",

@@ -5,7 +5,18 @@ names the key, the value and the allowed values.
 """
 
 from rdmd.config.baselines import CUT, DDIB, EGSDE, ILVR, Baselines, DomainClassifier, NeuralOT, SDEdit, SDEditSDE
-from rdmd.config.domains import Digits, Domain, DomainName, Domains, ImageFolder, Noise, Points, Preprocess, Validation
+from rdmd.config.domains import (
+    Avatars,
+    Digits,
+    Domain,
+    DomainName,
+    Domains,
+    ImageFolder,
+    Noise,
+    Points,
+    Preprocess,
+    Validation,
+)
 from rdmd.config.evaluation import (
     Champion,
     CheapestNearBest,
@@ -54,6 +65,7 @@ __all__ = [
     "L1",
     "LPIPS",
     "PARAMS",
+    "Avatars",
     "Baselines",
     "Cadence",
     "Champion",

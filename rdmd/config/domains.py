@@ -94,8 +94,22 @@ class Noise(Section):
     test: Count = 1000
 
 
+class Avatars(Section):
+    """Portraits rendered in a drawn style (rdmd/data/readers/avatars.py). Training portraits differ between domains;
+    the test split of every domain shows the same ones, so each source has its true counterpart.
+
+    DVC watches `path`, the reader itself.
+    """
+
+    reader: Literal["avatars"]
+    path: DataPath
+    style: Literal["toon-head", "personas"]
+    train: Count = 3000
+    test: Count = 500
+
+
 DomainName = Literal["source", "target", "features"]
-Domain = Annotated[ImageFolder | Digits | Points | Noise, Field(discriminator="reader")]
+Domain = Annotated[ImageFolder | Digits | Points | Noise | Avatars, Field(discriminator="reader")]
 
 
 class Domains(Section):
@@ -104,6 +118,16 @@ class Domains(Section):
     source: Domain
     target: Domain
     features: Domain | None = None
+
+    @model_validator(mode="after")
+    def _counterparts(self) -> "Domains":
+        source, target = self.source, self.target
+        if isinstance(source, Avatars) and isinstance(target, Avatars) and source.test > target.test:
+            raise ValueError(
+                f"domains.source.test is {source.test} but domains.target.test is {target.test}, so some sources would "
+                "have no true counterpart; make them equal"
+            )
+        return self
 
     @property
     def named(self) -> dict[DomainName, Domain]:

@@ -43,7 +43,7 @@ def checks(settings: Settings, name: DomainName) -> list[Check]:
     largest = float(np.finfo(np.float32).max)
     again = f"preprocess {name} again"
     # Generated domains have a path for DVC alone.
-    place = f"domains.{name}" if domain.reader in ("digits", "points", "noise") else str(domain.path)
+    place = f"domains.{name}" if domain.reader in ("avatars", "digits", "points", "noise") else str(domain.path)
     mend = f"mend or remove them in {place} and {again}"
     shape = "x".join(map(str, settings.stored_shape))
     suite = [

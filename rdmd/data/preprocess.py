@@ -5,13 +5,13 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
-from rdmd.config import Digits, Domain, DomainName, ImageFolder, Noise, Points, Settings
+from rdmd.config import Avatars, Digits, Domain, DomainName, ImageFolder, Noise, Points, Settings
 from rdmd.data.manifest import BrokenSample, Duplicate, Manifest, digest_of, write_manifest
-from rdmd.data.readers import archives, digits, images, mnist, noise, points
+from rdmd.data.readers import archives, avatars, digits, images, mnist, noise, points
 from rdmd.data.samples import Broken, Reading, Sample, Split
 from rdmd.data.shards import Entry, write_shards
 from rdmd.data.splits import content_digest, fraction, held_out, splits_of
@@ -30,6 +30,8 @@ class _Kept:
     digest: str
     label: int | None
     split: Split | None
+    facts: dict[str, Any] | None
+    regions: np.ndarray | None
 
 
 def preprocess(settings: Settings, name: DomainName, out: Path) -> Manifest:
@@ -69,7 +71,7 @@ def preprocess(settings: Settings, name: DomainName, out: Path) -> Manifest:
             if stored_as_images:
                 array = fit(array, settings.preprocess.resolution, settings.preprocess.fit)
             waiting.write(array.tobytes())
-            kept.append(_Kept(item.name, digest, item.label, item.split))
+            kept.append(_Kept(item.name, digest, item.label, item.split, item.facts, item.regions))
         _check_broken(broken, reading.total, domain, settings)
         waiting.seek(0)
         arrays = _read_arrays(waiting, settings.stored_shape, np.dtype(np.uint8 if stored_as_images else np.float32))
@@ -123,6 +125,8 @@ def _open(domain: Domain, name: DomainName, settings: Settings) -> Reading:
             return points.read(domain, name, settings.seed)
         case Noise():
             return noise.read(domain, settings.stored_shape, name, settings.seed)
+        case Avatars():
+            return avatars.read(domain, settings.preprocess.resolution, name, settings.seed)
         case Digits(reader="digits"):
             return digits.read(domain)
         case Digits():
@@ -155,7 +159,7 @@ def _entries(sample: _Kept, split: Split, array: np.ndarray, domain: Domain, see
         for hue in hues(seed, sample.digest, copies):
             yield Entry(sample.name, split, colour(array, hue), sample.digest, sample.label, hue)
     else:
-        yield Entry(sample.name, split, array, sample.digest, sample.label, None)
+        yield Entry(sample.name, split, array, sample.digest, sample.label, facts=sample.facts, regions=sample.regions)
 
 
 def _check_broken(broken: list[BrokenSample], found: int, domain: Domain, settings: Settings) -> None:

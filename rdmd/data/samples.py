@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -11,6 +11,8 @@ from rdmd.errors import UserError
 
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = ("train", "test")
+# The regions of a sample's map, from 1.
+REGIONS = ("skin", "hair", "clothes", "background")
 # How a file begins that Git LFS left in the place of the real one.
 LFS_POINTER = b"version https://git-lfs"
 
@@ -26,6 +28,10 @@ class Sample:
     label: int | None = None
     split: Split | None = None
     """The data set's own split; None if the content decides (see `splits`)."""
+    facts: dict[str, Any] | None = None
+    """What is known of the sample. `pair` is a number that it shares with its true counterpart in the other domain."""
+    regions: np.ndarray | None = None
+    """uint8 of the sample's height and width: which of `REGIONS` each pixel belongs to, 0 for none."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 Only the functions that read samples import WebDataset and torch, which takes seconds: writing needs neither.
 A folder holds `train-000000.tar`, ..., `test-000000.tar`, ... with an entry `<key>.npy` (uint8 (H, W, 3), or
-float32 (2,)) and, where samples are labelled, `<key>.cls` for each sample; `samples.csv` names them;
+float32 (2,)) and, where samples are labelled, `<key>.cls` for each sample; where more is known, also `<key>.json`
+(facts) and `<key>.regions.npy` (uint8 (H, W)), as `Sample` describes them; `samples.csv` names the samples;
 `manifest.json` has the hashes.
 """
 
@@ -10,6 +11,7 @@ import contextlib
 import csv
 import hashlib
 import io
+import json
 import tarfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -40,6 +42,8 @@ class Entry:
     """Digest of the decoded content before resizing and colouring: the same for all copies of one scan."""
     label: int | None = None
     hue: float | None = None
+    facts: dict[str, Any] | None = None
+    regions: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,15 @@ class Written:
 
 
 @dataclass(frozen=True, eq=False)
+class Known:
+    """What is known of the samples of a split, as `Sample` describes it."""
+
+    facts: list[dict[str, Any]]
+    regions: np.ndarray | None
+    """uint8 (N, H, W), or None where a sample has no map."""
+
+
+@dataclass(frozen=True, eq=False)
 class LoadedDomain:
     """One split in memory, in stored order."""
 
@@ -73,6 +86,8 @@ class LoadedDomain:
     """uint8 (N, 3, H, W), or float32 (N, 2); of noise, float32 (N, 3, H, W)."""
     table: Callable[[], list[Row]]
     """Reads the samples' lines of samples.csv."""
+    known: Callable[[], Known | None] = lambda: None
+    """Reads what is known of the samples, in their order; None if there are samples of which nothing is."""
 
     @cached_property
     def rows(self) -> list[Row]:
@@ -119,6 +134,10 @@ def write_shards(folder: Path, entries: Iterable[Entry], samples_per_shard: int)
                 _add(open_shards[split], f"{key}.cls", str(label).encode())
                 labels[split][label] += 1
             _add(open_shards[split], f"{key}.npy", _npy_bytes(entry.array))
+            if entry.facts is not None:
+                _add(open_shards[split], f"{key}.json", json.dumps(entry.facts, sort_keys=True).encode())
+            if entry.regions is not None:
+                _add(open_shards[split], f"{key}.regions.npy", _npy_bytes(entry.regions))
             counts[split] += 1
             sha256 = hashlib.sha256(entry.array.tobytes()).hexdigest()
             shown = "" if label is None else label
@@ -197,7 +216,19 @@ def read_split(folder: Path, split: Split) -> LoadedDomain:
     return LoadedDomain(
         data=data.clone() if data.ndim == 2 else data.permute(0, 3, 1, 2).contiguous(),
         table=lambda: [row for row in read_rows(folder, manifest) if row.split == split],
+        known=lambda: _known(folder, manifest, split),
     )
+
+
+def _known(folder: Path, manifest: Manifest, split: Split) -> Known | None:
+    facts, maps = [], []
+    for _, entry in stored_samples(folder, manifest, split):
+        if "json" not in entry:
+            return None
+        facts.append(json.loads(entry["json"]))
+        if "regions.npy" in entry:
+            maps.append(np.load(io.BytesIO(entry["regions.npy"]), allow_pickle=False))
+    return Known(facts, np.stack(maps) if len(maps) == len(facts) else None)
 
 
 def empty_split(folder: Path, split: Split) -> UserError:
@@ -219,7 +250,7 @@ def read_rows(folder: Path, manifest: Manifest) -> list[Row]:
 
 
 def stored_samples(folder: Path, manifest: Manifest, split: Split) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """Each sample's key and its entries as bytes (`npy`, and `cls` if labelled), in stored order.
+    """Each sample's key and its entries as bytes, by their suffix (`npy`), in stored order.
 
     Raises `UserError` at the first shard that is missing or differs from the manifest.
     """

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rdmd.config import Evaluate, NoFeatures
 from rdmd.evaluation.features import FeatureNetwork, features_of, load_network
-from rdmd.evaluation.row import IDENTITY, TARGET, Row, Scores
+from rdmd.evaluation.row import COUNTERPART, IDENTITY, TARGET, Row, Scores
 from rdmd.evaluation.task import EvaluationTask, ImageFeatures, ImageTask, PointTask, pixels
 from rdmd.evaluation.transport import exact_plan
 
@@ -199,11 +199,17 @@ def identity_row(task: EvaluationTask) -> Row:
     return Row(method=IDENTITY, **dict(task.score(task.inputs())))
 
 
+def counterpart_row(task: EvaluationTask) -> Row | None:
+    """The true counterparts of the sources as a translation; None where they are unknown. Realism is None."""
+    scores = task.score_counterparts() if isinstance(task, ImageTask) else None
+    return None if scores is None else Row(method=COUNTERPART, **dict(scores))
+
+
 def target_row(task: EvaluationTask, target: Tensor, groups: Sequence[str] | None = None) -> Row:
     """The target's training samples against its test samples: the realism of a perfect generator.
 
     `target` is (N, 3, H, W) uint8, or points (N, d); `groups` as in `EvaluationTask.score_target`. The metrics of
-    faithfulness are None.
+    faithfulness are None; `paired` is that of random target images.
     """
     return Row(method=TARGET, **dict(task.score_target(target, groups)))
 

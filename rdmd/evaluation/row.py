@@ -9,6 +9,7 @@ Interval = tuple[float, float]
 # The names of methods that the evaluation itself knows.
 IDENTITY = "identity"
 TARGET = "target"
+COUNTERPART = "counterpart"
 GENERATOR = "rdmd"
 
 
@@ -27,6 +28,34 @@ class _Method(_Model):
     nfe: int = 0
 
 
+def _finite(value: object, info: ValidationInfo) -> object:
+    numbers = value.values() if isinstance(value, dict) else value if isinstance(value, tuple) else (value,)
+    if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
+        raise FloatingPointError(f"the metric `{info.field_name}` is {value}, which is not finite")
+    return value
+
+
+class PairedScores(_Model):
+    """How close translations are to the true counterparts of their sources (`rdmd.evaluation.paired`).
+
+    `psnr` in dB and `feature_distance` (Euclidean, between features) are means over pairs, with their standard errors
+    `*_se`. `retrieval` is the share of translations that are nearer to their own counterpart than to any other, in
+    features. `colour_error`, by region, is the mean difference in colour from the counterpart within the region, 0 to
+    1. `agreement`, by attribute, is the share of translations in which a classifier reads the counterpart's value.
+    """
+
+    psnr: StrictFloat
+    psnr_se: StrictFloat | None
+    feature_distance: StrictFloat
+    feature_distance_se: StrictFloat | None
+    retrieval: StrictFloat
+    colour_error: dict[str, StrictFloat]
+    colour_error_se: dict[str, StrictFloat]
+    agreement: dict[str, StrictFloat]
+
+    _check = field_validator("*")(_finite)
+
+
 class Scores(_Model):
     """Every metric. None where a metric does not apply; never NaN or infinite (`FloatingPointError`).
 
@@ -36,7 +65,8 @@ class Scores(_Model):
     sum), `l2_norm01` (Euclidean norm with pixels in [0, 1]), `psnr` in dB, `ssim`, `colour_error`; `*_se`
     are standard errors of those means. Points: `sw2` (sliced 2-Wasserstein distance) with `sw2_ci`, `w2`
     (exact, between samples), `l2_uvp` in percent, `ot_cost` (W2^2 from source to target, sum over
-    dimensions: the least cost that any exact map has).
+    dimensions: the least cost that any exact map has). `paired`: against true counterparts, where the test split holds
+    them.
     """
 
     fid: StrictFloat | None = None
@@ -62,14 +92,9 @@ class Scores(_Model):
     w2: StrictFloat | None = None
     l2_uvp: StrictFloat | None = None
     ot_cost: StrictFloat | None = None
+    paired: PairedScores | None = None
 
-    @field_validator("*")
-    @classmethod
-    def _finite(cls, value: object, info: ValidationInfo) -> object:
-        numbers = value if isinstance(value, tuple) else (value,)
-        if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
-            raise FloatingPointError(f"the metric `{info.field_name}` is {value}, which is not finite")
-        return value
+    _check = field_validator("*")(_finite)
 
     @property
     def realism(self) -> float | None:
@@ -86,8 +111,9 @@ class Scores(_Model):
 class Row(Scores, _Method):
     """A method with its scores.
 
-    `method` is a translator's, or `identity` (the source as it is) or `target` (the target's training
-    samples, judged as if they were translations: the floor of realism). `lam` is null for methods that have
+    `method` is a translator's, or `identity` (the source as it is), `counterpart` (the sources' true counterparts), or
+    `target` (the target's training samples, judged as if they were translations: the floor of realism, and by chance
+    the floor of `paired`). `lam` is null for methods that have
     none. `run` is the fingerprint of the training run. `seconds_per_image` is the median over batches after
     a warm-up. `on_front`: among the generators (method `rdmd`) no other has both less cost and better
     realism.

@@ -3,7 +3,7 @@
 import csv
 import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from rdmd.errors import UserError
 from rdmd.evaluation.pareto import cheapest_near_best
-from rdmd.evaluation.row import GENERATOR, IDENTITY, TARGET, Interval, Metrics, Row
+from rdmd.evaluation.row import COUNTERPART, GENERATOR, IDENTITY, TARGET, Interval, Metrics, PairedScores, Row
 from rdmd.evaluation.selection import caution
 from rdmd.files import write_json, write_text
 
@@ -24,6 +24,7 @@ _METHODS = {
     GENERATOR: "RDMD",
     IDENTITY: "source as it is",
     TARGET: "target itself",
+    COUNTERPART: "true counterpart",
     "sdedit": "SDEdit",
     "sdedit-sde": "SDEdit (SDE)",
     "ilvr": "ILVR",
@@ -140,23 +141,73 @@ _COLUMNS = [
     ("ms/sample", "seconds_per_image", "wall-clock time for a sample, median over batches"),
     ("training s", "train_seconds", "wall-clock seconds of training"),
 ]
+_BEFORE_PAIRED = [heading for heading, _, _ in _COLUMNS].index("NFE")
 # Headings that a terminal has no room for.
-ONLY_IN_REPORT = {"KID", "precision", "recall", "W2", "cost, sum", "L2 in [0,1]", "SSIM", "training s"}
+_ONLY_IN_REPORT = {"KID", "precision", "recall", "W2", "cost, sum", "L2 in [0,1]", "SSIM", "training s"}
 
 
 @dataclass(frozen=True)
 class Column:
-    """A heading, its meaning, and the cell of a row."""
+    """A heading, its meaning, and the cell of a row. The terminal shows the columns that are `short`."""
 
     heading: str
     meaning: str
     cell: Callable[[Row], str]
+    short: bool = False
 
 
 def columns(metrics: Metrics) -> list[Column]:
     """The columns in which some row has a value."""
-    every = [Column(heading, meaning, partial(_cell, metrics, field)) for heading, field, meaning in _COLUMNS]
+    every = [
+        Column(heading, meaning, partial(_cell, metrics, field), heading not in _ONLY_IN_REPORT)
+        for heading, field, meaning in _COLUMNS
+    ]
+    every[_BEFORE_PAIRED:_BEFORE_PAIRED] = _paired_columns(metrics)
     return [column for column in every if any(column.cell(row) != "–" for row in metrics.rows)]
+
+
+def _paired_columns(metrics: Metrics) -> Iterator[Column]:
+    """The columns of `Row.paired`. The terminal gets the first two."""
+
+    def column(heading: str, meaning: str, cell: Callable[[PairedScores], str], short: bool = False) -> Column:
+        return Column(heading, meaning, lambda row: cell(row.paired) if row.paired else "–", short)
+
+    def spread(value: float | None, se: float | None) -> str:
+        return plus_minus(value, None if se is None else Z95 * se)
+
+    def share(of: Callable[[PairedScores], float | None]) -> Callable[[PairedScores], str]:
+        return lambda paired: _share(of(paired), metrics.n_source)
+
+    yield column(
+        "truth dB",
+        "peak signal-to-noise ratio to the true counterpart; ± 95%",
+        lambda paired: spread(paired.psnr, paired.psnr_se),
+        short=True,
+    )
+    yield column(
+        "truth found",
+        "share of translations whose nearest true counterpart, in features, is their own; ± 95%",
+        share(lambda paired: paired.retrieval),
+        short=True,
+    )
+    yield column(
+        "to truth",
+        "distance of features to the true counterpart; ± 95%",
+        lambda paired: spread(paired.feature_distance, paired.feature_distance_se),
+    )
+    found = [row.paired for row in metrics.rows if row.paired]
+    for name in dict.fromkeys(name for paired in found for name in paired.colour_error):
+        yield column(
+            f"{name} error",
+            f"difference in colour from the true counterpart within its {name}, 0 to 1; ± 95%",
+            lambda paired, name=name: spread(paired.colour_error.get(name), paired.colour_error_se.get(name)),  # type: ignore[misc]
+        )
+    for name in dict.fromkeys(name for paired in found for name in paired.agreement):
+        yield column(
+            f"same {name}",
+            f"share of translations in which a classifier reads the true counterpart's {name}; ± 95%",
+            share(lambda paired, name=name: paired.agreement.get(name)),  # type: ignore[misc]
+        )
 
 
 def summary(metrics: Metrics) -> str:
@@ -194,7 +245,7 @@ def format_table(metrics: Metrics) -> str:
 
     An asterisk marks the generators on the front, which the stage `register` registers.
     """
-    shown = [column for column in columns(metrics) if column.heading not in ONLY_IN_REPORT]
+    shown = [column for column in columns(metrics) if column.short]
     labels = row_labels(metrics.rows)
     lines = [["method", *(column.heading for column in shown)]]
     for label, row in zip(labels, metrics.rows, strict=True):

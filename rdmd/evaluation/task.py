@@ -4,6 +4,7 @@ import statistics
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from rdmd.evaluation import faithfulness, realism, transport
 from rdmd.evaluation.classifier import FeatureClassifier
 from rdmd.evaluation.faithfulness import Estimate, estimate
 from rdmd.evaluation.features import FeatureCache, FeatureNetwork, features_of
+from rdmd.evaluation.paired import PairedTruth
 from rdmd.evaluation.row import FeaturesRecord, Scores
 from rdmd.evaluation.transport import ExactPlan
 
@@ -99,12 +101,14 @@ class EvaluationTask(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class ImageTask(EvaluationTask):
-    """Images (N, 3, H, W) uint8; a source of noise is float32. Groups as in `realism.Groups`."""
+    """Images (N, 3, H, W) uint8; a source of noise is float32. Groups as in `realism.Groups`. `truth` holds the true
+    counterparts of the sources, if these are known."""
 
     source_groups: Tensor
     reference_groups: Tensor
     features: ImageFeatures
     reference_features: Tensor
+    truth: PairedTruth | None = None
 
     @property
     def from_noise(self) -> bool:
@@ -119,17 +123,37 @@ class ImageTask(EvaluationTask):
 
     def score(self, translations: Tensor) -> Scores:
         images = pixels(translations, self.settings.batch)
-        realism_alone = self.score_realism(images, self.source_groups)
+        features = self._features_of(images)
+        realism_alone = self._realism(images, features, self.source_groups)
         if self.from_noise:
             return realism_alone
-        means = {name: self._mean_of(metric, images) for name, metric in _FAITHFULNESS.items()}
-        faithful: dict[str, float | None] = {name: each.mean for name, each in means.items()}
-        faithful |= {f"{name}_se": each.se for name, each in means.items()}
-        faithful["cost_sum"] = means["cost"].mean * images[0].numel()
-        return Scores(**dict(realism_alone) | faithful)
+        return Scores(**dict(realism_alone) | self._faithfulness(images) | self._paired(images, features))
+
+    def score_counterparts(self) -> Scores | None:
+        """The scores of the true counterparts as translations, without realism: the reference holds the same images.
+
+        None where they are unknown.
+        """
+        if self.truth is None:
+            return None
+        images, features = self.truth.images, self.truth.features
+        return Scores(**self._faithfulness(images) | self._paired(images, features))
 
     def score_realism(self, samples: Tensor, groups: Tensor | None = None) -> Scores:
-        generated, reference = self.features.of(samples, self.settings.batch, self.device), self.reference_features
+        return self._realism(samples, self._features_of(samples), groups)
+
+    def score_target(self, target: Tensor, groups: Sequence[str] | None = None) -> Scores:
+        realism_alone = super().score_target(target, groups)
+        samples = sample_of(target, len(self.source), self.seed)
+        if self.truth is None or len(samples) < len(self.source):
+            return realism_alone
+        return realism_alone.model_copy(update=self._paired(samples, self._features_of(samples)))
+
+    def _features_of(self, images: Tensor) -> Tensor:
+        return self.features.of(images, self.settings.batch, self.device)
+
+    def _realism(self, samples: Tensor, generated: Tensor, groups: Tensor | None) -> Scores:
+        reference = self.reference_features
         both = realism.Groups(torch.arange(len(samples)) if groups is None else groups, self.reference_groups)
         share = self._class_share(samples)
         if min(len(generated), len(reference)) < 2:
@@ -160,6 +184,15 @@ class ImageTask(EvaluationTask):
                 (len(self.source) < 2, "standard errors (two source images)"),
             ]
         )
+
+    def _faithfulness(self, images: Tensor) -> dict[str, float | None]:
+        means = {name: self._mean_of(metric, images) for name, metric in _FAITHFULNESS.items()}
+        faithful: dict[str, float | None] = {name: each.mean for name, each in means.items()}
+        faithful |= {f"{name}_se": each.se for name, each in means.items()}
+        return faithful | {"cost_sum": means["cost"].mean * images[0].numel()}
+
+    def _paired(self, images: Tensor, features: Tensor) -> dict[str, Any]:
+        return {"paired": None if self.truth is None else self.truth.scores(images, features)}
 
     def _mean_of(self, metric: Callable[[Tensor, Tensor], Tensor], images: Tensor) -> Estimate:
         """The mean of a metric that compares each source with its translation."""
@@ -258,11 +291,13 @@ def image_task(
     device: torch.device,
     source_groups: Sequence[str] | None = None,
     reference_groups: Sequence[str] | None = None,
+    truth: PairedTruth | None = None,
 ) -> ImageTask:
     """A task on `settings.n_source` and `n_reference` images drawn from the test splits, or on all if there are fewer.
 
     `source` and `reference` are (N, 3, H, W) uint8; a source of noise is float32. Groups name the group of each image;
-    None puts each into its own. Raises `UserError` if `settings.target_class` is not a class of the classifier.
+    None puts each into its own. `truth` holds the true counterpart of every image of `source`. Raises `UserError` if
+    `settings.target_class` is not a class of the classifier.
     """
     classifier, target_class = features.classifier, settings.target_class
     if classifier is not None and target_class is not None and target_class not in classifier.classes:
@@ -279,6 +314,7 @@ def image_task(
         reference_groups=groups_of(reference_groups, len(reference), settings.n_reference, seed),
         features=features,
         reference_features=features.of(picked, settings.batch, device),
+        truth=truth and truth.at(sample_of(torch.arange(len(source)), settings.n_source, seed)),
         settings=settings,
         seed=seed,
         device=device,

@@ -162,7 +162,7 @@ def _first(part: Any, few: Callable[[int], dict[str, int]]) -> Any:
 
 def _small_part(domain: config.Domain, folder: Path, samples: int, resolution: int, say: Say) -> dict[str, Any]:
     """What changes in a domain's section. The first images are copied to `folder`; where there are none, noise is."""
-    if isinstance(domain, config.Points | config.Noise):
+    if isinstance(domain, config.Points | config.Noise | config.Avatars):
         return {"train": 4 * samples, "test": 4 * samples}
     missing = not domain.path.exists()
     if missing:

@@ -5,17 +5,19 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from rdmd import config
-from rdmd.data.shards import read_split
+from rdmd.data.shards import LoadedDomain, read_split
 from rdmd.data.transforms import to_uint8
 from rdmd.errors import UserError
-from rdmd.evaluation.evaluator import NamedTranslator, identity_row, score, target_row, translate
+from rdmd.evaluation.evaluator import NamedTranslator, counterpart_row, identity_row, score, target_row, translate
+from rdmd.evaluation.paired import PairedTruth, counterparts, train_attributes
 from rdmd.evaluation.pareto import mark_front
 from rdmd.evaluation.row import Metrics, Row
 from rdmd.evaluation.table import write_metrics, write_pareto, write_summary
-from rdmd.evaluation.task import EvaluationTask, ImageTask, PointTask, image_task, point_task
+from rdmd.evaluation.task import EvaluationTask, ImageFeatures, ImageTask, PointTask, image_task, point_task
 from rdmd.pipeline.features import evaluation_device, load_features
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.provenance import provenance_of
@@ -60,11 +62,38 @@ def evaluation_task(settings: config.Settings, layout: Layout) -> EvaluationTask
         task = point_task(source.data, reference.data, evaluate, seed, device, from_noise)
     else:
         features = load_features(settings, layout, device)
-        task = image_task(source.data, reference.data, features, evaluate, seed, device, source.scans, reference.scans)
+        truth = _truth(source, reference, features, settings, layout)
+        task = image_task(
+            source.data, reference.data, features, evaluate, seed, device, source.scans, reference.scans, truth
+        )
     left_out = task.left_out()
     if left_out:
         print(f"left out of the table: {left_out}", file=sys.stderr)
     return task
+
+
+def _truth(
+    source: LoadedDomain, target: LoadedDomain, features: ImageFeatures, settings: config.Settings, layout: Layout
+) -> PairedTruth | None:
+    """The true counterparts of all test sources, with a classifier that is trained on the target's training images.
+
+    None unless the test split holds a counterpart for every source.
+    """
+    known = target.known()
+    places = counterparts(source.known(), known)
+    if places is None or known is None:
+        return None
+    device, train = evaluation_device(settings), read_split(layout.shards / "target", "train")
+    learned = train.known()
+    classifier = None if learned is None else train_attributes(train.data, learned, settings.seed, device)
+    truth = PairedTruth(
+        images=target.data,
+        features=features.of(target.data, settings.evaluate.batch, device),
+        regions=None if known.regions is None else torch.from_numpy(known.regions),
+        attributes=None if classifier is None else classifier.indices(known),
+        classifier=classifier,
+    )
+    return truth.at(torch.tensor(places))
 
 
 def evaluate_one(translator: NamedTranslator, task: EvaluationTask) -> Evaluated:
@@ -86,14 +115,14 @@ def write_evaluation(
     """Mark the front, add the rows of references, and write the files of reports/."""
     rows = mark_front([each.row for each in evaluated])
     train = read_split(layout.shards / "target", "train")
-    references = [] if task.from_noise else [identity_row(task)]
+    references = [] if task.from_noise else [identity_row(task), counterpart_row(task)]
     metrics = Metrics(
         experiment=settings.experiment,
         seed=settings.seed,
         features=task.record(),
         n_source=len(task.source),
         n_reference=len(task.reference),
-        rows=[*rows, *references, target_row(task, train.data, train.scans)],
+        rows=[*rows, *filter(None, references), target_row(task, train.data, train.scans)],
     )
     write_metrics(metrics, layout.metrics)
     write_summary(metrics, layout.summary)

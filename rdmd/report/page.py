@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from rdmd.evaluation.pareto import Rule, hypervolume, pick, plane
-from rdmd.evaluation.row import IDENTITY, TARGET, Metrics, Row
+from rdmd.evaluation.row import COUNTERPART, IDENTITY, TARGET, Metrics, Row
 from rdmd.evaluation.table import (
     FRONT_NOTE,
-    ONLY_IN_REPORT,
     columns,
     drifted,
     method_name,
@@ -55,7 +54,6 @@ def write_report(
         ends=list(_ends(rows)),
         dominated=list(_dominated(rows)),
         columns=[column for column in columns(metrics) if column.heading != _TRAINING],
-        only_in_report=ONLY_IN_REPORT,
         lines=list(_lines(rows)),
         front_note=FRONT_NOTE if any(row.on_front and row.cost is not None for row in rows) else None,
         n_shown=len(samples.source),
@@ -88,7 +86,8 @@ def _render(**values: Any) -> str:
 def _lines(rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
     """The lines of the tables of results; `kind` is the CSS class."""
     for row in rows:
-        kind = "front" if row.on_front else "reference" if row.method in (IDENTITY, TARGET) else "other"
+        references = (COUNTERPART, IDENTITY, TARGET)
+        kind = "front" if row.on_front else "reference" if row.method in references else "other"
         yield {"row": row, "label": row_label(row, rows), "kind": kind, "drifted": drifted(row)}
 
 
