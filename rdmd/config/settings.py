@@ -115,7 +115,7 @@ class Settings(Section):
             )
 
     def _cost(self) -> Iterator[str]:
-        cost, trained = self.distill.cost, self.evaluate.features.network
+        cost = self.distill.cost
         if isinstance(cost, LowPass | FeatureCost | LPIPS) and self.preprocess.kind == "points":
             yield (
                 f"distill.cost is {cost.name!r}, which compares images, but preprocess.kind is 'points'; use "
@@ -126,10 +126,10 @@ class Settings(Section):
                 "distill.cost is 'lpips', which needs images of 32x32 or more, but preprocess.resolution is "
                 f"{self.preprocess.resolution}; use another cost"
             )
-        if isinstance(cost, FeatureCost) and cost.weights == FEATURES and trained != "classifier":
+        if isinstance(cost, FeatureCost) and cost.weights == FEATURES:
             yield (
-                f"distill.cost is 'features' of {FEATURES}, but evaluate.features.network is {trained!r}, so no "
-                "classifier is trained there; set distill.cost.weights to the folder of a classifier"
+                f"distill.cost.weights is {FEATURES}, by which the evaluation measures realism; train another network "
+                "with `rdmd features` in a copy of this project, and name its folder"
             )
 
     def _launch(self) -> Iterator[str]:

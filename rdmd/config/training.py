@@ -54,11 +54,12 @@ class LowPass(Section):
 class FeatureCost(Section):
     """The squared distance of directions in a feature classifier's penultimate layer. Images only.
 
-    `weights` is the classifier's folder, as `rdmd features` makes it; by default the evaluation's own.
+    `weights` is the folder of a classifier, as `rdmd features` makes it; not the one that the evaluation uses: a metric
+    that training optimises measures nothing.
     """
 
     name: Literal["features"]
-    weights: Path = FEATURES
+    weights: Path
 
 
 class LPIPS(Section):
@@ -68,11 +69,10 @@ class LPIPS(Section):
     weights: Path
 
 
-_COSTS = (SquaredL2, L1, Huber, LowPass, FeatureCost, LPIPS)
 TransportCost = Annotated[
     SquaredL2 | L1 | Huber | LowPass | FeatureCost | LPIPS,
     Field(discriminator="name"),
-    bare_name("name", names_of("name", _COSTS), "transport cost", "{name: huber, delta: 0.1}"),
+    bare_name("name", names_of("name", (SquaredL2, L1, Huber, LowPass)), "transport cost", "{name: huber, delta: 0.1}"),
 ]
 Decay = Literal["constant", "linear", "cosine"]
 Weighting = Literal["unscaled", "inverse_sigma", "inverse_sigma_squared", "normalised"]

@@ -1,6 +1,5 @@
 """The noise of a training step: distributions of sigma, and a batch of samples with its noise."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -27,9 +26,9 @@ def lognormal(mean: float, std: float) -> NoiseDistribution:
 def karras_levels(
     sigma_min: float, sigma_max: float, rho: float, levels: int, low: float, high: float
 ) -> NoiseDistribution:
-    """sigma uniform over those of `levels` Karras levels that lie between the fractions `low` and `high` of the
-    schedule, counted from sigma_min (public DMD code: 0.02 to 0.98 of 1000 levels)."""
-    first, last = math.floor(low * (levels - 1)), math.ceil(high * (levels - 1))
+    """sigma uniform over the levels `low * levels` to `high * levels` of `levels` Karras levels, counted from 0 at
+    sigma_min (public DMD code: 0.02 and 0.98 of 1000 levels, which are the levels 20 to 980)."""
+    first, last = int(low * levels), min(int(high * levels), levels - 1)
     ramp = torch.arange(first, last + 1, dtype=torch.float64) / (levels - 1)
     bottom, top = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
     table = ((bottom + ramp * (top - bottom)) ** rho).float()

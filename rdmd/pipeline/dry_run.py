@@ -114,8 +114,6 @@ def shrunk(settings: config.Settings, layout: Layout, say: Say) -> config.Settin
     raw["distill"] |= few(distill.batch)
     if isinstance(distill.lambdas, list):
         raw["distill"]["lambdas"] = sorted({distill.lambdas[0], distill.lambdas[-1]})
-    if isinstance(distill.cost, config.FeatureCost) and distill.cost.weights == config.FEATURES:
-        raw["distill"]["cost"]["weights"] = str(layout.root / config.FEATURES)
     raw["baselines"] = {name: _first(part, few) for name, part in settings.baselines.model_dump(mode="json").items()}
     sizes = ("n_source", "n_reference", "n_transport", "n_w2", "batch")
     raw["evaluate"] |= dict.fromkeys(sizes, samples) | {"bootstrap": 2, "projections": 16}

@@ -82,11 +82,9 @@ def missing_files(settings: config.Settings) -> list[str]:
             f"params.yaml: teacher.init is {initial}, which is not a file; give a safetensors file (see "
             "`rdmd convert-edm --help`), or null."
         )
-    # The pipeline itself makes FEATURES.
-    weights = cost.weights if isinstance(cost, config.LPIPS | config.FeatureCost) else config.FEATURES
-    if weights != config.FEATURES and not weights.exists():
+    if isinstance(cost, config.LPIPS | config.FeatureCost) and not cost.weights.exists():
         problems.append(
-            f"params.yaml: distill.cost.weights is {weights}, which does not exist; put the network of the cost "
+            f"params.yaml: distill.cost.weights is {cost.weights}, which does not exist; put the network of the cost "
             f"{cost.name!r} there or use another cost."
         )
     return problems

@@ -41,9 +41,9 @@ def test_lognormal_has_the_mean_and_spread_of_its_logarithm():
 def test_karras_levels_lie_between_the_percentiles_of_the_schedule():
     draws = karras_levels(0.002, 80.0, 7.0, 1000, 0.02, 0.98)(100_000, rng())
     schedule = karras_sigmas(1000, 0.002, 80.0)[:-1].flip(0)
-    assert draws.min().item() == pytest.approx(schedule[19].item(), rel=1e-5)  # floor(0.02 * 999), float32 table
-    assert draws.max().item() == pytest.approx(schedule[980].item(), rel=1e-5)  # ceil(0.98 * 999)
-    assert len(draws.unique()) == 980 - 19 + 1
+    assert draws.min().item() == pytest.approx(schedule[20].item(), rel=1e-5)  # as the public DMD code; float32 table
+    assert draws.max().item() == pytest.approx(schedule[980].item(), rel=1e-5)
+    assert len(draws.unique()) == 980 - 20 + 1
 
 
 def test_karras_sigmas_follow_equation_5():

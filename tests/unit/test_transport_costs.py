@@ -196,7 +196,7 @@ def test_feature_costs_by_hand():
 
 def test_the_gradient_of_a_network_cost_reaches_the_picture_and_not_the_network(tmp_path: Path):
     for settings, weights in (
-        (config.FeatureCost(name="features"), saved_classifier(tmp_path / "features")),
+        (config.FeatureCost(name="features", weights=tmp_path / "apart"), saved_classifier(tmp_path / "apart")),
         (config.LPIPS(name="lpips", weights=tmp_path / "a.pth"), saved_lpips(tmp_path / "a.pth")),
     ):
         side = 32 if settings.name == "lpips" else SIDE
@@ -241,7 +241,7 @@ def saved_classifier(folder: Path, side: int = SIDE) -> Weights:
         ("huber", config.Huber(name="huber", delta=0.1)),
         ({"name": "huber", "delta": 0.3}, config.Huber(name="huber", delta=0.3)),
         ({"name": "low_pass", "sigma": 2.0}, config.LowPass(name="low_pass", sigma=2.0)),
-        ("features", config.FeatureCost(name="features", weights=Path("models/features"))),
+        ({"name": "features", "weights": "apart"}, config.FeatureCost(name="features", weights=Path("apart"))),
     ],
 )
 def test_a_cost_is_a_bare_name_or_a_section(given: object, expected: TransportCost):
@@ -259,9 +259,9 @@ def test_the_default_is_the_cost_of_the_theorem():
     ("experiment", "cost", "told"),
     [
         ("swissroll", "low_pass", "distill.cost is 'low_pass', which compares images"),
-        ("swissroll", "features", "distill.cost is 'features', which compares images"),
+        ("swissroll", {"name": "features", "weights": "a"}, "distill.cost is 'features', which compares images"),
         ("swissroll", {"name": "lpips", "weights": "a"}, "distill.cost is 'lpips', which compares images"),
-        ("afhq_cat2wild", "features", "evaluate.features.network is 'inception'"),
+        ("digits", {"name": "features", "weights": "models/features"}, "by which the evaluation measures realism"),
         ("digits", {"name": "lpips", "weights": "a"}, "needs images of 32x32 or more"),
         ("digits", "l3", "`distill.cost`: 'l3' is no transport cost; use one of squared_l2, l1, huber, low_pass"),
         ("digits", {"name": "huber", "delta": 0}, "`distill.cost.delta` is 0"),
@@ -293,10 +293,11 @@ def test_the_weights_of_a_cost_are_found_and_hashed(tmp_path: Path):
         return cost_weights(settings.distill.cost, settings.preprocess.resolution, tmp_path)
 
     assert needed(settings_with("huber")) is None
+    apart = {"name": "features", "weights": "apart"}
     with pytest.raises(UserError, match="rdmd features"):
-        needed(settings_with("features"))
-    saved = saved_classifier(tmp_path / "models" / "features")
-    assert needed(settings_with("features")) == saved
+        needed(settings_with(apart))
+    saved = saved_classifier(tmp_path / "apart")
+    assert needed(settings_with(apart)) == saved
     assert saved.sha256 == sha256_of(saved.path)
     saved_classifier(tmp_path / "other", side=16)
     with pytest.raises(UserError, match=r"images of 16x16, but preprocess.resolution is 8"):
