@@ -13,7 +13,7 @@ FOLDER = Path("experiments") / "studies"
 SEEDS = (0, 1, 2)
 STUDIES = ("swissroll", "eight_gaussians", "gaussian", "digits", "colored_mnist")
 # Files of comparisons: each entry is a study with settings of `distill` changed.
-COMPARISONS = ("ablations", "costs")
+COMPARISONS = ("one_generator", "ablations", "costs")
 
 Part = Literal["references", "rdmd", "baselines"]
 PARTS: tuple[Part, ...] = ("references", "rdmd", "baselines")
@@ -29,7 +29,7 @@ class Comparison(config.Section):
     name: Name
     study: str
     title: str
-    lambdas: Annotated[list[config.Lambda], Field(min_length=1)]
+    lambdas: config.Lambdas
     seeds: Annotated[list[int], Field(min_length=1)] = [0]
     settings: dict[str, Any] = {}
     variants: Annotated[dict[Name, dict[str, Any]], Field(min_length=1)]
@@ -58,7 +58,8 @@ def comparisons(name: str, folder: Path = FOLDER) -> list[Comparison]:
 def variant_settings(base: config.Settings, comparison: Comparison, variant: str) -> config.Settings:
     """The study's settings with one variant's changes. Raises UserError if they are not settings of `distill`."""
     raw = base.model_dump(mode="json", by_alias=True)
-    raw["distill"] |= {"lambdas": comparison.lambdas} | comparison.settings | comparison.variants[variant]
+    lambdas = comparison.model_dump(mode="json", include={"lambdas"})
+    raw["distill"] |= lambdas | comparison.settings | comparison.variants[variant]
     try:
         return config.Settings.model_validate(raw)
     except ValidationError as error:

@@ -36,6 +36,7 @@ TITLES = {
     "gaussian": "A Gaussian to another Gaussian",
     "digits": "Coloured digits, 8x8",
     "colored_mnist": "Coloured MNIST, 16x16",
+    "one_generator": "One generator for every lambda, against separate generators",
     "ablations": "Ablations",
     "costs": "Transport costs",
 }
