@@ -33,8 +33,8 @@ class Changes(BaseModel):
         Experiment | None, Field(description="A file of experiments/. Empty: params.yaml as it stands.")
     ] = None
     lambdas: Annotated[
-        list[Annotated[float, Field(gt=0)]] | None,
-        Field(description="Weights of the transport cost to evaluate: small is realistic, large is faithful."),
+        list[Annotated[float, Field(ge=0)]] | None,
+        Field(description="Weights of the transport cost: small is realistic, large is faithful."),
     ] = None
     teacher_steps: Annotated[int | None, Field(gt=0, description="Optimiser steps of the teacher.")] = None
     distill_steps: Annotated[int | None, Field(gt=0, description="Optimiser steps of each generator.")] = None
@@ -46,10 +46,12 @@ class Changes(BaseModel):
     ] = None
     seed: Annotated[int | None, Field(ge=0, lt=2**31, description="The seed of data, training and evaluation.")] = None
 
-    def values(self) -> dict[str, Any]:
-        """The changed values by their dotted key in params.yaml."""
+    def values(self, before: config.Settings) -> dict[str, Any]:
+        """The changed values by their dotted key in params.yaml, whose settings are `before`. Of a generator for a
+        range of lambda, the lambdas are those to evaluate."""
+        one = isinstance(before.distill.lambdas, config.LambdaRange)
         named = {
-            "evaluate.lambdas": self.lambdas,
+            "evaluate.lambdas" if one else "distill.lambdas": self.lambdas,
             "teacher.steps": self.teacher_steps,
             "distill.steps": self.distill_steps,
             "launch.device": self.device,
@@ -71,8 +73,8 @@ class Changed:
 def _changed_text(changes: Changes, base: Path) -> str:
     """The text of the params file `base` with the changes; comments, quotes and `null` stay."""
     # It tells of an empty or damaged file in a sentence.
-    config.load(base)
-    text, values = base.read_text(encoding="utf-8"), changes.values()
+    values = changes.values(config.load(base))
+    text = base.read_text(encoding="utf-8")
     if not values:
         return text
     editor = YAML()

@@ -24,7 +24,7 @@ from rdmd.pipeline.features import train_features
 from rdmd.pipeline.launch import TrainingProcesses
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.model_source import open_generator
-from rdmd.pipeline.training import train_sweep, train_teacher
+from rdmd.pipeline.training import train_generators, train_teacher
 from rdmd.training.run_folder import RunFolder
 from tests.conftest import ROOT, params, tiny_digits, tiny_points
 
@@ -59,7 +59,7 @@ def run(text: str, layout: Layout) -> Metrics:
     validate(settings, layout.shards, layout.validation, layout.reports / "data_docs")
     train_features(settings, layout)
     train_teacher(settings, layout, unwatched, TrainingProcesses())
-    train_sweep(settings, layout, unwatched, TrainingProcesses())
+    train_generators(settings, layout, unwatched, TrainingProcesses())
     return evaluate(settings, layout)
 
 

@@ -16,6 +16,7 @@ from tests.objectives import CPU, Materials, Objective, apart, gradients, take_s
 # Fused kernels and sums over processes add in another order: a few roundings of float32 (6e-8) in each of ten layers.
 ROUNDING = 1e-5
 RANKS = 2
+RANGE = config.LambdaRange.model_validate({"from": 0.02, "to": 0.5})
 
 
 @pytest.mark.slow
@@ -56,7 +57,8 @@ def joined_step(objective: Objective) -> None:
 
 def together(batches: list[NoisyBatch]) -> NoisyBatch:
     """One batch of several."""
-    return NoisyBatch(*(torch.cat([getattr(batch, name) for batch in batches]) for name in ("x", "sigma", "eps")))
+    names = ["x", "sigma", "eps"] if batches[0].lam is None else ["x", "sigma", "eps", "lam"]
+    return NoisyBatch(*(torch.cat([getattr(batch, name) for batch in batches]) for name in names))
 
 
 def test_two_processes_give_the_update_of_one_with_the_doubled_batch(tmp_path: Path):
@@ -66,7 +68,11 @@ def test_two_processes_give_the_update_of_one_with_the_doubled_batch(tmp_path: P
     in_parts = {"processes": RANKS, "compute": config.Compute(accumulate=2)}
     runs = [
         materials.teacher_run({"processes": RANKS}, **short),
-        *(materials.distill_run(in_parts, fake_draws=draws, **short) for draws in ("own", "shared")),
+        *(
+            materials.distill_run(in_parts | {"lam": lam}, fake_draws=draws, **short)
+            for draws in ("own", "shared")
+            for lam in (0.1, RANGE)
+        ),
     ]  # fmt: skip
     one = [materials.teacher(batch=8), *(materials.distill(batch=8, fake_draws=draws) for draws in ("own", "shared"))]
     for run, objective in zip(runs, one, strict=True):

@@ -28,7 +28,7 @@ from rdmd.evaluation.row import Row
 from rdmd.files import sha256_of
 from rdmd.pipeline.launch import TrainingProcesses
 from rdmd.pipeline.layout import Layout
-from rdmd.pipeline.training import train_sweep, train_teacher
+from rdmd.pipeline.training import train_generators, train_teacher
 from rdmd.training.run_folder import RunFolder
 from tests.conftest import ROOT, params, tiny_points
 
@@ -128,7 +128,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Project:
     for name in ("source", "target"):
         preprocess(project.settings, name, project.layout.shards / name)
     train_teacher(project.settings, project.layout, unwatched, TrainingProcesses())
-    train_sweep(project.settings, project.layout, unwatched, TrainingProcesses())
+    train_generators(project.settings, project.layout, unwatched, TrainingProcesses())
     return project
 
 

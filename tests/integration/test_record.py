@@ -23,7 +23,7 @@ from rdmd.data.manifest import read_manifest
 from rdmd.data.preprocess import preprocess
 from rdmd.evaluation.row import FeaturesRecord, Metrics, Row
 from rdmd.evaluation.table import read_metrics, write_metrics
-from rdmd.pipeline.jobs import plan_generator
+from rdmd.pipeline.jobs import plan_generators
 from rdmd.pipeline.launch import TrainingProcesses
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.training import LocalTraining, SlotPool, Watch, publish_generators, train_teacher
@@ -57,7 +57,7 @@ class Sweep:
         run = json.loads((self.layout.generators / "lambda-0.05" / "model.json").read_text())["run"]
         rows = [
             Row(method="rdmd", lam=0.05, run=run, nfe=1, cost=0.25, cost_se=0.01, sw2=sw2, sw2_ci=(0.1, 0.9),
-                seconds_per_image=0.001, settings={"sigma_init": 1.0, "run": run}),
+                on_front=True, seconds_per_image=0.001, settings={"sigma_init": 1.0, "run": run}),
             Row(method="sdedit", nfe=7, cost=0.5, sw2=0.125, settings={"sigma": 0.6, "steps": 4}),
         ]  # fmt: skip
         metrics = Metrics(
@@ -96,7 +96,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sweep]:
         processes = TrainingProcesses()
         train_teacher(settings, layout, made.watch(), processes)
         patch.setenv("DVC_STAGE", "distill")
-        run = plan_generator(settings, layout, 0.05, previous=None)
+        run = plan_generators(settings, layout)[0]
         generator = LocalTraining(SlotPool(settings.launch), layout, made.watch(), processes).train(run)
         publish_generators(settings, layout, [generator])
         made.score(0.5)

@@ -21,20 +21,19 @@ COMPARISON = {
 
 
 def tiny(settings: dict) -> None:
-    """The tiny points, refined, with a baseline of two settings and little of everything."""
+    """The tiny points, with a baseline of two settings and little of everything."""
     tiny_points(settings)
-    noise = {"distribution": "lognormal", "mean": -0.6, "std": 1.2}
-    refine = {"steps": 3, "batch": 64, "generator_lr": 1e-4, "weighting": "inverse_sigma", "noise": noise}
-    sweep = {"mode": "continuation", "steps": 5}
-    settings["distill"] |= {"lambdas": [0.05, 0.5], "steps": 20, "sweep": sweep, "refine": [refine]}
+    settings["distill"] |= {"lambdas": {"from": 0.05, "to": 0.5}, "steps": 20}
+    settings["evaluate"] |= {"lambdas": [0.05, 0.5]}
     settings["teacher"] |= {"steps": 40}
     settings["baselines"] = {"sdedit": {"sigmas": [0.5, 2.0], "steps": 4}}
     settings["evaluate"] |= {"n_w2": 100}
 
 
-def unrefined(settings: dict) -> None:
+def separate(settings: dict) -> None:
     tiny(settings)
-    settings["distill"]["refine"] = []
+    settings["distill"]["lambdas"] = [0.05, 0.5]
+    del settings["evaluate"]["lambdas"]
 
 
 class Project:
@@ -63,7 +62,7 @@ class Project:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """Two seeds of a refined tiny swissroll."""
+    """Two seeds of a tiny swissroll."""
     found = Project(tmp_path_factory.mktemp("studies"))
     found.grid("swissroll", params("swissroll", tiny))
     with pytest.MonkeyPatch.context() as patch:
@@ -90,30 +89,11 @@ def test_rows_have_the_keys_of_metrics_json_and_a_seed(project: Project) -> None
         assert 0 < rows["ot"]["l2_uvp"] < 20
 
 
-def test_beside_refined_generators_stand_those_before_refinement(project: Project) -> None:
-    rows = {
-        (row["lambda"], row["settings"].get("refinements")): row
-        for row in project.read("swissroll")["rows"] if row["method"] == "rdmd" and row["seed"] == 0
-    }  # fmt: skip
-    assert set(rows) == {(0.05, None), (0.05, 0), (0.5, None), (0.5, 0)}
-    for lam in (0.05, 0.5):
-        assert rows[lam, None]["train_seconds"] > rows[lam, 0]["train_seconds"]
-        assert rows[lam, None]["cost"] != rows[lam, 0]["cost"]
-    steps: dict[str, list[int]] = {}
-    for one in project.read("swissroll")["training"]:
-        if one["seed"] == 0:
-            steps.setdefault(one["model"], []).append(one["steps"])
-    # The coarse run at the larger lambda leads to both generators, and counts once.
-    assert {model: sorted(counts) for model, counts in steps.items()} == {
-        "teacher": [40], "generator": [3, 3], "generator, before refinement": [5, 20]
-    }  # fmt: skip
-
-
 def test_a_restart_trains_and_evaluates_nothing(
     project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before, rows = project.made(), project.read("swissroll")["rows"]
-    assert len([file for file in before if file.name == "result.json"]) == 10
+    assert len([file for file in before if file.name == "result.json"]) == 4
     project.run("swissroll", "--seeds", "0", monkeypatch=monkeypatch)
     assert project.made() == before
     assert project.read("swissroll")["rows"] == rows
@@ -159,7 +139,7 @@ def test_the_report_needs_the_json_alone(project: Project, tmp_path: Path, monke
     project.run("report", "--docs", str(tmp_path), monkeypatch=monkeypatch)
     text = (tmp_path / "swissroll.md").read_text(encoding="utf-8")
     assert "300 translated test samples against 300 of the target's test split" in text
-    assert "| **RDMD** | λ = 0.05, refinements = 0 |" in text
+    assert "| **RDMD** | λ = 0.05 |" in text
     for file in re.findall(r"!\[.*?\]\((.*?)\)", text):
         assert (tmp_path / file).read_bytes().startswith(b"\x89PNG")
     assert (project.docs / "swissroll_samples.png").read_bytes().startswith(b"\x89PNG")
@@ -167,14 +147,14 @@ def test_the_report_needs_the_json_alone(project: Project, tmp_path: Path, monke
 
 def test_a_variant_equal_to_its_study_trains_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     project = Project(tmp_path)
-    project.grid("swissroll", params("swissroll", unrefined))
+    project.grid("swissroll", params("swissroll", separate))
     project.grid("ablations", yaml.safe_dump([COMPARISON]))
     project.run("swissroll", "--seeds", "0", "--only", "rdmd", monkeypatch=monkeypatch)
     before = project.made()
     project.run("ablations", monkeypatch=monkeypatch)
-    # Lambda 0.05 starts anew in the comparison; `fake_steps: 2` is the study's own.
+    # `fake_steps: 1` is the study's own.
     runs = [RunFolder(file.parent) for file in set(project.made()) - set(before) if file.name == "result.json"]
-    assert sorted(folder.read_run().settings.fake_steps for folder in runs) == [1, 2]
+    assert [folder.read_run().settings.fake_steps for folder in runs] == [2]
     found = project.read("ablations")
     assert [one["name"] for one in found["comparisons"]] == ["tiny-fake_steps"]
     assert [(row["variant"], row["seed"]) for row in found["rows"]] == [("1", 0), ("2", 0)]
@@ -202,7 +182,7 @@ def test_a_study_of_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_variants_own_settings_go_before_what_all_variants_change() -> None:
     comparison = Comparison.model_validate(COMPARISON | {"settings": {"fake_steps": 3, "beta1": 0.5}})
-    changed = variant_settings(config.parse(params("swissroll", tiny), "tiny"), comparison, "2").distill
+    changed = variant_settings(config.parse(params("swissroll", separate), "tiny"), comparison, "2").distill
     assert (changed.fake_steps, changed.beta1, changed.lambdas) == (2, 0.5, [0.05])
 
 

@@ -13,8 +13,16 @@ from rdmd.serving import request
 from rdmd.serving.model import BATCH, Model, translate_images
 from rdmd.serving.request import RequestError, answer
 
-IMAGES = Model(nn.Identity(), (3, 8, 8), "crop", torch.device("cpu"))
-POINTS = Model(nn.Identity(), (2,), "crop", torch.device("cpu"))
+
+class Same(nn.Module):
+    """Translates a sample to itself, at any lambda."""
+
+    def forward(self, x: torch.Tensor, lam: float | None) -> torch.Tensor:
+        return x
+
+
+IMAGES = Model(Same(), (3, 8, 8), "crop", torch.device("cpu"))
+POINTS = Model(Same(), (2,), "crop", torch.device("cpu"))
 
 
 def noise(seed: int, height: int = 8, width: int = 8) -> np.ndarray:

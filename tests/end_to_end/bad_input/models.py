@@ -13,7 +13,7 @@ from bad_input.project import POINTS_MODEL, noise
 from bad_input.row import Row, both, cut_short, edited, nothing, removed, written
 from rdmd import config
 from rdmd.networks.build import build_denoiser, save_weights
-from rdmd.pipeline.jobs import plan_generator, plan_teacher
+from rdmd.pipeline.jobs import plan_generators, plan_teacher
 from rdmd.pipeline.layout import Layout
 from rdmd.training.run_folder import RunFolder
 
@@ -347,7 +347,7 @@ def held() -> Iterator[None]:
 
 def unfinished() -> None:
     """The run of a generator that has only been planned, under a name that rows can give."""
-    folder = RunFolder.prepare(Layout().runs, plan_generator(config.load(), Layout(), 0.1, None))
+    folder = RunFolder.prepare(Layout().runs, plan_generators(config.load(), Layout())[0])
     folder.path.rename("runs/begun")
 
 
