@@ -49,10 +49,11 @@ def joined_step(objective: Objective) -> None:
     if isinstance(objective, TeacherObjective):
         objective.denoising_step(together([objective.draw(random) for random in each]))
         return
-    x_0, _ = objective.generator_step(together([objective.draw(random) for random in each]))
+    batch = together([objective.draw(random) for random in each])
+    x_0, _ = objective.generator_step(batch)
     if not objective.shared:
-        parts = zip(x_0.chunk(RANKS), each, strict=True)
-        objective.fake_step(together([objective.draw_fake(part, random, 0) for part, random in parts]))
+        parts = zip(x_0.chunk(RANKS), batch.lam.chunk(RANKS), each, strict=True)
+        objective.fake_step(together([objective.draw_fake(*part, 0) for part in parts]))
 
 
 def together(batches: list[NoisyBatch]) -> NoisyBatch:
@@ -74,7 +75,14 @@ def test_two_processes_give_the_update_of_one_with_the_doubled_batch(tmp_path: P
             for lam in (0.1, RANGE)
         ),
     ]  # fmt: skip
-    one = [materials.teacher(batch=8), *(materials.distill(batch=8, fake_draws=draws) for draws in ("own", "shared"))]
+    one = [
+        materials.teacher(batch=8),
+        *(
+            materials.distill({"lam": lam}, batch=8, fake_draws=draws)
+            for draws in ("own", "shared")
+            for lam in (0.1, RANGE)
+        ),
+    ]
     for run, objective in zip(runs, one, strict=True):
         folder = RunFolder.prepare(tmp_path / "runs", run)
         TrainingProcesses().train(folder, Slot("cpu", (), RANKS), lambda points: None)
