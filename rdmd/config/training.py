@@ -72,7 +72,12 @@ class LPIPS(Section):
 TransportCost = Annotated[
     SquaredL2 | L1 | Huber | LowPass | FeatureCost | LPIPS,
     Field(discriminator="name"),
-    bare_name("name", names_of("name", (SquaredL2, L1, Huber, LowPass)), "transport cost", "{name: huber, delta: 0.1}"),
+    bare_name(
+        "name",
+        names_of("name", (SquaredL2, L1, Huber, LowPass, FeatureCost, LPIPS)),
+        "transport cost",
+        "{name: huber, delta: 0.1}",
+    ),
 ]
 Decay = Literal["constant", "linear", "cosine"]
 Weighting = Literal["unscaled", "inverse_sigma", "inverse_sigma_squared", "normalised"]
@@ -145,7 +150,7 @@ class LambdaRange(Section):
 
 Lambdas = Annotated[
     Annotated[LambdaRange, Tag("range")] | Annotated[list[Lambda], Field(min_length=1), Tag("list")],
-    Discriminator(lambda given: "list" if isinstance(given, list) else "range"),
+    Discriminator(lambda given: "range" if isinstance(given, dict | LambdaRange) else "list"),
 ]
 InputNoise = Annotated[
     Annotated[NonNegative, Tag("constant")] | Annotated[tuple[NonNegative, NonNegative], Tag("ends")],

@@ -1,5 +1,6 @@
 """The flows on a real Prefect API and a real MLflow store with its registry, on tiny swissroll."""
 
+import csv
 import shutil
 import subprocess
 import sys
@@ -114,6 +115,17 @@ def test_each_lambda_was_a_task_and_each_flow_completed(ran: tuple[config.Settin
     assert names["evaluate SDEdit, sigma 1, steps 4"] == names["evaluate RDMD, lambda 0.5"] == "Completed"
     assert names["train source teacher"] == names["train neural OT map, cost weight 0.5"] == "Completed"
     assert set(flows) == {"Completed"}
+
+
+def test_each_training_stage_leaves_its_curves(ran: tuple[config.Settings, Layout]):
+    _, layout = ran
+    found = {}
+    for stage in ("teacher", "generators", "baselines"):
+        with (layout.curves / f"{stage}.csv").open(encoding="utf-8") as file:
+            found[stage] = {(line["model"], line["metric"], int(line["step"])) for line in csv.DictReader(file)}
+    assert {("teacher", "loss", step) for step in range(10, 70, 10)} == found["teacher"]
+    assert {("lambda-0.05", "cost", 40), ("lambda-0.5", "fake_loss", 40)} <= found["generators"]
+    assert "source-teacher" in {model for model, *_ in found["baselines"]}
 
 
 def test_the_front_is_registered_with_its_aliases(ran: tuple[config.Settings, Layout]):

@@ -274,9 +274,11 @@ STAGES = [
     ),
     Row(
         "no feature network for the cost",
-        both(edited("lambdas: [0.1]", "lambdas: [0.1]\n  cost: features"), removed("models/features")),
+        both(
+            edited("lambdas: [0.1]", "lambdas: [0.1]\n  cost: {name: features, weights: apart}"), written("apart/a", "")
+        ),
         "rdmd distill",
-        "models/features/features.json cannot be read",
+        "apart/features.json cannot be read",
         "`rdmd features`",
     ),
     Row(

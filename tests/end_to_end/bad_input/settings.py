@@ -153,11 +153,17 @@ BASELINES = [
 
 VALUES = [
     spoilt(
-        "a proximal weight of 0",
+        "a range of lambda from large to small",
         "lambdas: [0.1]",
-        "lambdas: [0.1]\n  refine: [{steps: 5, batch: 64, "
-        "generator_lr: 0.001, proximal: 0, weighting: unscaled, noise: {distribution: lognormal}}]",
-        "`distill.refine.0.proximal` is 0: input should be greater",
+        "lambdas: {from: 0.5, to: 0.1}",
+        "`from` must be below `to`, but they are 0.5 and 0.1",
+        "",
+    ),
+    spoilt(
+        "a range of lambda from -1",
+        "lambdas: [0.1]",
+        "lambdas: {from: -1, to: 0.1}",
+        "`distill.lambdas.from` is -1: input should be greater than 0",
         "change it",
     ),
     spoilt(
@@ -178,8 +184,8 @@ VALUES = [
         "an input noise too many",
         "lambdas: [0.1]",
         "lambdas: [0.1]\n  input_noise: [0, 1]",
-        "`input_noise` has 2 entries but `lambdas` 1",
-        "one for each lambda",
+        "`input_noise` has two values, but `lambdas` is a list",
+        "give one number",
     ),
     spoilt(
         "shared draws of two laws",
@@ -230,7 +236,7 @@ VALUES = [
         "champion: {rule: cheapest-under, sw2: 1}", "register.champion.sw2 bounds what is not measured", "bound `fid`"
     ),
     wrong_register("champion: {rule: most-realistic-under}", "the key `register.champion.cost` is missing", "add it"),
-    wrong_register("front: points", "unknown key `register.front`", "remove it"),
+    wrong_register("front: points", "unknown key `register.front`", "did you mean"),
     wrong_register(
         "champion: {rule: cheapest-near-best, factor: 0.5}",
         "`register.champion.factor` is 0.5: input should be greater",
