@@ -21,9 +21,10 @@ venv: ## build the environment
 repro: venv ## run all of the pipeline that is out of date, and show what came out
 	@rdmd check && python -m flows.server dvc repro && rdmd summary
 
+# In the order of the folders, long files come first, so that no worker waits for one at the end.
 .PHONY: test
 test: venv ## run the tests (slow and GPU tests are left out)
-	@python -m pytest -n auto --dist loadfile -m "not slow and not gpu"
+	@python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not slow and not gpu"
 
 .PHONY: lint
 lint: venv ## check style, format and types of the code

@@ -250,6 +250,8 @@ def test_models_that_do_not_fit_are_refused(tmp_path: Path, teacher: rdmd.Teache
         rdmd.Teacher.from_pretrained(tmp_path / "translator")
 
 
+# test_wheel runs its code.
+@pytest.mark.slow
 def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     notebook = nbformat.read(ROOT / "examples" / "quickstart.ipynb", as_version=4)

@@ -1,6 +1,8 @@
 """Training runs as processes: reused, resumed bit for bit, stopped with their launcher."""
 
+import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +24,7 @@ from rdmd.pipeline.model_card import read_card
 from rdmd.pipeline.training import train_generators, train_teacher
 from rdmd.pipeline.translators import generators
 from rdmd.training.run_folder import EXIT_STOPPED, WATCH_STDIN, RunFolder
+from tests.conftest import params, tiny_points
 
 ONE_THREAD = Slot("cpu", (), 1)
 
@@ -44,14 +47,24 @@ class _Watch:
         return None
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tiny swissroll with shards and a trained teacher, made once and copied for each test."""
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "params.yaml").write_text(params("swissroll", tiny_points), encoding="utf-8")
+    with contextlib.chdir(folder):
+        settings, layout = config.load(), Layout()
+        for name in ("source", "target"):
+            preprocess(settings, name, layout.shards / name)
+        train_teacher(settings, layout, _Watch(), TrainingProcesses())
+    return folder
+
+
 @pytest.fixture
-def prepared(points_project: Path) -> tuple[config.Settings, Layout]:
-    """Tiny swissroll with shards and a trained teacher."""
-    settings, layout = config.load(), Layout()
-    for name in ("source", "target"):
-        preprocess(settings, name, layout.shards / name)
-    train_teacher(settings, layout, _Watch(), TrainingProcesses())
-    return settings, layout
+def prepared(trained: Path, points_project: Path) -> tuple[config.Settings, Layout]:
+    """A copy of it as the current folder."""
+    shutil.copytree(trained, points_project, dirs_exist_ok=True)
+    return config.load(), Layout()
 
 
 def lengthen(settings: config.Settings, steps: int) -> config.Settings:

@@ -147,6 +147,36 @@ def test_precision_and_recall_tell_lost_modes_from_bad_samples() -> None:
     assert stray.precision < 0.55
 
 
+def _hard_to_tell_in_float32(kind: str) -> Tensor:
+    """Features (600, 8) whose distances float32 rounds beyond recognition, and easy ones beside them."""
+    rng = torch.Generator().manual_seed(len(kind))
+    x = torch.randn(600, 8, generator=rng, dtype=torch.float64)
+    if kind == "far from the origin":
+        return x + 1e5
+    if kind == "an outlier":
+        x[0] *= 1e4
+    if kind == "near copies":
+        x = x[torch.arange(600) // 20] + 2e-4 * torch.randn(600, 8, generator=rng, dtype=torch.float64)
+    return x
+
+
+@pytest.mark.parametrize("kind", ["plain", "far from the origin", "an outlier", "near copies"])
+def test_float32_decides_nothing_that_it_cannot_tell(kind: str) -> None:
+    """The definition in float64, from differences of coordinates."""
+    reference = _hard_to_tell_in_float32(kind)
+    rng = torch.Generator().manual_seed(0)
+    nudge = 2e-4 if kind == "near copies" else 0.5
+    generated = reference + nudge * torch.randn(reference.shape, generator=rng, dtype=torch.float64)
+
+    def share(samples: Tensor, manifold: Tensor) -> float:
+        exact = "donot_use_mm_for_euclid_dist"
+        radii = torch.cdist(manifold, manifold, compute_mode=exact).fill_diagonal_(torch.inf).kthvalue(3, dim=1).values
+        return (torch.cdist(samples, manifold, compute_mode=exact) <= radii).any(dim=1).double().mean().item()
+
+    told = realism.precision_recall(generated, reference)
+    assert (told.precision, told.recall) == (share(generated, reference), share(reference, generated))
+
+
 @pytest.mark.parametrize(("dim", "count"), [(7, 33), (64, 2), (513, 7), (2048, 7)])
 def test_precision_counts_equal_samples_as_inside(dim: int, count: int) -> None:
     """Where a sample has copies its ball has radius zero, and holds its equals in spite of rounding."""
