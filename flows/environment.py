@@ -1,11 +1,13 @@
 """The environment that Prefect and MLflow need, set before either is imported.
 
-Nothing is overridden: what the user has set stays.
+Nothing is overridden: what the user has set stays; a proxy is only kept from the loopback interface.
 """
 
 import os
 import sys
 from pathlib import Path
+
+from rdmd.ports import keep_loopback_direct
 
 DEBUG = "--debug"
 ROOT = Path(os.environ.get("DVC_ROOT") or Path.cwd()).resolve()
@@ -44,3 +46,4 @@ def prepare() -> None:
         os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "DEBUG"
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
+    keep_loopback_direct()

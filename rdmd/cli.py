@@ -7,6 +7,7 @@ from typing import NoReturn
 
 from rdmd import __version__, commands
 from rdmd.errors import EXIT_USER_ERROR, reporting
+from rdmd.ports import keep_loopback_direct
 
 EPILOG = """\
 from two folders to a served model:
@@ -29,6 +30,7 @@ class Parser(argparse.ArgumentParser):
 
 def main(arguments: list[str] | None = None) -> None:
     """Parse the command line and run one command. Exits with 0, or 2 with one sentence, or 130 after Ctrl-C."""
+    keep_loopback_direct()
     given = parser().parse_args(arguments)
     with reporting(given.debug):
         given.run(given)

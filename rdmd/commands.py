@@ -35,7 +35,10 @@ def experiments(given: Namespace) -> None:
 def use(given: Namespace) -> None:
     """Put an experiment into params.yaml."""
     chosen = files.use(given.name, given.force)
-    print(f"params.yaml is now {chosen.path}. Next: make repro (or: dvc repro).")
+    domains = config.load(chosen.path).domains.named
+    missing = [f"domains.{name}.path" for name, domain in domains.items() if not domain.path.exists()]
+    first = f"set {' and '.join(missing)} in params.yaml, then " if missing else ""
+    print(f"params.yaml is now {chosen.path}. Next: {first}make repro (or: dvc repro).")
 
 
 def check(given: Namespace) -> None:

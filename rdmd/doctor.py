@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 from urllib.parse import urlsplit
+from urllib.request import getproxies_environment
 
 from rdmd import config
 from rdmd.errors import UserError
@@ -46,6 +47,7 @@ def examine(layout: Layout) -> list[Finding]:
         _mlflow,
         lambda: _champion(layout),
         _prefect,
+        _proxy,
     ]
     return [finding for look in looks for finding in look()]
 
@@ -185,6 +187,15 @@ def _prefect() -> list[Finding]:
     if uri is None:
         return [Finding("ok", "prefect", "no PREFECT_API_URL; each stage starts a server of its own")]
     return [_store("prefect", uri, "PREFECT_API_URL")]
+
+
+def _proxy() -> list[Finding]:
+    """Whether a proxy is set; its address may hold a password."""
+    names = sorted(getproxies_environment().keys() - {"no"})
+    if not names:
+        return []
+    text = f"set for {', '.join(names)}; this project's own servers on the loopback interface are reached directly"
+    return [Finding("ok", "proxy", text)]
 
 
 def _store(subject: str, uri: str, variable: str) -> Finding:

@@ -1,8 +1,26 @@
-"""Open the ports of servers before their packages are loaded."""
+"""The loopback interface: ports of servers, opened before their packages are loaded, and no proxy between."""
 
+import os
 import socket
+from urllib.request import getproxies_environment
 
 from rdmd.errors import UserError
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def keep_loopback_direct() -> None:
+    """Add the loopback interface to NO_PROXY where a proxy is set: a proxy does not reach this machine's own servers.
+
+    Child processes inherit it.
+    """
+    if not getproxies_environment().keys() - {"no"}:
+        return
+    given = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    names = [name.strip() for name in given.split(",") if name.strip()]
+    joined = ",".join([*names, *(name for name in LOOPBACK if name not in names)])
+    # Which of the two is read, depends on the library.
+    os.environ["no_proxy"] = os.environ["NO_PROXY"] = joined
 
 
 def listen(who: str, host: str, port: int) -> socket.socket:

@@ -1,5 +1,7 @@
-"""Progress with an ETA on a terminal, silence in a log."""
+"""Progress with an ETA on a terminal, a line every few minutes in a log."""
 
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
@@ -8,22 +10,29 @@ from tqdm import tqdm
 
 from rdmd.training.run_folder import Point
 
+LINE_SECONDS = 180.0
+
 
 class RunBar:
     """The progress bar of a training run, updated from its curves."""
 
-    def __init__(self, bar: "tqdm[NoReturn]") -> None:
-        self._bar = bar
+    def __init__(self, bar: "tqdm[NoReturn]", name: str, steps: int, lines: bool) -> None:
+        """`lines`: print a line every few minutes, because there is no bar."""
+        self._bar, self._name, self._steps, self._lines = bar, name, steps, lines
+        self._said = time.monotonic()
 
     def follow(self, points: list[Point]) -> None:
         """Move to the last point and show its values."""
         if points:
             self._bar.set_postfix({name: f"{value:.3g}" for name, value in points[-1].values.items()}, refresh=False)
             self._bar.update(points[-1].step - self._bar.n)
+            if self._lines and time.monotonic() - self._said >= LINE_SECONDS:
+                self._said = time.monotonic()
+                print(f"{self._name}: step {points[-1].step} of {self._steps}", file=sys.stderr, flush=True)
 
 
 @contextmanager
 def run_bar(name: str, steps: int, disable: bool | None = None) -> Iterator[RunBar]:
-    """A bar over `steps` optimizer steps; if `disable` is None, only where stderr is a terminal."""
+    """A bar over `steps` optimizer steps; if `disable` is None, on a terminal alone, and lines elsewhere."""
     with tqdm(total=steps, desc=name, unit="step", disable=disable, dynamic_ncols=True) as bar:
-        yield RunBar(bar)
+        yield RunBar(bar, name, steps, lines=disable is None and not sys.stderr.isatty())

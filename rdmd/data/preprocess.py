@@ -163,11 +163,14 @@ def _entries(sample: _Kept, split: Split, array: np.ndarray, domain: Domain, see
 
 
 def _check_broken(broken: list[BrokenSample], found: int, domain: Domain, settings: Settings) -> None:
-    if len(broken) <= settings.preprocess.max_broken_fraction * found:
+    share = settings.preprocess.max_broken_fraction
+    # A single one stops no small data set, unless the share is 0.
+    allowed = max(1.0, share * found) if share else 0.0
+    if len(broken) <= allowed and len(broken) < max(found, 1):
         return
     first = "; ".join(f"{sample.name}: {sample.reason}" for sample in broken[:3])
     rest = "; ..." if len(broken) > 3 else ""
     raise UserError(
         f"{len(broken)} of {found} images in {domain.path} cannot be used ({first}{rest}); mend or remove "
-        f"them, or raise preprocess.max_broken_fraction, now {settings.preprocess.max_broken_fraction:g}."
+        f"them, or raise preprocess.max_broken_fraction, now {share:g}."
     )

@@ -69,13 +69,27 @@ def in_git(folder: Path = Path()) -> bool:
 
 
 def missing_files(settings: config.Settings) -> list[str]:
-    """The files and folders that params.yaml names and that do not exist: a sentence for each, with the remedy."""
+    """What is wrong with the files and folders that params.yaml names: a sentence for each, with the remedy."""
+    from rdmd.pipeline.domain_files import unusable
+
     problems = [
         f"params.yaml: domains.{name}.path is {domain.path}, which does not exist; put your data there or correct the "
         "path."
         for name, domain in settings.domains.named.items()
         if not domain.path.exists()
     ]
+    for name, domain in settings.domains.named.items():
+        if not isinstance(domain, config.ImageFolder) or not domain.path.exists():
+            continue
+        fits = domain.path.is_dir() if domain.reader == "images" else domain.path.is_file()
+        if not fits:
+            kind, other = ("file", "archive") if domain.reader == "images" else ("folder", "images")
+            problems.append(
+                f"params.yaml: domains.{name}.path is {domain.path}, a {kind}, which the reader `{domain.reader}` does "
+                f"not take; set domains.{name}.reader to `{other}` or correct the path."
+            )
+        elif domain.path.is_dir() and (wrong := unusable(domain.path)):
+            problems.append(f"domains.{name}: {'; '.join(wrong)}; rename, mend or remove what is named.")
     initial, cost = settings.teacher.init, settings.distill.cost
     if initial is not None and not initial.is_file():
         problems.append(

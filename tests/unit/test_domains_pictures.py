@@ -95,6 +95,13 @@ def test_16_bit_grey_with_a_transparent_value_is_laid_on_white():
     assert (decoded[1:] == 100).all()
 
 
+def test_12_bits_in_16_are_refused_and_black_is_not():
+    values = np.linspace(0, 4095, 256).astype(np.uint16).reshape(16, 16)
+    with pytest.raises(UnreadableError, match="end at 4095"):
+        decode(saved(Image.fromarray(values), "PNG"))
+    assert (decode(saved(Image.fromarray(np.zeros_like(values)), "PNG")) == 0).all()
+
+
 def test_cmyk():
     inks = np.zeros((8, 8, 4), np.uint8)
     inks[:4] = (255, 0, 0, 0)

@@ -41,6 +41,20 @@ def two_folders(tmp_path: Path) -> Settings:
     )
 
 
+def test_one_broken_image_stops_no_small_folder_but_two_do(tmp_path, two_folders):
+    (tmp_path / "dogs" / "000.png").write_bytes(b"nothing")
+    few = two_folders.model_copy(
+        update={"preprocess": two_folders.preprocess.model_copy(update={"max_broken_fraction": 0.02})}
+    )
+    assert [one.name for one in preprocess(few, "target", tmp_path / "shards").broken] == ["000.png"]
+    none = few.model_copy(update={"preprocess": few.preprocess.model_copy(update={"max_broken_fraction": 0.0})})
+    with pytest.raises(UserError, match="1 of 30 images"):
+        preprocess(none, "target", tmp_path / "shards")
+    (tmp_path / "dogs" / "001.png").write_bytes(b"nothing")
+    with pytest.raises(UserError, match="2 of 30 images"):
+        preprocess(few, "target", tmp_path / "shards")
+
+
 def digits() -> Settings:
     return config.load(ROOT / "experiments" / "digits.yaml")
 

@@ -25,6 +25,7 @@ EXCEPTIONS = {
     "rdmd.files": "writes files whole",
     "rdmd.code_digest": "names the entries of caches by the code behind them",
     "rdmd.progress": "progress bars",
+    "rdmd.ports": "keeps proxies from the loopback interface",
     "flows.artifacts": "shows results in Prefect's UI",
     "flows.device_pool": "decides when a task runs",
     "flows.dvc_project": "mends DVC's locks",

@@ -80,7 +80,8 @@ def decode(file: BinaryIO, max_pixels: int | None = None) -> np.ndarray:
     and grey become RGB, and 16-bit grey is scaled by 1/257 (65535 becomes 255). Colour profiles are ignored.
 
     Raises `UnreadableError` if the file is no image or damaged, has more than `max_pixels` (default: Pillow's limit),
-    has a side under 8 pixels, or holds numbers without a known white (32-bit integers, floats).
+    has a side under 8 pixels, or holds numbers without a known white (32-bit integers, floats, 16 bits of which 12 or
+    fewer are used).
     """
     with warnings.catch_warnings():
         # Pillow only warns about images of up to twice its limit; the check below refuses them.
@@ -116,6 +117,11 @@ def to_rgb(image: Image.Image) -> np.ndarray:
     upright = ImageOps.exif_transpose(image)
     if sixteen_bit:
         values = np.asarray(upright)
+        if 255 < values.max() < 4096:
+            raise UnreadableError(
+                f"16 bits whose values end at {values.max()}, as of a camera of 12 bits, would come out black; "
+                "scale them to 65535"
+            )
         grey = np.rint(values.astype(np.float64) / 257).astype(np.uint8)
         transparent = upright.info.get("transparency")
         if transparent is not None:

@@ -61,6 +61,21 @@ FOLDERS = [
         "`a`, which domains.source.train",
         "correct the key or the folder",
     ),
+    Row("a zip for the reader images", written(str(SOURCE), "?"), "rdmd check", "domains.source.path", "to `archive`"),
+    Row(
+        "a folder for the reader archive",
+        edited(PATH, "reader: archive\n    path: data/raw/source"),
+        "rdmd check",
+        "domains.source.path",
+        "to `images`",
+    ),
+    Row(
+        "a dangling link",
+        lambda: (SOURCE / "x.png").symlink_to("nowhere"),
+        "rdmd check",
+        "data/raw/source/x.png is a link that leads nowhere",
+        "mend or remove",
+    ),
     Row("a picture of 1x1", only_one_pixel, PREPROCESS, "dot.png: 1x1 pixels", "mend or remove them"),
     Row(
         "unreadable pictures",
