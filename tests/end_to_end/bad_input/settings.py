@@ -156,8 +156,8 @@ VALUES = [
         "a range of lambda from large to small",
         "lambdas: [0.1]",
         "lambdas: {from: 0.5, to: 0.1}",
-        "`from` must be below `to`, but they are 0.5 and 0.1",
-        "",
+        "but they are 0.5 and 0.1",
+        "`from` must be below `to`",
     ),
     spoilt(
         "a range of lambda from -1",
