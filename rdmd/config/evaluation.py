@@ -31,6 +31,8 @@ class EfficientNetLite0Features(Section):
     or downloaded: the weights are an installed package."""
 
     network: Literal["efficientnet_lite0"]
+    # Images are resized to this side. A smaller one is faster in proportion to its area, and gives other numbers.
+    side: Annotated[int, Field(ge=32, le=512)] = 224
 
 
 class NoFeatures(Section):

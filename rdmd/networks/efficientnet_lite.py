@@ -69,14 +69,19 @@ class _MBConv(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """A `FeatureNetwork`: the 1280 features after global average pooling. Weights are to be loaded."""
+    """A `FeatureNetwork`: the 1280 features after global average pooling. Weights are to be loaded.
 
-    name = "efficientnet_lite0"
+    Images are resized to `side` x `side`. Features of different sides do not compare, so `name` holds a side other
+    than the 224 of the network's own training.
+    """
+
     dim = 1280
     sha256 = WEIGHTS_SHA256
 
-    def __init__(self) -> None:
+    def __init__(self, side: int = SIDE) -> None:
         super().__init__()
+        self.side = side
+        self.name = "efficientnet_lite0" if side == SIDE else f"efficientnet_lite0@{side}"
         self._conv_stem = _SameConv(3, _STEM, 3, 2, bias=False)
         self._bn0 = nn.BatchNorm2d(_STEM, _EPS)
         blocks, before = [], _STEM
@@ -90,41 +95,41 @@ class EfficientNetLite0(nn.Module):
         self._fc = nn.Linear(self.dim, 1000)
 
     def embed(self, x: Tensor) -> Tensor:
-        """(B, 3, 224, 224) in [-1, 1] to features (B, 1280), each in [0, 6]."""
+        """(B, 3, H, W) in [-1, 1] to features (B, 1280), each in [0, 6]."""
         h = relu6(self._bn0(self._conv_stem(x)))
         h = relu6(self._bn1(self._conv_head(self._blocks(h))))
         return h.mean(dim=(2, 3))
 
     def logits(self, x: Tensor) -> Tensor:
-        """(B, 3, 224, 224) in [-1, 1] to logits (B, 1000) of ImageNet's classes."""
+        """(B, 3, H, W) in [-1, 1] to logits (B, 1000) of ImageNet's classes."""
         return self._fc(self.embed(x))
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) uint8 to features (B, 1280) float32."""
         # On a CPU more at once are slower: they leave its caches.
-        size = _CPU_BATCH if images.device.type == "cpu" else max(1, len(images))
-        return torch.cat([self.embed(resized(part)) for part in images.split(size)])
+        size = _CPU_BATCH * (SIDE // self.side) ** 2 if images.device.type == "cpu" else max(1, len(images))
+        return torch.cat([self.embed(resized(part, self.side)) for part in images.split(max(1, size))])
 
 
-def resized(images: Tensor) -> Tensor:
-    """(B, 3, H, W) uint8 of any resolution to the network's (B, 3, 224, 224) in [-1, 1].
+def resized(images: Tensor, side: int = SIDE) -> Tensor:
+    """(B, 3, H, W) uint8 of any resolution to the network's (B, 3, side, side) in [-1, 1].
 
     Bicubic, as in the network's own training, and antialiased, so that a large image is averaged and not sampled.
     Bicubic interpolation overshoots at edges: values are clamped. The whole image is squeezed to a square.
     """
     x = images.float() / 127.5 - 1
-    if x.shape[-2:] != (SIDE, SIDE):
-        x = interpolate(x, size=(SIDE, SIDE), mode="bicubic", antialias=True, align_corners=False)
+    if x.shape[-2:] != (side, side):
+        x = interpolate(x, size=(side, side), mode="bicubic", antialias=True, align_corners=False)
     # Depthwise convolutions are three times as fast on a CPU with channels last.
     return x.clamp(-1, 1).contiguous(memory_format=torch.channels_last)
 
 
-def load_efficientnet_lite0(device: torch.device) -> EfficientNetLite0:
-    """The network, frozen, with the weights of the installed package.
+def load_efficientnet_lite0(device: torch.device, side: int = SIDE) -> EfficientNetLite0:
+    """The network for images of `side`, frozen, with the weights of the installed package.
 
     Raises `UserError` if the package is missing, or holds another file (by its SHA-256). Nothing in it is executed.
     """
-    network = EfficientNetLite0()
+    network = EfficientNetLite0(side)
     network.load_state_dict(torch.load(io.BytesIO(_published()), map_location="cpu", weights_only=True))
     return network.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last)
 

@@ -124,7 +124,7 @@ def _load_network(
     if isinstance(features, config.InceptionFeatures):
         return load_inception(features.weights, device), None
     if isinstance(features, config.EfficientNetLite0Features):
-        return load_efficientnet_lite0(device), None
+        return load_efficientnet_lite0(device, features.side), None
     classifier, _ = load_classifier(layout.features)
     classifier.to(device)
     return classifier, classifier if settings.domains.features is not None else None
