@@ -55,6 +55,11 @@ bench: venv ## measure what is fast on this machine, into benchmarks/results (mo
 bench-gpu: ## the same for what runs on a bare GPU machine, with the Python at hand
 	@$(PYTHON) -m benchmarks gpu
 
+# A broken link and a missing docstring are errors.
+.PHONY: docs
+docs: venv ## build the documentation into site/
+	@ruff check --quiet rdmd flows && NO_MKDOCS_2_WARNING=1 mkdocs build --strict && echo "open site/index.html"
+
 .PHONY: clean
 clean: ## remove what the pipeline made (not your data, not the environment); asks first, FORCE=1 does not
 	@if [ -d mlflow/store ] && [ -z "$(FORCE)" ]; then \
@@ -65,7 +70,7 @@ clean: ## remove what the pipeline made (not your data, not the environment); as
 	  read -r answer; \
 	  case "$$answer" in [yY]*) ;; *) echo "rdmd: nothing was removed." >&2; exit 2;; esac; \
 	fi
-	rm -rf data/shards/* models runs .cache reports/data_docs mlflow/store .prefect
+	rm -rf data/shards/* models runs .cache reports/data_docs mlflow/store .prefect site
 
 .PHONY: lock
 lock: venv ## pin the newest packages that pyproject.toml allows

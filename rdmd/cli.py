@@ -194,6 +194,16 @@ def parser() -> argparse.ArgumentParser:
         help="a params file, or a name that `rdmd experiments` lists (default: params.yaml)",
     )
     dry.add_argument("--keep", metavar="DIR", type=Path, help="leave everything in this empty or new folder")
+    clean = add(
+        "clean",
+        commands.clean,
+        "say what is kept but needed no longer, or delete it",
+        "Runs and checkpoints that nothing refers to, cached features, and the runs that were deleted in MLflow.",
+    )
+    clean.add_argument("--yes", action="store_true", help="delete it")
+    clean.add_argument(
+        "--days", type=float, default=7.0, help="leave what was used in the last DAYS days (default: %(default)g)"
+    )
     add("doctor", commands.doctor, "report what this machine has, and what would fail")
     return top
 

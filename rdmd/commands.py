@@ -308,6 +308,27 @@ def dry_run(given: Namespace) -> None:
             print(f"all of it is in {given.keep}")
 
 
+def clean(given: Namespace) -> None:
+    """List or delete what is kept but needed no longer."""
+    from rdmd.pipeline.clean import DESCRIPTIONS, delete, find_unused
+
+    if not given.days >= 0:
+        raise UserError(f"--days is {given.days:g}; give a number of days, 0 or more.")
+    unused = find_unused(LAYOUT, given.days)
+    for kind, description in DESCRIPTIONS.items():
+        found = [one for one in unused if one.kind == kind]
+        if found:
+            print(f"{len(found)} {description}: {sum(one.size for one in found) / 2**20:.1f} MiB")
+            for one in found:
+                print(f"  {one.size / 2**20:8.1f} MiB  {one.path}")
+    total = f"{sum(one.size for one in unused) / 2**20:.1f} MiB"
+    if given.yes:
+        delete(unused)
+        print(f"freed {total}")
+    else:
+        print(f"would free {total}" + ("; `rdmd clean --yes` deletes it" if unused else ""))
+
+
 def doctor(given: Namespace) -> None:
     """Report what this machine has, and what would fail."""
     from rdmd.doctor import examine

@@ -78,10 +78,11 @@ class _Pretrained:
 class Teacher(_Pretrained):
     """A diffusion model D(x, sigma) of the target domain, made by `train_teacher`.
 
-    >>> import rdmd, torch
-    >>> teacher = rdmd.train_teacher(torch.randn(500, 2), steps=20, progress=False)
-    >>> teacher.sample(8).shape
-    torch.Size([8, 2])
+    Examples:
+        >>> import rdmd, torch
+        >>> teacher = rdmd.train_teacher(torch.randn(500, 2), steps=20, progress=False)
+        >>> teacher.sample(8).shape
+        torch.Size([8, 2])
     """
 
     @classmethod
@@ -106,14 +107,15 @@ class Teacher(_Pretrained):
 class Translator(_Pretrained):
     """A one-step translator from the source domain to the target domain, made by `distill`.
 
-    >>> import rdmd, tempfile, torch
-    >>> teacher = rdmd.train_teacher(torch.randn(500, 2), steps=20, progress=False)
-    >>> translator = rdmd.distill(teacher, torch.randn(500, 2) + 4, lam=0.1, steps=10, progress=False)
-    >>> folder = tempfile.mkdtemp()
-    >>> translator.save_pretrained(folder)
-    >>> points = rdmd.Translator.from_pretrained(folder)(torch.zeros(3, 2))
-    >>> points.shape
-    torch.Size([3, 2])
+    Examples:
+        >>> import rdmd, tempfile, torch
+        >>> teacher = rdmd.train_teacher(torch.randn(500, 2), steps=20, progress=False)
+        >>> translator = rdmd.distill(teacher, torch.randn(500, 2) + 4, lam=0.1, steps=10, progress=False)
+        >>> folder = tempfile.mkdtemp()
+        >>> translator.save_pretrained(folder)
+        >>> points = rdmd.Translator.from_pretrained(folder)(torch.zeros(3, 2))
+        >>> points.shape
+        torch.Size([3, 2])
     """
 
     def __init__(self, card: ModelCard, generator: Generator, device: torch.device) -> None:
@@ -191,9 +193,12 @@ def train_teacher(
     Args:
         target: square images of one size, or points, as an `ImageFolder`, another dataset, a tensor, an array or a
             list; of floats, images are in [-1, 1].
-        steps, batch, lr: optimiser steps, samples in each, and the learning rate of Adam.
-        model_channels: the width of the default network, which suits small images; `network` replaces it.
-        precision, compute: as in the section `launch` of params.yaml.
+        steps: optimiser steps.
+        batch: samples in each step.
+        lr: the learning rate of Adam.
+        model_channels: the width of the default network, which suits small images.
+        network: a section `network` of params.yaml, instead of the default network.
+        precision: as in the section `launch` of params.yaml; so is `compute`.
         device: `auto` is the first GPU, or the CPU where there is none.
         folder: the place of the run. The same call goes on from the checkpoint of a killed run there, and returns a
             finished run at once. By default the run is in a temporary folder.
@@ -202,10 +207,11 @@ def train_teacher(
 
     Raises UserError if the samples or a setting cannot be used, or if the loss is not finite.
 
-    >>> import rdmd, torch
-    >>> images = torch.randint(0, 256, (20, 3, 8, 8), dtype=torch.uint8)
-    >>> rdmd.train_teacher(images, steps=2, batch=4, model_channels=8, progress=False).card.sample_shape
-    (3, 8, 8)
+    Examples:
+        >>> import rdmd, torch
+        >>> images = torch.randint(0, 256, (20, 3, 8, 8), dtype=torch.uint8)
+        >>> rdmd.train_teacher(images, steps=2, batch=4, model_channels=8, progress=False).card.sample_shape
+        (3, 8, 8)
     """
     samples = stored(target)
     shape = sample_shape(samples)
@@ -257,11 +263,12 @@ def distill(
     The other arguments are those of `train_teacher`. Raises UserError as `train_teacher`, and if the teacher's samples
     have another shape.
 
-    >>> import rdmd, torch
-    >>> target, source = torch.randint(0, 256, (2, 20, 3, 8, 8), dtype=torch.uint8)
-    >>> teacher = rdmd.train_teacher(target, steps=2, batch=4, model_channels=8, progress=False)
-    >>> rdmd.distill(teacher, source, lam=0.1, steps=2, batch=4, progress=False)(source).shape
-    torch.Size([20, 3, 8, 8])
+    Examples:
+        >>> import rdmd, torch
+        >>> target, source = torch.randint(0, 256, (2, 20, 3, 8, 8), dtype=torch.uint8)
+        >>> teacher = rdmd.train_teacher(target, steps=2, batch=4, model_channels=8, progress=False)
+        >>> rdmd.distill(teacher, source, lam=0.1, steps=2, batch=4, progress=False)(source).shape
+        torch.Size([20, 3, 8, 8])
     """
     teacher = teacher if isinstance(teacher, Teacher) else Teacher.from_pretrained(teacher, device)
     samples, card = stored(source), teacher.card
@@ -309,11 +316,12 @@ def evaluate(
     `source`. Use samples that training has not seen. FID on EfficientNet-Lite0, whose weights are installed, cannot be
     compared with FID on InceptionV3, which is downloaded. `settings` are those of `rdmd.evaluation.evaluator.evaluate`.
 
-    >>> import rdmd, torch
-    >>> source, target = torch.randn(300, 2), torch.randn(300, 2) + 1
-    >>> scores = rdmd.evaluate(source + 1, source, target)
-    >>> round(scores.cost, 3), scores.sw2 < 0.2
-    (1.0, True)
+    Examples:
+        >>> import rdmd, torch
+        >>> source, target = torch.randn(300, 2), torch.randn(300, 2) + 1
+        >>> scores = rdmd.evaluate(source + 1, source, target)
+        >>> round(scores.cost, 3), scores.sw2 < 0.2
+        (1.0, True)
     """
     y, x, reference = (channels_first(stored(samples)) for samples in (translations, source, target))
     return evaluate_tensors(y, x, reference, features, device=device_of(device), **settings)
@@ -322,10 +330,11 @@ def evaluate(
 def image_grid(columns: Mapping[str, Samples], rows: int = 8) -> Image.Image:
     """The first `rows` images of each column below the column's title, as one PIL image.
 
-    >>> import rdmd, torch
-    >>> images = torch.randint(0, 256, (20, 3, 8, 8), dtype=torch.uint8)
-    >>> rdmd.image_grid({"source": images, "again": images}, rows=3).mode
-    'RGB'
+    Examples:
+        >>> import rdmd, torch
+        >>> images = torch.randint(0, 256, (20, 3, 8, 8), dtype=torch.uint8)
+        >>> rdmd.image_grid({"source": images, "again": images}, rows=3).mode
+        'RGB'
     """
     shown = []
     for title, images in columns.items():

@@ -31,13 +31,14 @@ class ImageFolder(Dataset[Tensor]):
     order of their paths. `fit` says how an image becomes square: `crop` keeps its centre, `pad` adds white. Files that
     cannot be decoded are left out with a warning. Raises UserError if `path` does not exist or holds no image.
 
-    >>> import rdmd, tempfile
-    >>> from PIL import Image
-    >>> folder = tempfile.mkdtemp()
-    >>> Image.new("RGB", (40, 30), "red").save(f"{folder}/red.png")
-    >>> red = rdmd.ImageFolder(folder, resolution=16, progress=False)
-    >>> len(red), red[0].shape, red[0].dtype
-    (1, torch.Size([3, 16, 16]), torch.uint8)
+    Examples:
+        >>> import rdmd, tempfile
+        >>> from PIL import Image
+        >>> folder = tempfile.mkdtemp()
+        >>> Image.new("RGB", (40, 30), "red").save(f"{folder}/red.png")
+        >>> red = rdmd.ImageFolder(folder, resolution=16, progress=False)
+        >>> len(red), red[0].shape, red[0].dtype
+        (1, torch.Size([3, 16, 16]), torch.uint8)
     """
 
     def __init__(

@@ -30,6 +30,7 @@ EXCEPTIONS = {
 # Modules that reach the orchestration, inside a function, and why.
 ORCHESTRATION = {
     ("rdmd.commands", "flows"): "`rdmd registry` and `rdmd demo` ask the registry, where there is a checkout",
+    ("rdmd.pipeline.clean", "mlflow"): "asks which runs the registered versions came from",
     ("rdmd.pipeline.model_source", "mlflow"): "fetches a registered model",
     ("rdmd.pipeline.store", "mlflow"): "fetches a registered model",
 }
