@@ -18,6 +18,7 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from rdmd.errors import UserError
+from rdmd.serving.images import Sizing
 from rdmd.serving.model import open_folder
 from rdmd.serving.request import RequestError, answer
 
@@ -40,8 +41,9 @@ class BadRequest(MlflowException):
 class Translator(PythonModel):
     """One-step translation. Request and answer are base64 texts, arrays (N, H, W, 3), or points (N, d).
 
-    The inference parameter `lambda` is the weight of the transport cost, within the range that the generator takes; by
-    default that of the registered version.
+    Every image keeps its size. The inference parameter `lambda` is the weight of the transport cost, within the range
+    that the generator takes; by default that of the registered version. `keep_detail` adds the detail of the source
+    that the network's resolution cannot hold.
     """
 
     def load_context(self, context: PythonModelContext) -> None:
@@ -49,10 +51,14 @@ class Translator(PythonModel):
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model = open_folder(Path(context.artifacts["model"]), device)
 
-    def predict(self, model_input: list[str | list], params: dict[str, Any] | None = None) -> list[str] | np.ndarray:
+    def predict(
+        self, model_input: list[str | list], params: dict[str, Any] | None = None
+    ) -> list[str] | list[list] | np.ndarray:
         """Translate a batch. Raises BadRequest where the request is wrong."""
+        params = params or {}
         try:
-            return answer(self.model.at((params or {}).get("lambda")), model_input)
+            sizing = Sizing(keep_detail=params.get("keep_detail", False))
+            return answer(self.model.at(params.get("lambda")), model_input, sizing)
         except (RequestError, UserError) as error:
             raise BadRequest(str(error)) from None
 

@@ -142,7 +142,7 @@ def parser() -> argparse.ArgumentParser:
         "translate",
         commands.translate,
         "translate images with a trained generator",
-        "Input images have any size; the results have the resolution of the model.",
+        "Input images have any size; every result has the size of its image.",
     )
     translate.add_argument(
         "model",
@@ -154,6 +154,16 @@ def parser() -> argparse.ArgumentParser:
         dest="lam",
         type=float,
         help="within the model's range: small is realistic, large is faithful (default: the registered value)",
+    )
+    translate.add_argument(
+        "--keep-detail",
+        action="store_true",
+        help="add the detail of the source that the model's resolution cannot hold",
+    )
+    translate.add_argument(
+        "--resolution",
+        type=_resolution,
+        help="pixels of the shorter side on its way through the generator (default: that of the training)",
     )
     translate.add_argument("given", metavar="IN", type=Path, help="an image or a folder of images")
     translate.add_argument("out", metavar="OUT", type=Path, help="a file for an image, a folder for a folder")
@@ -206,6 +216,12 @@ def parser() -> argparse.ArgumentParser:
     )
     add("doctor", commands.doctor, "report what this machine has, and what would fail")
     return top
+
+
+def _resolution(text: str) -> int:
+    if not text.isdecimal() or not 8 <= int(text) <= 4096:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of pixels from 8 to 4096")
+    return int(text)
 
 
 def _registry(command: argparse.ArgumentParser) -> None:

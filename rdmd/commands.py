@@ -164,10 +164,12 @@ def translate(given: Namespace) -> None:
     from rdmd.library import Translator
     from rdmd.pipeline.layout import use_local_tracking
     from rdmd.pipeline.translate import translate_path
+    from rdmd.serving.images import Sizing
 
     use_local_tracking()
     translator = Translator.from_pretrained(given.model, given.device)
-    outcome = translate_path(translator.model.at(given.lam), given.given, given.out)
+    sizing = Sizing(given.resolution, given.keep_detail)
+    outcome = translate_path(translator.model.at(given.lam), given.given, given.out, sizing)
     if outcome.broken:
         name, reason = outcome.broken[0]
         total = len(outcome.broken) + outcome.written

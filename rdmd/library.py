@@ -4,6 +4,7 @@ Each function ends where a stage of the pipeline ends: in `run_training`, in the
 the one evaluator, and in the grid of images of the report.
 """
 
+import functools
 import io
 import os
 import tempfile
@@ -48,7 +49,8 @@ from rdmd.pipeline.model_source import REGISTRY_SCHEME, card_of_run, open_model
 from rdmd.progress import run_bar
 from rdmd.report.samples import image_grid as grid_figure
 from rdmd.report.style import png_bytes
-from rdmd.serving.model import BATCH, Model, translate_images
+from rdmd.serving.images import Sizing, translate_images
+from rdmd.serving.model import BATCH, Model
 from rdmd.training.run_config import DistillRun, Shards, TeacherRun, Weights, run_name
 from rdmd.training.run_folder import RunFolder
 
@@ -134,36 +136,42 @@ class Translator(_Pretrained):
         return cls(*open_model(str(model), load_generator, device_of(device)), device_of(device))
 
     @torch.no_grad()
-    def __call__(self, images: Any, lam: float | None = None) -> Any:
-        """Translate images or points. The translations have the form of `images`, and the model's resolution R.
+    def __call__(
+        self, images: Any, lam: float | None = None, *, resolution: int | None = None, keep_detail: bool = False
+    ) -> Any:
+        """Translate images or points. The translations have the form and the size of `images`.
 
         lam: lambda, within the range that the model takes: small for realistic translations, large for faithful ones.
             None is the model's default. Raises UserError for another.
+        resolution: of the shorter side on its way through the generator; None is that of the training.
+        keep_detail: add the detail of the source that this resolution cannot hold.
 
-        PIL images, alone or in a list, and uint8 tensors or arrays, (N, H, W, 3) or (N, 3, H, W), are made square and
-        resized as in training. Floats are images of side R in [-1, 1], in the same two layouts, or points (N, d). Any
-        other list or dataset gives a tensor.
+        PIL images, alone or in a list, and uint8 tensors or arrays, (N, H, W, 3) or (N, 3, H, W), have any size and
+        are translated whole. Floats are images of the model's resolution R in [-1, 1], in the same two layouts, or
+        points (N, d). Any other list or dataset gives a tensor.
         """
-        model = self.model.at(lam)
+        model, sizing = self.model.at(lam), Sizing(resolution, keep_detail)
+        again = functools.partial(self, lam=lam, resolution=resolution, keep_detail=keep_detail)
         if isinstance(images, Image.Image):
-            return self([images], lam)[0]
+            return again([images])[0]
         if isinstance(images, list) and all(isinstance(image, Image.Image) for image in images):
-            return [Image.fromarray(image) for image in translate_images(model, map(to_rgb, images))]
+            return [Image.fromarray(image) for image in translate_images(model, map(to_rgb, images), sizing)]
         if isinstance(images, np.ndarray):
-            return self(torch.from_numpy(images), lam).numpy()
+            return again(torch.from_numpy(images)).numpy()
         if not isinstance(images, Tensor):
-            return self(channels_first(stored(images)), lam)
+            return again(channels_first(stored(images)))
         if images.ndim == 3:
-            return self(images[None], lam)[0]
+            return again(images[None])[0]
         samples = stored(images)
         if samples.dtype == torch.uint8:
-            translated = torch.from_numpy(translate_images(model, samples.cpu().numpy())).permute(0, 3, 1, 2)
+            results = np.stack(list(translate_images(model, samples.cpu().numpy(), sizing)))
+            translated = torch.from_numpy(results).permute(0, 3, 1, 2)
         else:
             samples = channels_first(samples)
             if samples.shape[1:] != self.card.sample_shape:
                 raise UserError(
                     f"this model translates samples of the shape {self.card.sample_shape}, and floats of the shape "
-                    f"{tuple(samples.shape[1:])} came; give uint8 or PIL images, which are resized."
+                    f"{tuple(samples.shape[1:])} came; give uint8 or PIL images, which may have any size."
                 )
             translated = torch.cat([model.generator(part.to(self.device), model.lam) for part in samples.split(BATCH)])
         if translated.ndim == 4:

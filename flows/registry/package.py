@@ -39,7 +39,7 @@ def log_model(name: str, folder: Path, card: ModelCard, row: Row, metrics: Metri
             python_model=str(TRANSLATOR),
             artifacts={"model": str(model)},
             code_paths=[str(Path(temporary) / "rdmd")],
-            input_example=(example(card), {"lambda": card.lam}) if card.lambdas else example(card),
+            input_example=(example(card), params) if (params := _params(card)) else example(card),
             pip_requirements=[f"{package}=={version(package)}" for package in PACKAGES],
             step=step,
             params={"lambda": f"{card.lam:g}", "nfe": str(row.nfe)},
@@ -60,6 +60,12 @@ def copy_code(into: Path) -> None:
             target = into / file.relative_to(CODE)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, target)
+
+
+def _params(card: ModelCard) -> dict[str, float | bool]:
+    """The inference parameters with their defaults."""
+    lam = {"lambda": card.lam} if card.lambdas is not None and card.lam is not None else {}
+    return lam | ({"keep_detail": False} if len(card.sample_shape) == 3 else {})
 
 
 def example(card: ModelCard) -> list[str] | list[list[float]]:
@@ -129,12 +135,15 @@ def _request(card: ModelCard) -> str:
         dims = card.sample_shape[0]
         return f"`inputs` is a list of 1 to {MAX_POINTS} points of {dims} finite numbers; so is `predictions`."
     side = card.sample_shape[-1]
-    fit = "cut to its central square" if card.fit == "crop" else "padded to a square with white"
+    scale = (
+        "its shorter side becomes" if card.fit == "crop" else "it is padded to a square with white, whose side becomes"
+    )
     return (
         f"`inputs` is a list of 1 to {MAX_IMAGES} images, all as base64 text of a file (PNG, JPEG, WebP, BMP, TIFF "
         "or GIF) or all as arrays (H, W, 3) of integers 0 to 255. `predictions` has the same form: base64 text of PNG "
-        f"files, or arrays, of {side}x{side} pixels. An image has at most {MAX_PIXELS} pixels and sides of at least "
-        f"8 pixels; it is {fit} and resized to {side}x{side}."
+        f"files, or arrays, each of its image's size. An image has at most {MAX_PIXELS} pixels and sides of at least "
+        f"8 pixels. For the generator {scale} {side} pixels, and the result is enlarged again; the parameter "
+        "`keep_detail` adds the finer detail of the source."
     )
 
 

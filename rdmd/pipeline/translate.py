@@ -2,6 +2,7 @@
 
 import sys
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,10 +10,11 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from rdmd.data.readers.images import SUFFIXES, UnreadableError, decode
+from rdmd.data.readers.images import SUFFIXES, UnreadableError, alpha_of, decode
 from rdmd.errors import UserError
 from rdmd.files import replacing
-from rdmd.serving.model import BATCH, Model, translate_images, translate_points
+from rdmd.serving.images import AS_TRAINED, Sizing, translate_images
+from rdmd.serving.model import Model, translate_points
 from rdmd.serving.request import as_points
 
 
@@ -24,9 +26,10 @@ class Outcome:
     broken: list[tuple[str, str]]
 
 
-def translate_path(model: Model, given: Path, out: Path) -> Outcome:
+def translate_path(model: Model, given: Path, out: Path, sizing: Sizing = AS_TRAINED) -> Outcome:
     """Translate an image to the file `out`, or every image below a folder to PNG files of the same relative names below
-    `out`. A model of points reads and writes `.npy` files of shape (N, 2).
+    `out`, each of the size of its image and with its transparency. A model of points reads and writes `.npy` files of
+    shape (N, 2).
 
     Raises UserError if `given` is missing or holds nothing to translate, or if results would overwrite it.
     """
@@ -37,13 +40,13 @@ def translate_path(model: Model, given: Path, out: Path) -> Outcome:
     if model.of_points:
         return _translate_points(model, given, out)
     if given.is_file():
-        return _translate_file(model, given, out)
+        return _translate_file(model, given, out, sizing)
     if out.is_file():
         raise UserError(f"{out} is a file, but {given} is a folder; give a folder for the results.")
-    return _translate_folder(model, given, out)
+    return _translate_folder(model, given, out, sizing)
 
 
-def _translate_file(model: Model, given: Path, out: Path) -> Outcome:
+def _translate_file(model: Model, given: Path, out: Path, sizing: Sizing) -> Outcome:
     target = out / f"{given.stem}.png" if out.is_dir() or not out.suffix else out
     if target.resolve() == given.resolve():
         raise UserError(f"{target} is the input itself; give another place for the result.")
@@ -52,11 +55,11 @@ def _translate_file(model: Model, given: Path, out: Path) -> Outcome:
     image = _read(given)
     if isinstance(image, str):
         raise UserError(f"{given} is not a readable image ({image}); give a jpg, png, webp or bmp file.")
-    _save(translate_images(model, [image])[0], target)
+    _save(next(translate_images(model, [image], sizing)), given, target)
     return Outcome(1, [])
 
 
-def _translate_folder(model: Model, given: Path, out: Path) -> Outcome:
+def _translate_folder(model: Model, given: Path, out: Path, sizing: Sizing) -> Outcome:
     inside = out.resolve()
     names = sorted(
         path.relative_to(given)
@@ -70,17 +73,22 @@ def _translate_folder(model: Model, given: Path, out: Path) -> Outcome:
     taken = list(endings.values())
     targets = {n: t if taken.count(t) == 1 else n.with_name(f"{n.name}.png") for n, t in endings.items()}
     broken: list[tuple[str, str]] = []
+    readable: list[Path] = []
+
+    def images() -> Iterator[np.ndarray]:
+        for name in names:
+            image = _read(given / name)
+            if isinstance(image, str):
+                broken.append((str(name), image))
+            else:
+                readable.append(name)
+                yield image
+
     with tqdm(total=len(names), desc="translate", unit="image", disable=not sys.stderr.isatty()) as bar:
-        for start in range(0, len(names), BATCH):
-            chosen = names[start : start + BATCH]
-            images = {name: _read(given / name) for name in chosen}
-            broken += [(str(name), reason) for name, reason in images.items() if isinstance(reason, str)]
-            good = {name: image for name, image in images.items() if not isinstance(image, str)}
-            if good:
-                for name, result in zip(good, translate_images(model, list(good.values())), strict=True):
-                    _save(result, out / targets[name])
-            bar.update(len(chosen))
-    return Outcome(len(names) - len(broken), broken)
+        for i, result in enumerate(translate_images(model, images(), sizing)):
+            _save(result, given / readable[i], out / targets[readable[i]])
+            bar.update(i + 1 + len(broken) - bar.n)
+    return Outcome(len(readable), broken)
 
 
 def _read(path: Path) -> np.ndarray | str:
@@ -94,8 +102,12 @@ def _read(path: Path) -> np.ndarray | str:
         return error.strerror or "cannot be read"
 
 
-def _save(pixels: np.ndarray, path: Path) -> None:
+def _save(pixels: np.ndarray, source: Path, path: Path) -> None:
+    """Write a translation of `source`, with its transparency where the format has any."""
     image = Image.fromarray(pixels)
+    alpha = alpha_of(source)
+    if alpha is not None and path.suffix.lower() in (".png", ".webp", ".tif", ".tiff"):
+        image.putalpha(alpha)
     with replacing(path) as temporary, temporary.open("wb") as file:
         image.save(file, format=Image.registered_extensions()[path.suffix.lower()])
 

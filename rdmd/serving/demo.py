@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from rdmd.data.readers.images import SUFFIXES, UnreadableError, decode
 from rdmd.data.shards import read_split
-from rdmd.data.transforms import fit
 from rdmd.errors import UserError
 from rdmd.evaluation import faithfulness
 from rdmd.evaluation.row import GENERATOR, Row
@@ -24,21 +24,22 @@ from rdmd.evaluation.table import interval, number, read_metrics, realism_name
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.model_card import generator_folder
 from rdmd.pipeline.model_source import open_generator
-from rdmd.serving.model import Model, translate_images
+from rdmd.serving.images import translate_images
+from rdmd.serving.model import Model
 
 SAMPLES = 8
 # Of the slider, where lambda is an input.
 POSITIONS = 60
 MAX_FILE_SIZE = "64mb"
 LOOPBACK = ("127.0.0.1", "localhost")
-# Pixels of the page for a side of an image.
-SHOWN_SIDE = 256
+# Pixels of the page for a side of an image, and of the longer side of an image that is translated.
+SHOWN_SIDE, MOST_SIDE = 256, 1024
 # Galleries as high as their images, and a slider without the number of its position.
 CSS = """#all .grid-wrap, #samples .grid-wrap { height: auto; min-height: 0; max-height: none; overflow: hidden; }
 #all .grid-container { grid-template-columns: repeat(auto-fill, minmax(13rem, 1fr)); }
 #samples .grid-container { grid-template-columns: repeat(auto-fill, minmax(6rem, 1fr)); }
 #all .thumbnail-lg { aspect-ratio: auto; align-self: start; }
-#all .thumbnail-lg img { aspect-ratio: 1; height: auto; }
+#all .thumbnail-lg img { height: auto; }
 #all .caption-label { position: static; display: block; white-space: normal; max-width: 100%; }
 #lambda .tab-like-container, #lambda .min_value, #lambda .max_value { display: none; }"""
 ABOUT = """# {title}
@@ -106,16 +107,11 @@ class Front:
         self.lambdas = sorted({*self.measured, *(taken.spaced(POSITIONS) if taken else [])})
         champions = [lam for lam, (one, _) in self._models.items() if "champion" in one.aliases]
         self.champion = self.lambdas.index(champions[0] if champions else self.measured[len(self.measured) // 2])
-        self.resolution, self._fit = shape[-1], how
-
-    def prepare(self, image: np.ndarray) -> np.ndarray:
-        """An image, uint8 (H, W, 3), as the generators read it: uint8 (R, R, 3)."""
-        return fit(image, self.resolution, self._fit)
 
     def translate(self, image: np.ndarray, lam: float) -> np.ndarray:
-        """Translate a prepared image, uint8 (R, R, 3), at one of `lambdas`."""
+        """Translate an image, uint8 (H, W, 3), to one of its size at one of `lambdas`."""
         _, model = self._models[self._nearest(lam)]
-        return translate_images(model.at(lam), [image])[0]
+        return next(translate_images(model.at(lam), [image]))
 
     def describe(self, lam: float, short: bool = False) -> str:
         """The lambda with the FID and the cost on the test split, measured there or at the nearest; `short` leaves
@@ -143,9 +139,16 @@ def sample_images(layout: Layout) -> list[np.ndarray]:
     return [images[i] for i in np.linspace(0, len(images) - 1, min(SAMPLES, len(images))).astype(int)]
 
 
+def reduced(image: np.ndarray) -> np.ndarray:
+    """An image as large as the page needs: a photograph of a phone would take seconds at every move of the slider."""
+    shown = Image.fromarray(np.ascontiguousarray(image))
+    shown.thumbnail((MOST_SIDE, MOST_SIDE), Image.Resampling.LANCZOS)
+    return np.asarray(shown)
+
+
 def enlarged(image: np.ndarray) -> np.ndarray:
     """A small image with every pixel as a square: browsers would smooth it."""
-    times = max(1, SHOWN_SIDE // len(image))
+    times = max(1, SHOWN_SIDE // max(image.shape[:2]))
     return image.repeat(times, axis=0).repeat(times, axis=1)
 
 
@@ -164,7 +167,7 @@ def build_page(gr: ModuleType, front: Front, samples: Sequence[np.ndarray], titl
     def on_image(image: np.ndarray | None, position: int) -> tuple[Any, ...]:
         if image is None:
             return None, None, *at_lambda(None, position), []
-        image = front.prepare(image)
+        image = reduced(image)
         every = [(enlarged(front.translate(image, lam)), front.describe(lam, short=True)) for lam in front.measured]
         return image, enlarged(image), *at_lambda(image, position), every
 
@@ -188,8 +191,7 @@ def build_page(gr: ModuleType, front: Front, samples: Sequence[np.ndarray], titl
         image = gr.State()
         with gr.Row():
             file = gr.File(label="Your image", file_types=sorted(SUFFIXES), height=SHOWN_SIDE, elem_id="file")
-            size = f"{front.resolution}x{front.resolution}"
-            seen = gr.Image(label=f"Input at {size}", height=SHOWN_SIDE, elem_id="seen", **shown)
+            seen = gr.Image(label="Input", height=SHOWN_SIDE, elem_id="seen", **shown)
             chosen = gr.Image(label="Output", height=SHOWN_SIDE, elem_id="chosen", **shown)
         slider = gr.Slider(
             0,

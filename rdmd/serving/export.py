@@ -11,7 +11,8 @@ from rdmd.diffusion.loss import like
 from rdmd.distillation.generator import Generator, own_noise
 from rdmd.errors import UserError
 from rdmd.files import replacing
-from rdmd.serving.model import Model, translate_images, translate_points
+from rdmd.serving.images import translate_images
+from rdmd.serving.model import Model, translate_points
 
 # Of 255 levels: both sides round the same number, which may lie a float's error to either side of a half.
 PIXEL_TOLERANCE = 1
@@ -134,5 +135,5 @@ def _difference(model: Model, source: np.ndarray, translation: np.ndarray) -> fl
     if model.of_points:
         expected = translate_points(model, source)
         return float((np.abs(translation - expected) / (1 + np.abs(expected))).max())
-    expected = translate_images(model, source)
+    expected = np.stack(list(translate_images(model, source)))
     return float(np.abs(translation.astype(int) - expected.astype(int)).max())

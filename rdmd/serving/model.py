@@ -1,6 +1,5 @@
-"""A generator with what it knows of its samples, and how it translates a batch of them."""
+"""A generator with what it knows of its samples, and how it translates points."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -9,8 +8,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from rdmd.data.transforms import fit, to_uint8, to_unit
 from rdmd.errors import UserError
+from rdmd.networks.unet import DownConv, UNetBlock
 from rdmd.pipeline.model_folder import load_generator
 
 BATCH = 64
@@ -19,7 +18,7 @@ POINTS_BATCH = 65_536
 
 @dataclass(frozen=True)
 class Model:
-    """A generator, the shape of a sample ((3, R, R) or (d,)), and how an image is made square.
+    """A generator, the shape of a sample ((3, R, R) or (d,)), and how training images were made square.
 
     `lam` is the lambda at which a generator that takes lambda translates; None is its own default.
     """
@@ -46,6 +45,12 @@ class Model:
         """Whether it moves points and not images."""
         return len(self.sample_shape) == 1
 
+    @property
+    def multiple(self) -> int:
+        """Sides of images must be multiples of this: its U-Net halves them so often."""
+        blocks = (module for module in self.generator.modules() if isinstance(module, UNetBlock))
+        return 2 ** sum(isinstance(block.conv0, DownConv) for block in blocks)
+
 
 def open_folder(folder: Path, device: torch.device) -> Model:
     """The model of a generator's folder. Raises UserError if there is none, or if it makes samples of noise."""
@@ -56,20 +61,6 @@ def open_folder(folder: Path, device: torch.device) -> Model:
             "whose source is not noise."
         )
     return Model(generator, card.sample_shape, card.fit, device)
-
-
-@torch.no_grad()
-def translate_images(model: Model, images: Iterable[np.ndarray]) -> np.ndarray:
-    """Translate uint8 (H, W, 3) images of any sizes to uint8 (N, R, R, 3), R the model's resolution.
-
-    Each is cropped or padded to a square and resized as in training, before the next is asked for.
-    """
-    side = model.sample_shape[-1]
-    fitted = np.stack([fit(image, side, model.fit) for image in images])
-    translated = []
-    for batch in torch.from_numpy(fitted).permute(0, 3, 1, 2).split(BATCH):
-        translated.append(to_uint8(model.generator(to_unit(batch.to(model.device)), model.lam)).cpu())
-    return torch.cat(translated).permute(0, 2, 3, 1).numpy()
 
 
 @torch.no_grad()

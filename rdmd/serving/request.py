@@ -12,7 +12,8 @@ import numpy as np
 from PIL import Image
 
 from rdmd.data.readers.images import MIN_SIDE, UnreadableError, decode
-from rdmd.serving.model import Model, translate_images, translate_points
+from rdmd.serving.images import AS_TRAINED, Sizing, translate_images
+from rdmd.serving.model import Model, translate_points
 
 # Of one image: phones take up to 50 megapixels, which are 150 MB while they are decoded, one image after another.
 MAX_PIXELS = 50_000_000
@@ -26,10 +27,11 @@ class RequestError(Exception):
     """A request that the model does not take; the text is one sentence for the client."""
 
 
-def answer(model: Model, inputs: list[object]) -> np.ndarray | list[str]:
+def answer(model: Model, inputs: list[object], sizing: Sizing = AS_TRAINED) -> np.ndarray | list[str] | list[list]:
     """Translate `inputs`, and answer in their form: texts for texts (PNG files in base64), an array for arrays.
 
-    Images give uint8 (N, R, R, 3), points float32 (N, d). Raises RequestError, naming the first input that is wrong.
+    Every image keeps its size: images of one size give uint8 (N, H, W, 3), arrays of several sizes a list of nested
+    lists. Points give float32 (N, d). Raises RequestError, naming the first input that is wrong.
     """
     most = MAX_POINTS if model.of_points else MAX_IMAGES
     if not 0 < len(inputs) <= most:
@@ -42,11 +44,14 @@ def answer(model: Model, inputs: list[object]) -> np.ndarray | list[str]:
         return translate_points(model, points)
     texts = [isinstance(given, str) for given in inputs]
     if all(texts):
-        translated = translate_images(model, (_from_text(i, str(text)) for i, text in enumerate(inputs)))
-        return [_to_text(image) for image in translated]
+        images = (_from_text(i, str(text)) for i, text in enumerate(inputs))
+        return [_to_text(image) for image in translate_images(model, images, sizing)]
     if any(texts):
         raise RequestError("`inputs` mixes texts and arrays; send images of one kind in one request.")
-    return translate_images(model, (_from_array(i, given) for i, given in enumerate(inputs)))
+    arrays = (_from_array(i, given) for i, given in enumerate(inputs))
+    translated = list(translate_images(model, arrays, sizing))
+    one_size = len({image.shape for image in translated}) == 1
+    return np.stack(translated) if one_size else [image.tolist() for image in translated]
 
 
 def as_points(values: object, dims: int) -> np.ndarray | None:

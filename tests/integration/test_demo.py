@@ -271,7 +271,7 @@ def test_the_registered_front_comes_first(project: Path):
     front = Front(found, CPU)
     assert front.lambdas == FRONT
     assert "champion" in front.describe(0.1)
-    image = front.prepare(np.random.default_rng(0).integers(0, 256, (9, 12, 3), dtype=np.uint8))
+    image = np.random.default_rng(0).integers(0, 256, (9, 12, 3), dtype=np.uint8)
     registered, on_disk = (one.translate(image, 0.1) for one in (front, Front(front_on_disk(Layout()), CPU)))
     np.testing.assert_array_equal(registered, on_disk)
 

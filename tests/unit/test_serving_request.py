@@ -10,7 +10,8 @@ from PIL import Image
 from torch import nn
 
 from rdmd.serving import request
-from rdmd.serving.model import BATCH, Model, translate_images
+from rdmd.serving.images import translate_images
+from rdmd.serving.model import BATCH, Model
 from rdmd.serving.request import RequestError, answer
 
 
@@ -54,7 +55,10 @@ def test_sizes_may_differ_in_one_request():
     sizes = [(8, 8), (31, 9), (10, 64)]
     images = [noise(i, *size) for i, size in enumerate(sizes)]
     by_text = answer(IMAGES, [text(image) for image in images])
-    np.testing.assert_array_equal([read(one) for one in by_text], answer(IMAGES, images))
+    by_array = answer(IMAGES, images)
+    for image, one, other in zip(images, by_text, by_array, strict=True):
+        assert read(one).shape == image.shape
+        np.testing.assert_array_equal(read(one), other)
 
 
 def test_base64_may_be_broken_into_lines():
@@ -72,7 +76,7 @@ def test_data_urls_are_read_as_their_base64():
 
 def test_more_images_than_a_batch():
     images = [noise(i) for i in range(BATCH + 3)]
-    np.testing.assert_array_equal(translate_images(IMAGES, images), images)
+    np.testing.assert_array_equal(list(translate_images(IMAGES, images)), images)
 
 
 def test_points_come_back_as_float32():

@@ -136,6 +136,14 @@ def to_rgb(image: Image.Image) -> np.ndarray:
     return np.asarray(upright.convert("RGB"))
 
 
+def alpha_of(path: Path) -> Image.Image | None:
+    """The transparency of an image that `decode` reads, upright, 8 bits; None if the image has none."""
+    with Image.open(path, formats=FORMATS) as image:
+        if not image.has_transparency_data:
+            return None
+        return ImageOps.exif_transpose(image).convert("RGBA").getchannel("A")
+
+
 def read(domain: ImageFolder, key: str) -> Reading:
     """Open the folder `domain.path`: its images in the order of their relative paths, on every file system.
 

@@ -1,0 +1,169 @@
+"""Translate whole images of any size and shape: every result has the size of its image.
+
+The generator is convolutional, so it takes other sizes than that of its training. An image goes through it at the scale
+of training, and the result is enlarged to the size of the image.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import pad
+
+from rdmd.data.transforms import fit, to_uint8, to_unit
+from rdmd.distillation.generator import own_noise
+from rdmd.serving.model import BATCH, Model
+
+# Of the images that are translated together, which are in memory at once.
+GROUP_PIXELS = 50_000_000
+# An image of more than so many times the area of a training image is translated in tiles.
+MOST_AREAS = 16
+# Of a tile, in sides of a training image; a quarter of it overlaps its neighbour.
+TILE_SIDES = 3
+
+
+@dataclass(frozen=True)
+class Sizing:
+    """How an image reaches the generator.
+
+    resolution: of the shorter side (of the longer side, for a model whose training images were padded); None is that
+        of the training. At another resolution content has another size than in training.
+    keep_detail: add the detail of the image that this resolution cannot hold to the result.
+    """
+
+    resolution: int | None = None
+    keep_detail: bool = False
+
+
+AS_TRAINED = Sizing()
+
+
+@dataclass
+class _Group:
+    """Images that are translated together, reduced for the generator."""
+
+    images: list[np.ndarray] = field(default_factory=list)
+    reduced: list[np.ndarray] = field(default_factory=list)
+
+    def is_full(self) -> bool:
+        return len(self.images) >= BATCH or sum(image.shape[0] * image.shape[1] for image in self.images) > GROUP_PIXELS
+
+
+def translate_images(model: Model, images: Iterable[np.ndarray], sizing: Sizing = AS_TRAINED) -> Iterator[np.ndarray]:
+    """Translate uint8 (H, W, 3) images of any sizes: for each, in order, uint8 (H, W, 3) of its own size.
+
+    Few images are in memory at once, so `images` may be any number and read while they are translated. An image of the
+    generator's resolution is neither resized nor cut.
+    """
+    group = _Group()
+    for image in images:
+        group.images.append(image)
+        group.reduced.append(_reduced(image, model, sizing))
+        if group.is_full():
+            yield from _translate(model, group, sizing)
+            group = _Group()
+    yield from _translate(model, group, sizing)
+
+
+def _translate(model: Model, group: _Group, sizing: Sizing) -> Iterator[np.ndarray]:
+    translated = _at_scale(model, group.reduced)
+    for image, small, result in zip(group.images, group.reduced, translated, strict=True):
+        full = _enlarged(result, image, model)
+        if sizing.keep_detail:
+            detail = image.astype(np.int16) - _enlarged(small, image, model)
+            full = (full + detail).clip(0, 255).astype(np.uint8)
+        yield full
+
+
+def _reduced(image: np.ndarray, model: Model, sizing: Sizing) -> np.ndarray:
+    """The image at the scale of training, with its own shape; padded to a square where training images were."""
+    side = sizing.resolution or model.sample_shape[-1]
+    if model.fit == "pad":
+        return fit(image, side, "pad")
+    height, width = image.shape[:2]
+    scale = side / min(height, width)
+    return _resized(image, (max(side, round(height * scale)), max(side, round(width * scale))))
+
+
+def _enlarged(result: np.ndarray, image: np.ndarray, model: Model) -> np.ndarray:
+    """A result at the scale of training in the size of its image, without what `_reduced` padded."""
+    height, width = image.shape[:2]
+    if model.fit == "pad":
+        scale = len(result) / max(height, width)
+        rows, columns = max(1, round(height * scale)), max(1, round(width * scale))
+        top, left = (len(result) - rows) // 2, (len(result) - columns) // 2
+        result = result[top : top + rows, left : left + columns]
+    return _resized(result, (height, width))
+
+
+def _resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    if image.shape[:2] == size:
+        return image
+    return np.asarray(Image.fromarray(np.ascontiguousarray(image)).resize(size[::-1], Image.Resampling.LANCZOS))
+
+
+@torch.no_grad()
+def _at_scale(model: Model, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Translate images at the scale of training; images of one shape share a batch."""
+    results: list[np.ndarray] = [np.empty(0)] * len(images)
+    for shape in dict.fromkeys(image.shape for image in images):
+        places = [i for i, image in enumerate(images) if image.shape == shape]
+        x = torch.from_numpy(np.stack([images[i] for i in places])).permute(0, 3, 1, 2)
+        together = max(1, BATCH * model.sample_shape[-1] ** 2 // (shape[0] * shape[1]))
+        for part, batch in zip(x.split(together), torch.tensor(places).split(together), strict=True):
+            translated = to_uint8(_padded(model, to_unit(part.to(model.device)))).cpu().permute(0, 2, 3, 1).numpy()
+            for i, result in zip(batch.tolist(), translated, strict=True):
+                results[i] = result
+    return results
+
+
+def _padded(model: Model, x: Tensor) -> Tensor:
+    """Translate (B, 3, H, W) in [-1, 1] of any size: mirrored to sides that the U-Net can halve, and cut back."""
+    height, width = x.shape[2:]
+    right, below = -width % model.multiple, -height % model.multiple
+    # A mirror image needs more pixels than it adds.
+    mode = "reflect" if right < width and below < height else "replicate"
+    padded = pad(x, (0, right, 0, below), mode=mode) if right or below else x
+    translate = _tiled if padded.shape[2] * padded.shape[3] > MOST_AREAS * model.sample_shape[-1] ** 2 else _whole
+    return translate(model, padded)[..., :height, :width]
+
+
+def _whole(model: Model, x: Tensor) -> Tensor:
+    return model.generator(x, model.lam)
+
+
+def _tiled(model: Model, x: Tensor) -> Tensor:
+    """Translate in overlapping tiles, which fade into each other: memory does not grow with the image.
+
+    Each tile is translated for itself, so attention and normalisation see the tile alone.
+    """
+    tile = TILE_SIDES * model.sample_shape[-1]
+    rows, columns = (_spans(side, tile, model.multiple) for side in x.shape[2:])
+    z = own_noise(x)
+    total, weight = torch.zeros_like(x), torch.zeros_like(x[:1, :1])
+    for top, bottom in rows:
+        for left, right in columns:
+            place = (..., slice(top, bottom), slice(left, right))
+            fade = torch.outer(_fade(bottom - top, tile // 4), _fade(right - left, tile // 4)).to(x)
+            total[place] += fade * model.generator(x[place], model.lam, z[place])
+            weight[place] += fade
+    return total / weight
+
+
+def _spans(side: int, tile: int, multiple: int) -> list[tuple[int, int]]:
+    """Where tiles begin and end along a side that is a multiple of `multiple`, evenly spaced, a quarter overlapping."""
+    tile = min(side, -(-tile // multiple) * multiple)
+    count = 1 + -(-(side - tile) // (tile - tile // 4))
+    starts = [round(i * (side - tile) / max(1, count - 1) / multiple) * multiple for i in range(count)]
+    assert all(after - before < tile for before, after in pairwise(starts)), "tiles leave a gap"
+    return [(start, start + tile) for start in starts]
+
+
+def _fade(length: int, overlap: int) -> Tensor:
+    """Weights along a tile, (length,) in (0, 1]: they rise over the overlap at both ends."""
+    place = torch.arange(length) + 0.5
+    return (torch.minimum(place, length - place) / overlap).clamp(max=1)
