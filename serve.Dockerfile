@@ -18,4 +18,4 @@ ENV MLFLOW_DISABLE_TELEMETRY=true DO_NOT_TRACK=true
 EXPOSE 5001
 HEALTHCHECK --start-period=60s CMD \
   ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:5001/ping', timeout=3)"]
-CMD ["mlflow", "models", "serve", "--model-uri", "/model", "--env-manager", "local", "--host", "0.0.0.0", "--port", "5001"]
+CMD ["python", "/model/server.py", "--model-uri", "/model", "--host", "0.0.0.0", "--port", "5001"]

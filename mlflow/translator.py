@@ -18,9 +18,12 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from rdmd.errors import UserError
+from rdmd.pipeline.model_card import read_card
 from rdmd.serving.images import Sizing
 from rdmd.serving.model import open_folder
 from rdmd.serving.request import RequestError, answer
+from rdmd.serving.threads import set_threads
+from rdmd.serving.watch import watch
 
 # MLflow says at every start that it does not check samples which are texts or arrays; `answer` does.
 logging.getLogger("mlflow.types.type_hints").setLevel(logging.ERROR)
@@ -49,7 +52,10 @@ class Translator(PythonModel):
     def load_context(self, context: PythonModelContext) -> None:
         """Build the generator from the artifact `model`."""
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.model = open_folder(Path(context.artifacts["model"]), device)
+        folder = Path(context.artifacts["model"])
+        self.model = open_folder(folder, device)
+        set_threads(self.model)
+        watch(self.model.generator, read_card(folder).source)
 
     def predict(
         self, model_input: list[str | list], params: dict[str, Any] | None = None

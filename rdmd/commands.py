@@ -161,13 +161,20 @@ def registry(given: Namespace) -> None:
 
 def translate(given: Namespace) -> None:
     """Translate images."""
+    import logging
+    import sys
+
     from rdmd.library import Translator
     from rdmd.pipeline.layout import use_local_tracking
     from rdmd.pipeline.translate import translate_path
     from rdmd.serving.images import Sizing
+    from rdmd.serving.watch import LOG, watch
 
+    # One sentence at the end instead of a warning for every batch.
+    LOG.setLevel(logging.ERROR)
     use_local_tracking()
     translator = Translator.from_pretrained(given.model, given.device)
+    seen = watch(translator.model.generator, translator.card.source)
     sizing = Sizing(given.resolution, given.keep_detail)
     outcome = translate_path(translator.model.at(given.lam), given.given, given.out, sizing)
     if outcome.broken:
@@ -179,6 +186,12 @@ def translate(given: Namespace) -> None:
             f"them; {outcome.written} are in {given.out}."
         )
     print(f"{outcome.written} written to {given.out}")
+    if seen is not None and seen.unlike:
+        print(
+            f"{seen.unlike} of {seen.inputs} are unlike the images that this model was trained on, so expect little of "
+            "their translations",
+            file=sys.stderr,
+        )
 
 
 def serve(given: Namespace) -> None:
@@ -201,15 +214,15 @@ def serve(given: Namespace) -> None:
             "a model of another experiment."
         )
     check_registered(model)
-    options = ["--model-uri", model, "--env-manager", "local", "--host", given.host, "--port", str(given.port)]
-    command = [sys.executable, "-m", "mlflow", "models", "serve", *options]
+    # By its path, and without that path's folder on sys.path: the model brings an `rdmd` of its own.
+    server = Path(__file__).parent / "serving" / "server.py"
+    options = ["--model-uri", model, "--host", given.host, "--port", str(given.port)]
+    command = [sys.executable, "-P", str(server), *options]
     print(f"serving {model} at http://{given.host}:{given.port}/invocations; Ctrl-C stops it", flush=True)
-    # MLflow starts its server by name, so the environment's programs must be on the path.
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     # Otherwise MLflow's server would outlive this process and keep the port.
     exit_on_signals()
     with contextlib.suppress(KeyboardInterrupt):
-        status = run_in_group(command, os.environ | {"PATH": path}, lambda line: print(line, file=sys.stderr))
+        status = run_in_group(command, dict(os.environ), lambda line: print(line, file=sys.stderr))
         if status:
             raise UserError(f"MLflow could not serve {model} (status {status}); its own message is above.")
 

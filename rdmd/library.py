@@ -30,6 +30,7 @@ from rdmd.data.in_memory import (
     sample_shape,
     stored,
 )
+from rdmd.data.likeness import SourceStatistics
 from rdmd.data.readers.images import to_rgb
 from rdmd.data.transforms import to_uint8
 from rdmd.data.view import view_of
@@ -405,6 +406,8 @@ def _trained(
                 run_training(run, kept, place.type, open_domain=lambda path, split, on: view, follow=bar.follow)
         # Translations are made square as the images of training were.
         card = card_of_run(kept).model_copy(update={"fit": getattr(data, "fit", "crop")})
+        if isinstance(run, DistillRun):
+            card = card.model_copy(update={"source": SourceStatistics.of(samples.cpu().numpy())})
         return load(kept.path, place, card)
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import logging
 import shutil
 import tempfile
 from importlib.metadata import version
@@ -19,7 +20,19 @@ from rdmd.serving.request import MAX_IMAGES, MAX_PIXELS, MAX_POINTS
 
 CODE = Path(__file__).resolve().parents[2]
 TRANSLATOR = CODE / "mlflow" / "translator.py"
-PACKAGES = ("mlflow", "numpy", "pillow", "pydantic", "pyyaml", "safetensors", "torch")
+SERVER = CODE / "rdmd" / "serving" / "server.py"
+# mlflow-skinny loads and serves models, without the packages of a tracking server.
+PACKAGES = (
+    "mlflow-skinny",
+    "numpy",
+    "pandas",
+    "pillow",
+    "prometheus-client",
+    "pydantic",
+    "pyyaml",
+    "safetensors",
+    "torch",
+)
 
 
 def log_model(name: str, folder: Path, card: ModelCard, row: Row, metrics: Metrics, step: int) -> str:
@@ -28,6 +41,8 @@ def log_model(name: str, folder: Path, card: ModelCard, row: Row, metrics: Metri
 
     step: the step of the run's curves whose points become the model's metrics.
     """
+    # MLflow tries the example, which is no image of the training source.
+    logging.getLogger("rdmd.serving").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as temporary:
         copy_code(Path(temporary))
         model = Path(temporary) / "model"
@@ -40,12 +55,18 @@ def log_model(name: str, folder: Path, card: ModelCard, row: Row, metrics: Metri
             artifacts={"model": str(model)},
             code_paths=[str(Path(temporary) / "rdmd")],
             input_example=(example(card), params) if (params := _params(card)) else example(card),
-            pip_requirements=[f"{package}=={version(package)}" for package in PACKAGES],
+            pip_requirements=[f"{package}=={_version(package)}" for package in PACKAGES],
             step=step,
             params={"lambda": f"{card.lam:g}", "nfe": str(row.nfe)},
         )
-        mlflow.MlflowClient().log_model_artifact(info.model_id, str(readme))
+        for file in (readme, SERVER):
+            mlflow.MlflowClient().log_model_artifact(info.model_id, str(file))
     return str(info.model_uri)
+
+
+def _version(package: str) -> str:
+    """The installed version without the build that a local label names, such as `+cpu`: indexes need not have that."""
+    return version(package).partition("+")[0]
 
 
 def copy_code(into: Path) -> None:
@@ -98,8 +119,8 @@ It is meant for inputs like its source domain. It translates other inputs too, b
 
 In the folder of this file (`mlflow artifacts download --artifact-uri models:/{name}@champion` fetches it):
 
-    pip install -r requirements.txt
-    mlflow models serve --model-uri . --env-manager local --port 5001
+    uv pip install --torch-backend cpu -r requirements.txt      # 1 GB; `pip install -r` takes torch for a GPU, 6 GB
+    python server.py --model-uri . --port 5001
     curl -H 'Content-Type: application/json' -d @serving_input_example.json http://127.0.0.1:5001/invocations
 
 {_request(card)}

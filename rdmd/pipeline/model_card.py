@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import ValidationError
 
 from rdmd import config
+from rdmd.data.likeness import SourceStatistics
 from rdmd.errors import UserError
 from rdmd.files import sha256_of, write_text
 from rdmd.pipeline.layout import Layout
@@ -37,6 +38,8 @@ class ModelCard(config.Section):
     trained_on: str
     sha256: str
     source_digest: str | None = None
+    # Generators of images only: what the training source looks like.
+    source: SourceStatistics | None = None
     target_digest: str
 
 

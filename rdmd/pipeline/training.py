@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from rdmd import config
+from rdmd.data.likeness import SourceStatistics
+from rdmd.data.shards import stored_array
 from rdmd.errors import UserError
 from rdmd.files import replacing_folder, write_json
 from rdmd.pipeline.jobs import plan_baselines, plan_generators, plan_teacher
@@ -172,16 +174,21 @@ def _train_all(backend: Backend, runs: list[TrainingRun]) -> list[RunFolder]:
 
 def publish_generators(settings: config.Settings, layout: Layout, folders: list[RunFolder]) -> None:
     """Replace models/generators by finished runs, a folder for each generator."""
+    noise = isinstance(settings.domains.source, config.Noise)
+    source = None if noise else SourceStatistics.of(stored_array(layout.shards / "source", "train"))
     with replacing_folder(layout.generators) as temporary:
         for folder in folders:
-            _write_model(settings, folder, temporary / run_name(folder.read_run()))
+            _write_model(settings, folder, temporary / run_name(folder.read_run()), source)
 
 
-def _write_model(settings: config.Settings, folder: RunFolder, place: Path) -> None:
+def _write_model(
+    settings: config.Settings, folder: RunFolder, place: Path, source: SourceStatistics | None = None
+) -> None:
     """Write a finished run's weights and card into the folder `place`."""
     result = folder.result()
     assert result is not None, f"{folder.path} is published before it is finished"
-    write_model(place, card_of(settings.preprocess.fit, folder, result), folder.weights)
+    card = card_of(settings.preprocess.fit, folder, result)
+    write_model(place, card.model_copy(update={"source": source}), folder.weights)
 
 
 def card_of(fit: Literal["crop", "pad"], folder: RunFolder, result: Result) -> ModelCard:

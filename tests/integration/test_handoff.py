@@ -26,6 +26,7 @@ from flows.registry.versions import Candidate, ensure_model, register_generator
 from flows.server import free_port
 from flows.tracking.runs import open_record
 from rdmd import config
+from rdmd.data.likeness import FEWEST, SourceStatistics
 from rdmd.evaluation.row import FeaturesRecord, Metrics, Row
 from rdmd.files import sha256_of
 from rdmd.networks.build import build_denoiser, save_weights
@@ -113,6 +114,7 @@ def make_generator(folder: Path, name: str) -> None:
         sha256=sha256_of(weights),
         source_digest="a" * 64,
         target_digest="b" * 64,
+        source=SourceStatistics.of(np.stack([grey(i) for i in range(FEWEST)])) if name == "pictures" else None,
     )
     write_model(folder / name, card, weights)
 
@@ -179,6 +181,11 @@ def post(url: str, body: bytes) -> tuple[int | None, dict]:
         return None, {}
 
 
+def grey(seed: int) -> np.ndarray:
+    """An image of one random shade: uint8 (8, 8, 3), the training source."""
+    return np.full((8, 8, 3), np.random.default_rng(seed).integers(60, 200), dtype=np.uint8)
+
+
 def noise(seed: int, height: int, width: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
@@ -214,8 +221,9 @@ def test_a_model_is_code_weights_and_a_page_about_it(handed: Handed, tmp_path: P
     assert "| `fid_ci` | 11 to 14 |" in page
     assert not list(fetched.rglob("*.pkl"))
     pinned = (fetched / "requirements.txt").read_text(encoding="utf-8").splitlines()
-    assert {line.split("==")[0] for line in pinned} >= {"torch", "mlflow", "pillow", "safetensors"}
-    assert all("==" in line for line in pinned)
+    assert {line.split("==")[0] for line in pinned} >= {"torch", "mlflow-skinny", "pillow", "safetensors"}
+    assert all("==" in line and "+" not in line for line in pinned)
+    assert "mlflow" not in {line.split("==")[0] for line in pinned}
     assert not {"training", "evaluation", "baselines"} & {path.name for path in (fetched / "code" / "rdmd").iterdir()}
     assert mlflow.models.get_model_info("models:/rdmd-pictures@champion").signature is not None
 
@@ -279,16 +287,29 @@ def test_what_is_no_request_gets_400(served: str, body: str):
     assert post(served, body.encode())[0] == 400
 
 
-def test_the_end_of_rdmd_serve_is_the_end_of_its_server(handed: Handed, tmp_path: Path):
+def test_rdmd_serve_measures_requests_and_its_end_is_the_end_of_its_server(handed: Handed, tmp_path: Path):
     port = free_port()
-    command = [sys.executable, "-m", "rdmd.cli", "serve", "--model", "models:/rdmd-points@champion", "--port"]
+    command = [sys.executable, "-m", "rdmd.cli", "serve", "--model", "models:/rdmd-pictures@champion", "--port"]
     with (tmp_path / "log.txt").open("wb") as log:
         parent = subprocess.Popen([*command, str(port)], cwd=ROOT, stdout=log, stderr=log)
     try:
-        deadline = time.monotonic() + 120
-        while post(f"http://127.0.0.1:{port}/invocations", b"")[0] is None:
+        url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 120
+        while post(f"{url}/invocations", b"")[0] is None:
             assert parent.poll() is None and time.monotonic() < deadline, (tmp_path / "log.txt").read_text()
             time.sleep(0.2)
+        for images, unlike in (([grey(1)], None), ([grey(2), noise(0, 8, 8)], "1 of 2")):
+            body = json.dumps({"inputs": [image.tolist() for image in images]}).encode()
+            request = urllib.request.Request(f"{url}/invocations", body, {"Content-Type": "application/json"})
+            with urllib.request.urlopen(request, timeout=60) as response:
+                assert len(json.load(response)["predictions"]) == len(images)
+                assert response.headers["RDMD-Unlike-Source"] == unlike
+        with urllib.request.urlopen(f"{url}/metrics", timeout=60) as response:
+            metrics = dict(line.rsplit(" ", 1) for line in response.read().decode().splitlines() if line[0] != "#")
+        assert metrics["rdmd_inputs_total"] == "3.0"
+        assert metrics["rdmd_inputs_unlike_source_total"] == "1.0"
+        assert metrics["rdmd_input_distance_count"] == metrics["rdmd_cost_count"] == "3.0"
+        assert metrics['rdmd_requests_total{status="200"}'] == "2.0"
+        assert "1 of 2 images are unlike" in (tmp_path / "log.txt").read_text()
         # To that process alone, as when a terminal closes.
         parent.send_signal(signal.SIGHUP)
         assert parent.wait(20) == 128 + signal.SIGHUP
