@@ -76,9 +76,13 @@ def _as_user_errors(uri: str) -> Iterator[None]:
     try:
         yield
     except MlflowException as error:
-        first = str(error).strip().splitlines()[0][:200]
+        if "database is locked" in str(error):
+            raise UserError(
+                f"the MLflow store {uri} is locked by another process; end that process or wait for it, and repeat "
+                "the command."
+            ) from error
         raise UserError(
-            f"the MLflow store {uri} cannot be used ({first}); start it, correct MLFLOW_TRACKING_URI, or "
+            f"the MLflow store {uri} cannot be used ({reason(error)}); start it, correct MLFLOW_TRACKING_URI, or "
             "unset it to use mlflow/store."
         ) from error
     except Exception as error:
@@ -88,6 +92,12 @@ def _as_user_errors(uri: str) -> Iterator[None]:
             f"the MLflow store {uri} cannot be used ({type(error).__name__}); start it, correct "
             "MLFLOW_TRACKING_URI, or move a damaged mlflow/store aside."
         ) from error
+
+
+def reason(error: Exception) -> str:
+    """Why the store did not answer, in a few words."""
+    text = str(error).strip()
+    return "it is locked by another process" if "database is locked" in text else text.splitlines()[0][:200]
 
 
 def sweep_run(record: Record, settings: config.Settings, digests: dict[str, str]) -> Run:

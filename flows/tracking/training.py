@@ -1,6 +1,7 @@
 """A training in MLflow and Prefect: parameters, curves, images, the machine's load, progress."""
 
 import contextlib
+import logging
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -12,12 +13,22 @@ import mlflow
 import numpy as np
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Run
+from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from PIL import Image
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
 from flows.tracking.datasets import log_data, training_inputs
-from flows.tracking.runs import FINGERPRINT, Record, find_run, log_params, open_record, provenance_tags, sweep_run
+from flows.tracking.runs import (
+    FINGERPRINT,
+    Record,
+    find_run,
+    log_params,
+    open_record,
+    provenance_tags,
+    reason,
+    sweep_run,
+)
 from rdmd import config
 from rdmd.data.manifest import read_manifest
 from rdmd.errors import UserError
@@ -35,10 +46,15 @@ from rdmd.training.run_config import (
 )
 from rdmd.training.run_folder import Point, RunFolder
 
+LOG = logging.getLogger(__name__)
 # Curves have names of their own: a run's `cost` is that of the evaluation, on the test split.
 CURVES = "train/"
 # Each message to the two servers costs CPU time that training needs.
 SEND_SECONDS = 5.0
+# How long the end of a training waits for a store that does not answer, and between its attempts.
+OUTAGE_SECONDS, RETRY_SECONDS = 300.0, 5.0
+# What MLflow's client raises where its server is gone or its SQLite file is locked; `requests` raises OSError.
+OUTAGE = (MlflowException, OSError)
 
 
 @contextlib.contextmanager
@@ -49,6 +65,9 @@ def tracked(
 
     Points and grids that the store already holds, from before a crash, are not recorded again. A run that an earlier
     sweep trained is recorded for this one too, from its files. While it trains, MLflow logs the machine's load.
+
+    A store that does not answer stops no training: points are kept and sent later. Raises UserError if it does not
+    answer for `OUTAGE_SECONDS` after the training either.
     """
     client = record.client
     child = find_run(record, FINGERPRINT, folder.fingerprint, parent)
@@ -60,20 +79,15 @@ def tracked(
     run_id = child.info.run_id
     for key, value in provenance_tags().items():
         client.set_tag(run_id, key, value)
-    recorder = _Recorder(client, run_id, folder)
+    recorder = Recorder(client, run_id, folder)
     try:
         with mlflow.start_run(run_id=run_id, log_system_metrics=False if folder.result() else None):
             yield recorder.record
-            recorder.record([])
-            result = folder.result()
-            if result is not None:
-                client.log_metric(run_id, "train_seconds", result.train_seconds)
-                client.log_metric(run_id, "peak_memory_mib", result.peak_memory_mib)
-                client.set_tag(run_id, "device", result.device)
-                client.set_tag(run_id, "sha256", result.sha256)
+            recorder.finish()
     except BaseException as error:
         if not isinstance(error, UserError):
-            client.set_terminated(run_id, status="KILLED")
+            with contextlib.suppress(*OUTAGE):
+                client.set_terminated(run_id, status="KILLED")
         raise
 
 
@@ -119,8 +133,8 @@ def _new_run(record: Record, parent: Run, folder: RunFolder, run: TrainingRun) -
     return child
 
 
-class _Recorder:
-    """Sends curves and sample grids to one MLflow run, each once."""
+class Recorder:
+    """Sends curves and sample grids to one MLflow run, each once, as soon as the store takes them."""
 
     def __init__(self, client: MlflowClient, run_id: str, folder: RunFolder) -> None:
         self.client, self.run_id, self.folder = client, run_id, folder
@@ -128,16 +142,54 @@ class _Recorder:
         histories = [client.get_metric_history(run_id, name) for name in curves]
         self.last_step = max((metric.step for history in histories for metric in history), default=0)
         self.grids = {Path(item.path).name for item in client.list_artifacts(run_id, "samples")}
+        self.waiting: list[Metric] = []
+        self.answers = True
 
     def record(self, points: list[Point]) -> None:
-        """Record new points, and the grids that are in the run's folder by now."""
+        """Record new points, and the grids that are in the run's folder by now; later, if the store does not answer."""
         new = [point for point in points if point.step > self.last_step]
+        now = int(time.time() * 1000)
+        self.waiting += [Metric(CURVES + k, v, now, point.step) for point in new for k, v in point.values.items()]
         if new:
-            now = int(time.time() * 1000)
-            metrics = [Metric(CURVES + k, v, now, point.step) for point in new for k, v in point.values.items()]
-            for start in range(0, len(metrics), 1000):
-                self.client.log_batch(self.run_id, metrics=metrics[start : start + 1000])
             self.last_step = new[-1].step
+        try:
+            self._send()
+        except OUTAGE as error:
+            if self.answers:
+                LOG.warning("MLflow does not take the record (%s); training goes on, and sends it later", reason(error))
+            self.answers = False
+        else:
+            self.answers = True
+
+    def finish(self) -> None:
+        """Record what is left, and the outcome of the training. Raises UserError if the store does not answer."""
+        give_up = time.monotonic() + OUTAGE_SECONDS
+        while True:
+            try:
+                self._send()
+                self._send_result()
+                return
+            except OUTAGE as error:
+                if time.monotonic() > give_up:
+                    raise UserError(
+                        f"the training is finished and kept in {self.folder.path}, but the MLflow store "
+                        f"{mlflow.get_tracking_uri()} does not take its record ({reason(error)}); mend the store and "
+                        "repeat the command, which trains nothing again."
+                    ) from error
+            time.sleep(RETRY_SECONDS)
+
+    def _send_result(self) -> None:
+        result = self.folder.result()
+        if result is not None:
+            self.client.log_metric(self.run_id, "train_seconds", result.train_seconds)
+            self.client.log_metric(self.run_id, "peak_memory_mib", result.peak_memory_mib)
+            self.client.set_tag(self.run_id, "device", result.device)
+            self.client.set_tag(self.run_id, "sha256", result.sha256)
+
+    def _send(self) -> None:
+        while self.waiting:
+            self.client.log_batch(self.run_id, metrics=self.waiting[:1000])
+            del self.waiting[:1000]
         for grid in sorted(self.folder.samples.glob("*.png")):
             if grid.name not in self.grids:
                 self.client.log_artifact(self.run_id, str(grid), "samples")

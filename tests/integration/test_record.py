@@ -1,9 +1,11 @@
 """What MLflow holds of a sweep, in a real SQLite store: data, settings, system metrics, evaluations, models."""
 
+import contextlib
 import dataclasses
 import json
 import re
 import shutil
+import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,18 +17,21 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from flows.registry.promote import register_sweep
+from flows.tracking import training
 from flows.tracking.evaluation import record_evaluation
 from flows.tracking.runs import Record, open_record, sweep_run
-from flows.tracking.training import digests, tracked
+from flows.tracking.training import Recorder, digests, tracked
 from rdmd import config
 from rdmd.data.manifest import read_manifest
 from rdmd.data.preprocess import preprocess
+from rdmd.errors import UserError
 from rdmd.evaluation.row import FeaturesRecord, Metrics, Row
 from rdmd.evaluation.table import read_metrics, write_metrics
 from rdmd.pipeline.jobs import plan_generators
 from rdmd.pipeline.launch import TrainingProcesses
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.training import LocalTraining, SlotPool, Watch, publish_generators, train_teacher
+from rdmd.training.run_folder import Point, RunFolder
 from tests.conftest import ROOT, params, tiny_points
 
 REPORTS = ("pareto.csv", "pareto.png", "samples.png", "index.html")
@@ -205,6 +210,36 @@ def test_another_sweep_shows_the_runs_that_it_reuses(sweep: Sweep):
         assert curve
         assert curve.items() <= again.data.metrics.items()
         assert "system/cpu_utilization_percentage" not in again.data.metrics, "nothing was trained for it"
+
+
+def test_a_locked_store_loses_no_point_and_ends_no_training(sweep: Sweep, caplog: pytest.LogCaptureFixture):
+    store = Path(mlflow.get_tracking_uri().removeprefix("sqlite:///"))
+    folder = RunFolder.prepare(sweep.layout.runs, plan_generators(sweep.settings, sweep.layout)[0])
+    run = sweep.record.client.create_run(sweep.record.experiment_id)
+    recorder = Recorder(sweep.record.client, run.info.run_id, folder)
+    with contextlib.closing(sqlite3.connect(store, isolation_level=None)) as lock:
+        lock.execute("BEGIN EXCLUSIVE")
+        for step in (1000, 2000):
+            recorder.record([Point(step=step, values={"loss": 1 / step})])
+        lock.execute("ROLLBACK")
+    assert [one.message for one in caplog.records if "locked by another process" in one.message], caplog.text
+    recorder.finish()
+    found = sweep.record.client.get_metric_history(run.info.run_id, "train/loss")
+    assert [(one.step, one.value) for one in found] == [(1000, 1 / 1000), (2000, 1 / 2000)]
+    assert sweep.record.client.get_run(run.info.run_id).data.tags["sha256"], "the outcome of the training"
+
+
+def test_a_store_that_stays_locked_leaves_a_finished_training(sweep: Sweep, monkeypatch: pytest.MonkeyPatch):
+    store = Path(mlflow.get_tracking_uri().removeprefix("sqlite:///"))
+    monkeypatch.setattr(training, "OUTAGE_SECONDS", 0.0)
+    folder = RunFolder.prepare(sweep.layout.runs, plan_generators(sweep.settings, sweep.layout)[0])
+    run = sweep.record.client.create_run(sweep.record.experiment_id)
+    recorder = Recorder(sweep.record.client, run.info.run_id, folder)
+    recorder.record([])
+    with contextlib.closing(sqlite3.connect(store, isolation_level=None)) as lock:
+        lock.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(UserError, match=r"is finished and kept in .*locked by another process.*repeat the command"):
+            recorder.finish()
 
 
 def test_the_model_has_its_metrics_with_their_data(sweep: Sweep):
