@@ -1,10 +1,12 @@
 """Fixtures that several test files share: tiny experiments, and a project folder to run them in."""
 
 import os
+import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import nbformat
 import pytest
 import yaml
 
@@ -27,6 +29,14 @@ def params(experiment: str, change: Change) -> str:
     settings = yaml.safe_load((ROOT / "experiments" / f"{experiment}.yaml").read_text(encoding="utf-8"))
     change(settings)
     return yaml.safe_dump(settings, sort_keys=False)
+
+
+def notebook_of(name: str) -> nbformat.NotebookNode:
+    """A notebook of examples/, with a few steps of training and few images."""
+    notebook = nbformat.read(ROOT / "examples" / f"{name}.ipynb", as_version=4)
+    for cell in notebook.cells:
+        cell.source = re.sub(r"(TEACHER_STEPS, DISTILL_STEPS, COUNT) = .*", r"\1 = 4, 4, 100", cell.source)
+    return notebook
 
 
 def tiny_points(settings: dict) -> None:

@@ -31,7 +31,7 @@ from rdmd.pipeline.launch import TrainingProcesses
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.training import train_teacher
 from rdmd.training.run_folder import RunFolder
-from tests.conftest import ROOT
+from tests.conftest import ROOT, notebook_of
 
 SIDE = 8
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -250,11 +250,22 @@ def test_models_that_do_not_fit_are_refused(tmp_path: Path, teacher: rdmd.Teache
         rdmd.Teacher.from_pretrained(tmp_path / "translator")
 
 
-# test_wheel runs its code.
+# test_wheel runs the code of the first.
 @pytest.mark.slow
-def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_notebooks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    notebook = nbformat.read(ROOT / "examples" / "quickstart.ipynb", as_version=4)
-    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    for name in ("quickstart", "choose_lambda"):
+        notebook = notebook_of(name)
+        NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
+        outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+        assert any("image/png" in output.get("data", {}) for output in outputs)
+
+
+@pytest.mark.parametrize("name", ["quickstart", "choose_lambda"])
+def test_the_stored_outputs_are_images_and_no_errors(name: str):
+    notebook = nbformat.read(ROOT / "examples" / f"{name}.ipynb", as_version=4)
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    assert any("image/png" in output.get("data", {}) for output in outputs)
+    assert sum("image/png" in output.get("data", {}) for output in outputs) >= 3
+    assert not [output for output in outputs if output.output_type == "error" or output.get("name") == "stderr"]
+    # Small enough for the pages of a forge, which show it.
+    assert (ROOT / "examples" / f"{name}.ipynb").stat().st_size < 500_000
