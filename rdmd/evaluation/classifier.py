@@ -1,7 +1,7 @@
 """The classifier of `rdmd.networks.classifier` as a feature network, and its training.
 
 InceptionV3 was made for photographs of 299x299 and says little of an 8x8 digit. This network learns from
-the pictures at hand in seconds. It is trained without colour augmentation, so that FID on its features
+the images at hand in seconds. It is trained without colour augmentation, so that FID on its features
 still sees colour.
 """
 
@@ -25,7 +25,7 @@ class FeatureClassifier:
     name = "classifier"
 
     def __init__(self, net: ClassifierNet, side: int, classes: Sequence[str | int] | None = None) -> None:
-        """`side` is the training pictures'. `classes` are names in the order of the indices, or the indices if None."""
+        """`side` is the training images'. `classes` are names in the order of the indices, or the indices if None."""
         self.net = net.eval().requires_grad_(False)
         self.side = side
         self.dim: int = net.head.in_features
@@ -60,7 +60,7 @@ class FeatureClassifier:
         return logits[:, : self.n_classes].argmax(dim=1)
 
     def accuracy(self, images: Tensor, labels: Tensor) -> float:
-        """The share of pictures (N, 3, H, W) uint8 whose class index (N,) is found."""
+        """The share of images (N, 3, H, W) uint8 whose class index (N,) is found."""
         return (self.classify(images) == labels.cpu()).double().mean().item()
 
 
@@ -72,7 +72,7 @@ def train_classifier(
     seed: int,
     progress: Callable[[int, float], None] | None = None,
 ) -> FeatureClassifier:
-    """Train on (N, 3, H, W) uint8 pictures and class indices (N,), on the pictures' device.
+    """Train on (N, 3, H, W) uint8 images and class indices (N,), on the images' device.
 
     A quarter of each batch is corrupted at random strength and belongs to a class of its own, so that features see
     corruption and not only what tells the classes apart. Cross-entropy under AdamW with a cosine rate. The result is a
@@ -81,7 +81,7 @@ def train_classifier(
     Raises `FloatingPointError` at a step whose loss is not finite.
     """
     if len(images) != len(labels) or images.dtype != torch.uint8:
-        raise ValueError("needs uint8 pictures and as many labels")
+        raise ValueError("needs uint8 images and as many labels")
     if not 0 <= int(labels.min()) <= int(labels.max()) < n_classes:
         raise ValueError(f"labels must be class indices below {n_classes}")
     labels = labels.long().to(images.device)

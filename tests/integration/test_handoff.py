@@ -36,7 +36,7 @@ from tests.conftest import ROOT
 
 CPU = torch.device("cpu")
 NETWORKS = {
-    "pictures": (
+    "images": (
         config.ImageNetwork(kind="ddpmpp", model_channels=8, channel_mult=[1], num_blocks=1, attn_resolutions=[]),
         (3, 8, 8),
     ),
@@ -143,9 +143,9 @@ def handed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Handed]:
 
 @pytest.fixture(scope="module")
 def served(handed: Handed) -> Iterator[str]:
-    """The address at which a server without the repository answers for the pictures' model."""
+    """The address at which a server without the repository answers for the images' model."""
     port = free_port()
-    command = ["mlflow", "models", "serve", "-m", "models:/rdmd-pictures@champion", "--env-manager", "local", "--port"]
+    command = ["mlflow", "models", "serve", "-m", "models:/rdmd-images@champion", "--env-manager", "local", "--port"]
     with (handed.folder / "server.txt").open("wb") as log:
         server = subprocess.Popen(
             [*command, str(port)],
@@ -206,7 +206,7 @@ def test_it_loads_without_the_repository_and_gives_the_same_numbers(handed: Hand
 
 
 def test_a_model_is_code_weights_and_a_page_about_it(handed: Handed, tmp_path: Path):
-    fetched = Path(mlflow.artifacts.download_artifacts("models:/rdmd-pictures@champion", dst_path=str(tmp_path)))
+    fetched = Path(mlflow.artifacts.download_artifacts("models:/rdmd-images@champion", dst_path=str(tmp_path)))
     page = (fetched / "README.md").read_text(encoding="utf-8")
     assert "128 translated samples of the source's test split against 256" in page
     assert "seed 7" in page
@@ -216,7 +216,7 @@ def test_a_model_is_code_weights_and_a_page_about_it(handed: Handed, tmp_path: P
     assert {line.split("==")[0] for line in pinned} >= {"torch", "mlflow", "pillow", "safetensors"}
     assert all("==" in line for line in pinned)
     assert not {"training", "evaluation", "baselines"} & {path.name for path in (fetched / "code" / "rdmd").iterdir()}
-    assert mlflow.models.get_model_info("models:/rdmd-pictures@champion").signature is not None
+    assert mlflow.models.get_model_info("models:/rdmd-images@champion").signature is not None
 
 
 def test_registering_again_adds_nothing(handed: Handed):
@@ -233,7 +233,7 @@ def test_png_files_over_http_give_what_rdmd_translate_gives(served: str, handed:
     texts = [base64.b64encode(path.read_bytes()).decode() for path in sorted((tmp_path / "in").iterdir())]
     status, body = post(served, json.dumps({"inputs": texts}).encode())
     assert status == 200, body
-    translate_path(open_folder(handed.folder / "pictures", CPU), tmp_path / "in", tmp_path / "out")
+    translate_path(open_folder(handed.folder / "images", CPU), tmp_path / "in", tmp_path / "out")
     for i, text in enumerate(body["predictions"]):
         answered = Image.open(io.BytesIO(base64.b64decode(text)), formats=["PNG"])
         # A level: another number of threads may round a half the other way.
@@ -242,10 +242,10 @@ def test_png_files_over_http_give_what_rdmd_translate_gives(served: str, handed:
 
 
 def test_arrays_over_http_come_back_as_arrays(served: str, handed: Handed):
-    pictures = [noise(0, 11, 9), noise(1, 11, 9)]
-    status, body = post(served, json.dumps({"inputs": np.stack(pictures).tolist()}).encode())
+    images = [noise(0, 11, 9), noise(1, 11, 9)]
+    status, body = post(served, json.dumps({"inputs": np.stack(images).tolist()}).encode())
     assert status == 200, body
-    expected = translate_images(open_folder(handed.folder / "pictures", CPU), pictures)
+    expected = translate_images(open_folder(handed.folder / "images", CPU), images)
     assert expected.std() > 10  # not one grey
     np.testing.assert_allclose(np.asarray(body["predictions"]), expected, atol=1)
 
@@ -253,7 +253,7 @@ def test_arrays_over_http_come_back_as_arrays(served: str, handed: Handed):
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        ('{"inputs": ["no picture"]}', "image 0 of `inputs` is not base64; send the bytes of a PNG file in base64."),
+        ('{"inputs": ["no image"]}', "image 0 of `inputs` is not base64; send the bytes of a PNG file in base64."),
         (
             '{"inputs": ["aGVsbG8="]}',
             "image 0 of `inputs` cannot be used (not an image in a known format); send another one.",
