@@ -339,8 +339,3 @@ def _bars(folder: "RunFolder", run: "TrainingRun") -> "Iterator[Callable[[list[P
 
     with run_bar(run_name(run), run.settings.steps) as bar:
         yield bar.follow
-
-
-def _domains(settings: config.Settings) -> dict[str, config.Domain]:
-    """The domains that this experiment has, by name."""
-    return {name: domain for name in config.Domains.model_fields if (domain := getattr(settings.domains, name))}
