@@ -236,7 +236,7 @@ VALUES = [
         "champion: {rule: cheapest-under, sw2: 1}", "register.champion.sw2 bounds what is not measured", "bound `fid`"
     ),
     wrong_register("champion: {rule: most-realistic-under}", "the key `register.champion.cost` is missing", "add it"),
-    wrong_register("front: points", "unknown key `register.front`", "did you mean"),
+    wrong_register("front: points", "unknown key `register.front`", "remove it"),
     wrong_register(
         "champion: {rule: cheapest-near-best, factor: 0.5}",
         "`register.champion.factor` is 0.5: input should be greater",
