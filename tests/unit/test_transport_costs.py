@@ -12,8 +12,7 @@ from rdmd import config
 from rdmd.config.training import TransportCost
 from rdmd.distillation.costs import Cost, FeatureCost, Huber, LowPass, blur_matrix, l1, squared_l2
 from rdmd.errors import UserError
-from rdmd.evaluation.classifier import FeatureClassifier
-from rdmd.evaluation.classifier_folder import save_classifier
+from rdmd.evaluation.classifier import FeatureClassifier, save_classifier
 from rdmd.files import sha256_of
 from rdmd.networks.classifier import ClassifierNet
 from rdmd.networks.lpips import LPIPS
