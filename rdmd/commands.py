@@ -364,10 +364,10 @@ def doctor(given: Namespace) -> None:
     """Report what this machine has, and what would fail."""
     from rdmd.doctor import examine
 
-    findings = examine(LAYOUT)
-    for finding in findings:
-        print(f"{finding.verdict:<5} {finding.subject:<12} {finding.text}")
-    failing = [finding.subject for finding in findings if finding.verdict == "FAIL"]
+    failing = []
+    for finding in examine(LAYOUT):
+        print(f"{finding.verdict:<5} {finding.subject:<12} {finding.text}", flush=True)
+        failing += [finding.subject] if finding.verdict == "FAIL" else []
     if failing:
         raise UserError(f"the pipeline would fail here: {', '.join(failing)}; the lines above say how to mend it.")
 
