@@ -23,7 +23,8 @@ from rdmd.pipeline.features import evaluation_device, load_features
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.provenance import provenance_of
 from rdmd.pipeline.translators import translators
-from rdmd.report import Samples, write_report
+from rdmd.report.page import write_report
+from rdmd.report.samples import Samples
 
 # Images among which the report finds the least and the most changed ones, and points that it draws.
 SHOWN_IMAGES = 64
