@@ -1,6 +1,7 @@
 """The `rdmd` command."""
 
 import argparse
+import inspect
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -21,6 +22,10 @@ Errors of input are explained in one sentence; --debug shows the traceback.
 """
 
 
+A_MODEL = "models/generators/lambda-0.1, an entry of runs/, or models:/rdmd-digits@champion"
+DEVICES = ("auto", "cpu", "cuda")
+
+
 class Parser(argparse.ArgumentParser):
     """A parser that explains a wrong command line in one sentence."""
 
@@ -37,7 +42,7 @@ def main(arguments: list[str] | None = None) -> None:
     sys.exit(0)
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The command line, with help that teaches."""
     top = Parser(
         prog="rdmd",
@@ -49,106 +54,31 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--debug", action="store_true", help="show tracebacks")
     every = top.add_subparsers(metavar="COMMAND", required=True)
 
-    def add(name: str, run: object, text: str, more: str = "") -> argparse.ArgumentParser:
-        command = every.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}. {more}".strip())
-        # SUPPRESS: a default here would undo a --debug given before the command.
-        command.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks")
-        command.set_defaults(run=run)
-        return command
+    def add(name: str) -> Parser:
+        run = getattr(commands, name.replace("-", "_"))
+        return _command(every, name, inspect.getdoc(run) or "", run=run)
 
-    add(
-        "experiments",
-        commands.experiments,
-        "list the experiments",
-        "Each is a complete params file in experiments/; save yours there to list it too.",
-    )
-    use = add(
-        "use",
-        commands.use,
-        "put an experiment into params.yaml",
-        "Refuses to overwrite edits that are neither committed nor saved as an experiment.",
-    )
+    add("experiments")
+    use = add("use")
     use.add_argument("name", help="a name that `rdmd experiments` lists")
     use.add_argument("--force", action="store_true", help="overwrite edits")
-    add("check", commands.check, "check params.yaml and the files that it names, in a second")
-
-    preprocess = add(
-        "preprocess",
-        commands.preprocess,
-        "read the domains and write WebDataset shards",
-        "The shards lie in data/shards/DOMAIN; the same input gives the same bytes.",
-    )
+    add("check")
+    preprocess = add("preprocess")
     preprocess.add_argument("domain", nargs="*", help="source, target or features; all of them if none is named")
-    add(
-        "validate",
-        commands.validate,
-        "check the shards with Great Expectations",
-        "Writes reports/validation.json and the pages in reports/data_docs.",
-    )
-    add("features", commands.features, "train the feature network of FID and KID", "Writes models/features.")
-    add(
-        "train-teacher",
-        commands.train_teacher,
-        "train or fine-tune the diffusion teacher on the target",
-        "Resumes an unfinished run and reuses a finished one (runs/). Writes models/teacher.",
-    )
-    add(
-        "distill",
-        commands.distill,
-        "distil a one-step generator for every lambda of params.yaml",
-        "Resumes unfinished runs and reuses finished ones (runs/). Writes models/generators.",
-    )
-    add(
-        "train-baselines",
-        commands.train_baselines,
-        "train the networks that the baselines of params.yaml need",
-        "Resumes unfinished runs and reuses finished ones (runs/). Writes models/baselines.",
-    )
-    add(
-        "evaluate",
-        commands.evaluate,
-        "evaluate every generator and baseline on the test split",
-        "Writes reports/metrics.json, pareto.csv, pareto.png, samples.png and index.html.",
-    )
-    serve = add(
-        "serve",
-        commands.serve,
-        "serve the registered champion over HTTP on this machine",
-        "Runs `mlflow models serve`; docs at /version and /ping, predictions at /invocations.",
-    )
+    for name in ("validate", "features", "train-teacher", "distill", "train-baselines", "evaluate"):
+        add(name)
+    serve = add("serve")
     serve.add_argument("--model", help="models:/NAME@alias or models:/NAME/VERSION (default: the champion)")
     serve.add_argument("--host", default="127.0.0.1", help="where to listen (default: this machine alone)")
     serve.add_argument("--port", type=int, default=5001)
-    demo = add(
-        "demo",
-        commands.demo,
-        "open a page that translates an image by every generator of the front",
-        "The registered generators, or those of models/generators where nothing is registered.",
-    )
+    demo = add("demo")
     demo.add_argument("--host", default="127.0.0.1", help="where to listen (default: this machine alone)")
     demo.add_argument("--port", type=int, default=0, help="default: a free one")
-    demo.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
-    _registry(
-        add(
-            "registry",
-            commands.registry,
-            "list, promote and roll back registered generators",
-            "The rules are `register` in params.yaml; docs/registry.md tells of them.",
-        )
-    )
-    add("summary", commands.summary, "show what came out: the table, the report, the registered champion")
-
-    translate = add(
-        "translate",
-        commands.translate,
-        "translate images with a trained generator",
-        "Input images have any size; every result has the size of its image.",
-    )
-    translate.add_argument(
-        "model",
-        metavar="MODEL",
-        help="models/generators/lambda-0.1, an entry of runs/, or models:/rdmd-digits@champion",
-    )
+    demo.add_argument("--device", choices=DEVICES, default="auto")
+    _registry(add("registry"))
+    add("summary")
+    translate = add("translate")
+    translate.add_argument("model", metavar="MODEL", help=A_MODEL)
     translate.add_argument(
         "--lambda",
         dest="lam",
@@ -167,54 +97,23 @@ def parser() -> argparse.ArgumentParser:
     )
     translate.add_argument("given", metavar="IN", type=Path, help="an image or a folder of images")
     translate.add_argument("out", metavar="OUT", type=Path, help="a file for an image, a folder for a folder")
-    translate.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
-
-    export = add(
-        "export",
-        commands.export,
-        "write a trained generator as an ONNX file",
-        "Any batch size; the file is checked against torch before it is kept.",
-    )
-    export.add_argument(
-        "model",
-        metavar="MODEL",
-        help="models/generators/lambda-0.1, an entry of runs/, or models:/rdmd-digits@champion",
-    )
+    translate.add_argument("--device", choices=DEVICES, default="auto")
+    export = add("export")
+    export.add_argument("model", metavar="MODEL", help=A_MODEL)
     export.add_argument("out", metavar="OUT", type=Path, help="for example generator.onnx")
-
-    convert = add(
-        "convert-edm",
-        commands.convert_edm,
-        "turn a published EDM pickle into safetensors",
-        "Reads the tensors without executing anything in the pickle; the result is for teacher.init.",
-    )
+    convert = add("convert-edm")
     convert.add_argument("pickle", type=Path, help="for example edm-afhqv2-64x64-uncond-vp.pkl")
     convert.add_argument("out", type=Path, help="for example data/raw/edm-afhqv2.safetensors")
-    dry = add(
-        "dry-run",
-        commands.dry_run,
-        "run every stage of an experiment for a few steps, and estimate the whole",
-        "A small part of the data, in a temporary folder; params.yaml, runs/ and models/ stay as they are. Ends "
-        "with hours and memory, from measured steps.",
-    )
-    dry.add_argument(
-        "name",
-        nargs="?",
-        default="params.yaml",
-        help="a params file, or a name that `rdmd experiments` lists (default: params.yaml)",
-    )
+    dry = add("dry-run")
+    named = "a params file, or a name that `rdmd experiments` lists (default: params.yaml)"
+    dry.add_argument("name", nargs="?", default="params.yaml", help=named)
     dry.add_argument("--keep", metavar="DIR", type=Path, help="leave everything in this empty or new folder")
-    clean = add(
-        "clean",
-        commands.clean,
-        "say what is kept but needed no longer, or delete it",
-        "Runs and checkpoints that nothing refers to, cached features, and the runs that were deleted in MLflow.",
-    )
+    clean = add("clean")
     clean.add_argument("--yes", action="store_true", help="delete it")
     clean.add_argument(
         "--days", type=float, default=7.0, help="leave what was used in the last DAYS days (default: %(default)g)"
     )
-    add("doctor", commands.doctor, "report what this machine has, and what would fail")
+    add("doctor")
     return top
 
 
@@ -224,20 +123,28 @@ def _resolution(text: str) -> int:
     return int(text)
 
 
-def _registry(command: argparse.ArgumentParser) -> None:
-    """What `rdmd registry` can be told to do."""
-    actions = command.add_subparsers(metavar="ACTION", required=True)
+def _command(commands: "argparse._SubParsersAction[Parser]", name: str, text: str, **defaults: object) -> Parser:
+    """A command with `text` as its help; the first line of it stands in the list of commands."""
+    first = text.partition("\n")[0].rstrip(".")
+    command = commands.add_parser(name, help=first[0].lower() + first[1:], description=text)
+    # SUPPRESS: a default here would undo a --debug given before the command.
+    command.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks")
+    command.set_defaults(**defaults)
+    return command
 
-    def add(name: str, text: str) -> argparse.ArgumentParser:
-        action = actions.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
-        action.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks")
+
+def _registry(command: Parser) -> None:
+    """What `rdmd registry` can be told to do."""
+    actions = command.add_subparsers(metavar="ACTION", required=True, parser_class=Parser)
+
+    def add(name: str, text: str) -> Parser:
+        action = _command(actions, name, text, action=name)
         action.add_argument("--model", metavar="NAME", help="a registered model (default: that of params.yaml)")
-        action.set_defaults(action=name)
         return action
 
-    add("list", "show the versions, their aliases and their numbers")
-    add("rollback", "make the champion before this one the champion again")
-    promote = add("promote", "make a version the champion: the one named, or else the rule's choice for this sweep")
+    add("list", "Show the versions, their aliases and their numbers.")
+    add("rollback", "Make the champion before this one the champion again.")
+    promote = add("promote", "Make a version the champion: the one named, or else the rule's choice for this sweep.")
     which = promote.add_mutually_exclusive_group()
     which.add_argument("version", metavar="VERSION", nargs="?", type=int, help="a number that `list` shows")
     which.add_argument("--lambda", metavar="L", dest="lam", type=float, help="the newest version of this lambda")

@@ -1,4 +1,7 @@
-"""The functions behind the `rdmd` commands. Each imports the heavy packages that it needs: `--help` stays quick."""
+"""The functions behind the `rdmd` commands, whose docstrings are the commands' help.
+
+Each imports the heavy packages that it needs: `--help` stays quick.
+"""
 
 import contextlib
 import json
@@ -23,7 +26,10 @@ LAYOUT = Layout()
 
 
 def experiments(given: Namespace) -> None:
-    """List the experiments, marking the one in params.yaml."""
+    """List the experiments.
+
+    Each is a complete params file in experiments/; save yours there to list it too.
+    """
     known = files.experiments()
     width = max(len(experiment.name) for experiment in known)
     current = config.PARAMS.read_bytes() if config.PARAMS.exists() else b""
@@ -33,7 +39,10 @@ def experiments(given: Namespace) -> None:
 
 
 def use(given: Namespace) -> None:
-    """Put an experiment into params.yaml."""
+    """Put an experiment into params.yaml.
+
+    Refuses to overwrite edits that are neither committed nor saved as an experiment.
+    """
     chosen = files.use(given.name, given.force)
     domains = config.load(chosen.path).domains.named
     missing = [f"domains.{name}.path" for name, domain in domains.items() if not domain.path.exists()]
@@ -42,7 +51,7 @@ def use(given: Namespace) -> None:
 
 
 def check(given: Namespace) -> None:
-    """Check params.yaml, the files that it names, and that this is a git repository."""
+    """Check params.yaml and the files that it names, in a second."""
     problems = missing_files(config.load())
     if not in_git():
         problems.append(NO_GIT)
@@ -51,7 +60,10 @@ def check(given: Namespace) -> None:
 
 
 def preprocess(given: Namespace) -> None:
-    """Read domains and write their shards."""
+    """Read the domains and write WebDataset shards.
+
+    The shards lie in data/shards/DOMAIN; the same input gives the same bytes.
+    """
     from rdmd.data.manifest import describe
     from rdmd.data.preprocess import preprocess as run
 
@@ -65,7 +77,10 @@ def preprocess(given: Namespace) -> None:
 
 
 def validate(given: Namespace) -> None:
-    """Check the shards with Great Expectations."""
+    """Check the shards with Great Expectations.
+
+    Writes reports/validation.json and the pages in reports/data_docs.
+    """
     from rdmd.data.expectations import validate as run
 
     report = run(config.load(), LAYOUT.shards, LAYOUT.validation, LAYOUT.reports / "data_docs")
@@ -77,14 +92,20 @@ def validate(given: Namespace) -> None:
 
 
 def features(given: Namespace) -> None:
-    """Train the feature network."""
+    """Train the feature network of FID and KID.
+
+    Writes models/features.
+    """
     from rdmd.pipeline.features import train_features
 
     print(train_features(config.load(), LAYOUT))
 
 
 def train_teacher(given: Namespace) -> None:
-    """Train the teacher, without Prefect and MLflow."""
+    """Train or fine-tune the diffusion teacher on the target.
+
+    Resumes an unfinished run and reuses a finished one (runs/). Writes models/teacher.
+    """
     from rdmd.pipeline import training
     from rdmd.pipeline.launch import TrainingProcesses
 
@@ -93,7 +114,10 @@ def train_teacher(given: Namespace) -> None:
 
 
 def distill(given: Namespace) -> None:
-    """Train the generators, without Prefect and MLflow."""
+    """Distil a one-step generator for every lambda of params.yaml.
+
+    Resumes unfinished runs and reuses finished ones (runs/). Writes models/generators.
+    """
     from rdmd.pipeline import training
     from rdmd.pipeline.launch import TrainingProcesses
 
@@ -103,7 +127,10 @@ def distill(given: Namespace) -> None:
 
 
 def train_baselines(given: Namespace) -> None:
-    """Train the networks of the baselines, without Prefect and MLflow."""
+    """Train the networks that the baselines of params.yaml need.
+
+    Resumes unfinished runs and reuses finished ones (runs/). Writes models/baselines.
+    """
     from rdmd.pipeline.launch import TrainingProcesses
     from rdmd.pipeline.training import train_baselines as run
 
@@ -112,7 +139,10 @@ def train_baselines(given: Namespace) -> None:
 
 
 def evaluate(given: Namespace) -> None:
-    """Evaluate everything, without Prefect and MLflow."""
+    """Evaluate every generator and baseline on the test split.
+
+    Writes reports/metrics.json, pareto.csv, pareto.png, samples.png and index.html.
+    """
     from rdmd.pipeline.evaluation import evaluate as run
 
     run(config.load(), LAYOUT)
@@ -120,7 +150,7 @@ def evaluate(given: Namespace) -> None:
 
 
 def summary(given: Namespace) -> None:
-    """Show the table of metrics, and where the results are."""
+    """Show what came out: the table, the report, the registered champion."""
     from rdmd.evaluation.table import format_table, read_metrics
 
     if not LAYOUT.metrics.exists():
@@ -153,14 +183,20 @@ def summary(given: Namespace) -> None:
 
 
 def registry(given: Namespace) -> None:
-    """List, promote or roll back registered generators."""
+    """List, promote and roll back registered generators.
+
+    The rules are `register` in params.yaml; docs/registry.md tells of them.
+    """
     from flows.registry.commands import COMMANDS
 
     COMMANDS[given.action](given)
 
 
 def translate(given: Namespace) -> None:
-    """Translate images."""
+    """Translate images with a trained generator.
+
+    Input images have any size; every result has the size of its image.
+    """
     import logging
     import sys
 
@@ -195,7 +231,10 @@ def translate(given: Namespace) -> None:
 
 
 def serve(given: Namespace) -> None:
-    """Serve a registered model with MLflow."""
+    """Serve the registered champion over HTTP on this machine.
+
+    Runs `mlflow models serve`; docs at /version and /ping, predictions at /invocations.
+    """
     import os
     import sys
     from pathlib import Path
@@ -228,7 +267,10 @@ def serve(given: Namespace) -> None:
 
 
 def demo(given: Namespace) -> None:
-    """Serve the page that translates an image by every generator of the front."""
+    """Open a page that translates an image by every generator of the front.
+
+    The registered generators, or those of models/generators where nothing is registered.
+    """
     from rdmd.library import device_of
     from rdmd.pipeline.layout import use_local_tracking
     from rdmd.pipeline.process_group import exit_on_signals
@@ -271,7 +313,10 @@ def _front(settings: config.Settings) -> "list[FrontModel]":
 
 
 def export(given: Namespace) -> None:
-    """Write a generator as an ONNX file."""
+    """Write a trained generator as an ONNX file.
+
+    Any batch size; the file is checked against torch before it is kept.
+    """
     from rdmd.library import Translator
     from rdmd.pipeline.layout import use_local_tracking
     from rdmd.serving.export import export_onnx
@@ -284,14 +329,21 @@ def export(given: Namespace) -> None:
 
 
 def convert_edm(given: Namespace) -> None:
-    """Convert a published EDM pickle."""
+    """Turn a published EDM pickle into safetensors.
+
+    Reads the tensors without executing anything in the pickle; the result is for teacher.init.
+    """
     from rdmd.networks.edm_import import convert
 
     print(f"{convert(given.pickle, given.out)} tensors written to {given.out}; set teacher.init to it")
 
 
 def dry_run(given: Namespace) -> None:
-    """Run an experiment's stages for a few steps, and estimate the whole."""
+    """Run every stage of an experiment for a few steps, and estimate the whole.
+
+    A small part of the data, in a temporary folder; params.yaml, runs/ and models/ stay as they are. Ends with hours
+    and memory, from measured steps.
+    """
     import shutil
     import tempfile
     from pathlib import Path
@@ -324,7 +376,10 @@ def dry_run(given: Namespace) -> None:
 
 
 def clean(given: Namespace) -> None:
-    """List or delete what is kept but needed no longer."""
+    """Say what is kept but needed no longer, or delete it.
+
+    Runs and checkpoints that nothing refers to, cached features, and the runs that were deleted in MLflow.
+    """
     from rdmd.pipeline.clean import DESCRIPTIONS, delete, find_unused
 
     if not given.days >= 0:
@@ -348,10 +403,10 @@ def doctor(given: Namespace) -> None:
     """Report what this machine has, and what would fail."""
     from rdmd.doctor import examine
 
-    findings = examine(LAYOUT)
-    for finding in findings:
-        print(f"{finding.verdict:<5} {finding.subject:<12} {finding.text}")
-    failing = [finding.subject for finding in findings if finding.verdict == "FAIL"]
+    failing = []
+    for finding in examine(LAYOUT):
+        print(f"{finding.verdict:<5} {finding.subject:<12} {finding.text}", flush=True)
+        failing += [finding.subject] if finding.verdict == "FAIL" else []
     if failing:
         raise UserError(f"the pipeline would fail here: {', '.join(failing)}; the lines above say how to mend it.")
 
@@ -375,8 +430,3 @@ def _bars(folder: "RunFolder", run: "TrainingRun") -> "Iterator[Callable[[list[P
 
     with run_bar(run_name(run), run.settings.steps) as bar:
         yield bar.follow
-
-
-def _domains(settings: config.Settings) -> dict[str, config.Domain]:
-    """The domains that this experiment has, by name."""
-    return {name: domain for name in config.Domains.model_fields if (domain := getattr(settings.domains, name))}

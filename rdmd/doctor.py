@@ -4,7 +4,7 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
@@ -33,128 +33,97 @@ class Finding:
     text: str
 
 
-def examine(layout: Layout) -> list[Finding]:
+def examine(layout: Layout) -> Iterator[Finding]:
     """Look at the interpreter, packages, device, memory, disk, settings, data and stores."""
-    looks: list[Callable[[], list[Finding]]] = [
-        _python,
-        _packages,
-        _device,
-        _memory,
-        lambda: _disk(layout),
-        _git,
-        _settings,
-        lambda: _domains(layout),
-        _mlflow,
-        lambda: _champion(layout),
-        _prefect,
-        _proxy,
-    ]
-    return [finding for look in looks for finding in look()]
+    yield from _software()
+    yield from _device()
+    yield from _room(layout)
+    yield Finding("ok", "git", "this folder is in a git repository") if in_git() else Finding("warn", "git", NO_GIT)
+    yield from _settings()
+    yield from _domains(layout)
+    use_local_tracking()
+    yield _store("mlflow", os.environ["MLFLOW_TRACKING_URI"], "MLFLOW_TRACKING_URI")
+    yield _champion(layout)
+    uri = os.environ.get("PREFECT_API_URL")
+    none = Finding("ok", "prefect", "no PREFECT_API_URL; each stage starts a server of its own")
+    yield none if uri is None else _store("prefect", uri, "PREFECT_API_URL")
+    # The address of a proxy may hold a password.
+    if names := sorted(getproxies_environment().keys() - {"no"}):
+        direct = "this project's own servers on the loopback interface are reached directly"
+        yield Finding("ok", "proxy", f"set for {', '.join(names)}; {direct}")
 
 
-def _python() -> list[Finding]:
+def _software() -> Iterator[Finding]:
     fits = (3, 11) <= sys.version_info[:2] < (3, 14)
     text = f"{platform.python_version()} on {platform.platform(terse=True)}"
-    return [Finding("ok" if fits else "FAIL", "python", text if fits else f"{text}; 3.11 to 3.13 is needed")]
-
-
-def _packages() -> list[Finding]:
+    yield Finding("ok", "python", text) if fits else Finding("FAIL", "python", f"{text}; 3.11 to 3.13 is needed")
     found, missing = [], []
     for name in PIPELINE_PACKAGES:
         try:
             found.append(f"{name} {version(name)}")
         except PackageNotFoundError:
             missing.append(name)
-    findings = [Finding("ok", "packages", ", ".join(found))]
+    yield Finding("ok", "packages", ", ".join(found))
     if missing:
-        findings.append(Finding("FAIL", "packages", f"missing: {', '.join(missing)}; run `make venv`"))
-    return findings
+        yield Finding("FAIL", "packages", f"missing: {', '.join(missing)}; run `make venv`")
 
 
-def _device() -> list[Finding]:
+def _device() -> Iterator[Finding]:
     import torch
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    findings = [Finding("ok", "cpu", f"{cores} cores, {torch.get_num_threads()} torch threads")]
+    yield Finding("ok", "cpu", f"{cores} cores, {torch.get_num_threads()} torch threads")
     for i in range(torch.cuda.device_count()):
         free, total = torch.cuda.mem_get_info(i)
         name = torch.cuda.get_device_name(i)
-        findings.append(Finding("ok", "gpu", f"{name}, {free / GIB:.0f} of {total / GIB:.0f} GiB free"))
+        yield Finding("ok", "gpu", f"{name}, {free / GIB:.0f} of {total / GIB:.0f} GiB free")
     if not torch.cuda.device_count():
-        findings.append(Finding("ok", "gpu", "none; digits and swissroll run on the CPU, 64x64 images need a GPU"))
-    return findings
+        yield Finding("ok", "gpu", "none; digits and swissroll run on the CPU, 64x64 images need a GPU")
 
 
-def _memory() -> list[Finding]:
+def _room(layout: Layout) -> Iterator[Finding]:
+    """Memory and disk."""
     import psutil
 
-    memory = psutil.virtual_memory()
-    enough = memory.available >= MEMORY_NEEDED
+    memory, free = psutil.virtual_memory(), shutil.disk_usage(layout.root).free
     text = f"{memory.available / GIB:.1f} of {memory.total / GIB:.1f} GiB available"
-    return [
-        Finding(
-            "ok" if enough else "warn",
-            "memory",
-            text if enough else f"{text}; set launch.parallel to 1 if runs are killed",
-        )
-    ]
-
-
-def _disk(layout: Layout) -> list[Finding]:
-    free = shutil.disk_usage(layout.root).free
-    enough = free >= DISK_NEEDED
+    if memory.available >= MEMORY_NEEDED:
+        yield Finding("ok", "memory", text)
+    else:
+        yield Finding("warn", "memory", f"{text}; set launch.parallel to 1 if runs are killed")
     text = f"{free / GIB:.1f} GiB free here"
-    writable = os.access(layout.root, os.W_OK)
-    findings = [
-        Finding(
-            "ok" if enough else "FAIL",
-            "disk",
-            text if enough else f"{text}; digits needs {DISK_NEEDED // GIB} GiB, free some",
-        )
-    ]
-    if not writable:
-        findings.append(Finding("FAIL", "disk", "this folder is not writable; change its permissions"))
-    return findings
+    if free >= DISK_NEEDED:
+        yield Finding("ok", "disk", text)
+    else:
+        yield Finding("FAIL", "disk", f"{text}; digits needs {DISK_NEEDED // GIB} GiB, free some")
+    if not os.access(layout.root, os.W_OK):
+        yield Finding("FAIL", "disk", "this folder is not writable; change its permissions")
 
 
-def _settings() -> list[Finding]:
+def _settings() -> Iterator[Finding]:
     try:
         settings = config.load()
     except UserError as error:
-        return [Finding("FAIL", "params.yaml", str(error))]
-    findings = [
-        Finding(
-            "ok",
-            "params.yaml",
-            f"experiment {settings.experiment}, lambda {settings.distill.described}",
-        )
-    ]
-    findings += [Finding("FAIL", "data", problem) for problem in missing_files(settings)]
-    return findings
+        yield Finding("FAIL", "params.yaml", str(error))
+        return
+    yield Finding("ok", "params.yaml", f"experiment {settings.experiment}, lambda {settings.distill.described}")
+    yield from (Finding("FAIL", "data", problem) for problem in missing_files(settings))
 
 
-def _git() -> list[Finding]:
-    return [Finding("ok", "git", "this folder is in a git repository") if in_git() else Finding("warn", "git", NO_GIT)]
-
-
-def _domains(layout: Layout) -> list[Finding]:
+def _domains(layout: Layout) -> Iterator[Finding]:
     from rdmd.data.manifest import describe, read_manifest
 
-    findings = []
-    for folder in sorted(path for path in layout.shards.glob("*") if path.is_dir()):
+    folders = sorted(path for path in layout.shards.glob("*") if path.is_dir())
+    for folder in folders:
         try:
-            findings.append(Finding("ok", "shards", describe(read_manifest(folder))))
+            yield Finding("ok", "shards", describe(read_manifest(folder)))
         except UserError as error:
-            findings.append(Finding("warn", "shards", str(error)))
-    return findings or [Finding("ok", "shards", "none yet; `rdmd preprocess` makes them")]
+            yield Finding("warn", "shards", str(error))
+    if not folders:
+        yield Finding("ok", "shards", "none yet; `rdmd preprocess` makes them")
 
 
-def _mlflow() -> list[Finding]:
-    use_local_tracking()
-    return [_store("mlflow", os.environ["MLFLOW_TRACKING_URI"], "MLFLOW_TRACKING_URI")]
-
-
-def _champion(layout: Layout) -> list[Finding]:
+def _champion(layout: Layout) -> Finding:
     """Whether the champion that reports/registry.json names can be loaded."""
     import json
 
@@ -163,39 +132,22 @@ def _champion(layout: Layout) -> list[Finding]:
     from rdmd.pipeline.model_source import open_generator
 
     if not layout.registry.exists():
-        return [Finding("ok", "champion", "none yet; `make repro` registers one")]
+        return Finding("ok", "champion", "none yet; `make repro` registers one")
     try:
         champion = json.loads(layout.registry.read_text(encoding="utf-8"))["champion"]
     except (OSError, ValueError, KeyError, TypeError):
-        return [Finding("warn", "champion", f"{layout.registry} is damaged; repeat `dvc repro -f register`")]
+        return Finding("warn", "champion", f"{layout.registry} is damaged; repeat `dvc repro -f register`")
     if champion is None:
-        return [Finding("ok", "champion", "none: a generator from noise does not translate")]
-    remedy = "run `make repro`, which registers again what it can; or promote another version (`rdmd registry list`)"
+        return Finding("ok", "champion", "none: a generator from noise does not translate")
     try:
         reason = unregistered(layout.registry)
         if reason is None:
             open_generator(champion, torch.device("cpu"))
+            return Finding("ok", "champion", f"{champion} loads")
     except (UserError, OSError) as error:
         reason = str(error)
-    if reason is not None:
-        return [Finding("warn", "champion", f"{champion} cannot be used: {reason}; {remedy}")]
-    return [Finding("ok", "champion", f"{champion} loads")]
-
-
-def _prefect() -> list[Finding]:
-    uri = os.environ.get("PREFECT_API_URL")
-    if uri is None:
-        return [Finding("ok", "prefect", "no PREFECT_API_URL; each stage starts a server of its own")]
-    return [_store("prefect", uri, "PREFECT_API_URL")]
-
-
-def _proxy() -> list[Finding]:
-    """Whether a proxy is set; its address may hold a password."""
-    names = sorted(getproxies_environment().keys() - {"no"})
-    if not names:
-        return []
-    text = f"set for {', '.join(names)}; this project's own servers on the loopback interface are reached directly"
-    return [Finding("ok", "proxy", text)]
+    remedy = "run `make repro`, which registers again what it can; or promote another version (`rdmd registry list`)"
+    return Finding("warn", "champion", f"{champion} cannot be used: {reason}; {remedy}")
 
 
 def _store(subject: str, uri: str, variable: str) -> Finding:

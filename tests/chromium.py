@@ -126,7 +126,7 @@ def browser() -> Iterator[Tab]:
                 stderr=output,
             )
         try:
-            # Its frames are pictures: PDF and screenshots are larger than the library's default limit.
+            # Its frames are images: PDF and screenshots are larger than the library's default limit.
             with connect(_tab_of(log, started), max_size=None, proxy=None) as socket:
                 yield Tab(socket)
         finally:

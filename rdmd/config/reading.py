@@ -2,7 +2,7 @@
 
 import difflib
 import reprlib
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,6 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from rdmd.config.section import Section
 from rdmd.config.settings import Settings
 from rdmd.errors import UserError
 
@@ -26,8 +25,7 @@ def sentences(error: ValidationError, raw: dict[str, Any]) -> str:
     others = [
         problem for problem in problems if problem not in unknown and not (unknown and problem["type"] == "missing")
     ]
-    known = _known_keys()
-    sentences = [_sentence(problem, _place(problem, raw), known) for problem in [*unknown, *others]]
+    sentences = [_sentence(problem, _place(problem, raw), error.title) for problem in [*unknown, *others]]
     return " ".join(text if text.endswith("?") else f"{text}." for text in sentences)
 
 
@@ -44,13 +42,16 @@ def _place(problem: ErrorDetails, raw: dict[str, Any]) -> list[str]:
     return place
 
 
-def _sentence(problem: ErrorDetails, place: list[str], known: set[str]) -> str:
+def _sentence(problem: ErrorDetails, place: list[str], section: str) -> str:
     key, context = ".".join(place), problem.get("ctx", {})
     discriminator = str(context.get("discriminator", "")).strip("'")
     match problem["type"]:
         case "extra_forbidden":
-            if place[-1] in known:
+            schema = Settings.model_json_schema()
+            sections = {"Settings": schema, **schema["$defs"]}
+            if any(place[-1] in each.get("properties", {}) for each in sections.values()):
                 return f"unknown key `{key}`; `{place[-1]}` belongs to another section: move it there, or remove it"
+            known = (_section_at(problem["loc"][:-1], sections[section], sections) or {}).get("properties", {})
             near = difflib.get_close_matches(place[-1], known, n=1)
             return f"unknown key `{key}`; " + (f"did you mean `{near[0]}`?" if near else "remove it")
         case "missing":
@@ -64,6 +65,22 @@ def _sentence(problem: ErrorDetails, place: list[str], known: set[str]) -> str:
         case "model_type" | "model_attributes_type":
             return f"`{key}` is a section: put its keys below it (`rdmd experiments` lists complete files)"
     return f"`{key}` is {reprlib.repr(problem['input'])}: {problem['msg'][0].lower()}{problem['msg'][1:]}; change it"
+
+
+def _section_at(loc: Sequence[int | str], node: dict[str, Any], sections: dict[str, Any]) -> dict[str, Any] | None:
+    """The section to which the place `loc` of an error leads from `node` of a JSON schema; None if it finds none."""
+    node = sections[node["$ref"].rpartition("/")[2]] if "$ref" in node else node
+    if not loc:
+        return node if "properties" in node else None
+    inner = node.get("properties", {}).get(loc[0])
+    if inner is not None:
+        return _section_at(loc[1:], inner, sections)
+    tagged = node.get("discriminator", {}).get("mapping", {}).get(loc[0])
+    members = [{"$ref": tagged}] if tagged else [*node.get("oneOf", ()), *node.get("anyOf", ())]
+    # pydantic names a union's member in `loc`, except for an optional one.
+    return next(
+        (found for rest in (loc[1:], loc) for one in members if (found := _section_at(rest, one, sections))), None
+    )
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -121,14 +138,3 @@ def parse(text: str, name: str) -> Settings:
         return Settings.model_validate(raw)
     except ValidationError as error:
         raise UserError(f"{name}: {sentences(error, raw)}") from None
-
-
-def _known_keys() -> set[str]:
-    """Every key that any section knows, for "did you mean"."""
-    keys: set[str] = set()
-    pending = list(Section.__subclasses__())
-    while pending:
-        section = pending.pop()
-        pending += section.__subclasses__()
-        keys |= {field.alias or name for name, field in section.model_fields.items()}
-    return keys

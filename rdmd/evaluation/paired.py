@@ -8,109 +8,17 @@ import math
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch import Tensor
 
 from rdmd.data.samples import REGIONS
 from rdmd.data.shards import Known
-from rdmd.data.transforms import to_unit
 from rdmd.evaluation import faithfulness
+from rdmd.evaluation.classifier import AttributeClassifier
 from rdmd.evaluation.faithfulness import Estimate, estimate
 from rdmd.evaluation.row import PairedScores
 
 # A region of fewer pixels says little of a colour.
 FEWEST_PIXELS = 4
-# More noise hides a wink in Personas at 24x24, a line of half a pixel.
-_STEPS, _BATCH, _LR, _NOISE = 600, 64, 2e-3, 0.03
-# The first layer of the classifier brings images to about this side.
-_SIDE = 12
-
-
-class AttributeClassifier:
-    """Reads facts, such as a beard, from images of one domain: a small network with one softmax for each fact.
-
-    Its last layers see places, so it suits images of one framing, such as portraits.
-    """
-
-    def __init__(self, net: nn.Module, classes: dict[str, list[str | bool]]) -> None:
-        """`classes` are the values of each fact, in the order of the network's outputs."""
-        self.net = net
-        self.classes = classes
-
-    @torch.no_grad()
-    def __call__(self, images: Tensor) -> dict[str, Tensor]:
-        """The likeliest class index of each fact: (N, 3, H, W) uint8 to (N,) each, on the CPU."""
-        device = next(self.net.parameters()).device
-        logits = torch.cat([self.net(to_unit(part.to(device))).cpu() for part in images.split(512)])
-        return {name: part.argmax(dim=1) for name, part in self._by_fact(logits).items()}
-
-    def indices(self, known: Known) -> dict[str, Tensor]:
-        """The class index of each sample's facts, (N,) each."""
-        return {
-            name: torch.tensor([values.index(facts[name]) for facts in known.facts])
-            for name, values in self.classes.items()
-        }
-
-    def loss(self, images: Tensor, wanted: dict[str, Tensor]) -> Tensor:
-        """The sum over facts of the cross-entropy. `images` are floats in [-1, 1]."""
-        logits = self._by_fact(self.net(images))
-        return torch.stack([cross_entropy(logits[name], wanted[name]) for name in logits]).sum()
-
-    def _by_fact(self, logits: Tensor) -> dict[str, Tensor]:
-        return dict(zip(self.classes, logits.split([len(each) for each in self.classes.values()], dim=1), strict=True))
-
-
-def train_attributes(images: Tensor, known: Known, seed: int, device: torch.device) -> AttributeClassifier | None:
-    """Train on (N, 3, H, W) uint8 images of the target, N >= 1, whose facts are `known`.
-
-    Facts that are true or false or one of a few words are learned; colours and numbers are not. Images get noise of
-    standard deviation 0.03, so that the network does not depend on exact pixels. A function of the arguments. None
-    where there is nothing to learn.
-    """
-    named = {name: sorted({facts[name] for facts in known.facts}) for name in known.facts[0] if _is_class(known, name)}
-    classes = {name: values for name, values in named.items() if len(values) > 1}
-    if not classes:
-        return None
-    rng = torch.Generator().manual_seed(seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        net = _network(images.shape[-1], sum(map(len, classes.values()))).to(device)
-    classifier = AttributeClassifier(net, classes)
-    labels = classifier.indices(known)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=_LR, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, _STEPS)
-    for _ in range(_STEPS):
-        pick = torch.randint(len(images), (_BATCH,), generator=rng)
-        batch = to_unit(images[pick])
-        batch = batch + _NOISE * torch.randn(batch.shape, generator=rng)
-        loss = classifier.loss(batch.to(device), {name: each[pick].to(device) for name, each in labels.items()})
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-    return classifier
-
-
-def _is_class(known: Known, name: str) -> bool:
-    return all(
-        isinstance(facts[name], bool) or (isinstance(facts[name], str) and facts[name][:1] != "#")
-        for facts in known.facts
-    )
-
-
-def _network(side: int, outputs: int) -> nn.Module:
-    stride = max(1, side // _SIDE)
-    after = -(-(side // stride) // 2)
-    return nn.Sequential(
-        nn.Conv2d(3, 32, stride, stride=stride),
-        nn.ReLU(),
-        nn.Conv2d(32, 64, 3, stride=2, padding=1),
-        nn.ReLU(),
-        nn.Flatten(),
-        nn.Linear(64 * after**2, 128),
-        nn.ReLU(),
-        nn.Linear(128, outputs),
-    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,11 +1,11 @@
-"""A small convolutional classifier for pictures of 8x8 to 64x64, whose penultimate layer is a feature network."""
+"""A small convolutional classifier for images of 8x8 to 64x64, whose penultimate layer is a feature network."""
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
 CHANNELS = 32
-# Pictures are brought to about this side by the first layer, so that 64x64 costs no more than 16x16.
+# Images are brought to about this side by the first layer, so that 64x64 costs no more than 16x16.
 STEM_SIDE = 16
 
 

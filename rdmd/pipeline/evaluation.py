@@ -12,8 +12,9 @@ from rdmd import config
 from rdmd.data.shards import LoadedDomain, read_split
 from rdmd.data.transforms import to_uint8
 from rdmd.errors import UserError
+from rdmd.evaluation.classifier import train_attributes
 from rdmd.evaluation.evaluator import NamedTranslator, counterpart_row, identity_row, score, target_row, translate
-from rdmd.evaluation.paired import PairedTruth, counterparts, train_attributes
+from rdmd.evaluation.paired import PairedTruth, counterparts
 from rdmd.evaluation.pareto import mark_front
 from rdmd.evaluation.row import Metrics, Row
 from rdmd.evaluation.table import write_metrics, write_pareto, write_summary
@@ -22,7 +23,8 @@ from rdmd.pipeline.features import evaluation_device, load_features
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.provenance import provenance_of
 from rdmd.pipeline.translators import translators
-from rdmd.report import Samples, write_report
+from rdmd.report.page import write_report
+from rdmd.report.samples import Samples
 
 # Images among which the report finds the least and the most changed ones, and points that it draws.
 SHOWN_IMAGES = 64

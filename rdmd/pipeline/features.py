@@ -12,8 +12,7 @@ from rdmd import config
 from rdmd.data.samples import SPLITS
 from rdmd.data.shards import LoadedDomain, read_split
 from rdmd.errors import UserError
-from rdmd.evaluation.classifier import FeatureClassifier, train_classifier
-from rdmd.evaluation.classifier_folder import load_classifier, save_classifier
+from rdmd.evaluation.classifier import FeatureClassifier, load_classifier, save_classifier, train_classifier
 from rdmd.evaluation.corruption import FEWEST, STRENGTHS, check_corruptions
 from rdmd.evaluation.features import FeatureCache, FeatureNetwork, load_inception
 from rdmd.evaluation.task import ImageFeatures

@@ -31,7 +31,7 @@ def cost_weights(cost: config.TransportCost, side: int, root: Path = Path()) -> 
     Raises UserError if they are missing, damaged, or of a classifier of images whose side is not `side`.
     """
     if isinstance(cost, config.FeatureCost):
-        from rdmd.evaluation.classifier_folder import WEIGHTS, load_classifier
+        from rdmd.evaluation.classifier import WEIGHTS, load_classifier
 
         folder = root / cost.weights
         _, card = load_classifier(folder)

@@ -13,7 +13,8 @@ from rdmd.evaluation.table import method_name
 from rdmd.pipeline.git import git_commit
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.model_card import ModelCard, read_card
-from rdmd.report.types import Curve, Provenance, TrainedModel
+from rdmd.report.figures import Curve
+from rdmd.report.page import Provenance, TrainedModel
 from rdmd.training.run_folder import RunFolder
 
 # The sections of params.yaml that the report shows. `evaluate` in dvc.yaml names the same ones, so that none is stale.

@@ -21,7 +21,6 @@ from rdmd.evaluation.table import (
     varying_hyperparameters,
 )
 from rdmd.report.style import CYCLE, DPI, FAINT, GRID, INK, Style, new_figure, plain_axes, styles
-from rdmd.report.types import Curve
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -77,6 +76,14 @@ class Plane:
     references: Sequence[Reference] = field(default_factory=list)
     log_x: bool = False
     title: str = ""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What one training logged: `values[metric][i]` at optimizer step `steps[i]`."""
+
+    steps: list[int]
+    values: dict[str, list[float]]
 
 
 def front_figure(

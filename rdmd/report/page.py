@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,42 @@ from rdmd.evaluation.table import (
     summary,
 )
 from rdmd.files import replacing, write_text
-from rdmd.report.figures import curves_figure, metrics_figure
-from rdmd.report.samples import extremes_figure, samples_figure
+from rdmd.report.figures import Curve, curves_figure, metrics_figure
+from rdmd.report.samples import Samples, extremes_figure, samples_figure
 from rdmd.report.style import png_bytes
-from rdmd.report.types import Provenance, Samples
 
 # Training times have a table of their own.
 _TRAINING = "training s"
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A trained model: training time in seconds, device, optimizer steps, peak memory in MiB, training curve.
+
+    The last three are None if the folder of the training run no longer exists.
+    """
+
+    name: str
+    seconds: float
+    device: str
+    steps: int | None = None
+    memory_mib: float | None = None
+    curve: Curve | None = None
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """How the numbers of a report came about.
+
+    `facts` are pairs (name, sentence). `settings` is YAML. `commit` is the commit of the code, None outside git;
+    `edited` tells whether files differed from that commit.
+    """
+
+    facts: list[tuple[str, str]]
+    settings: str
+    models: list[TrainedModel]
+    commit: str | None
+    edited: bool
 
 
 def write_report(

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +14,6 @@ from rdmd.evaluation.faithfulness import cost
 from rdmd.evaluation.row import GENERATOR, Row
 from rdmd.evaluation.table import hyperparameters, method_name, number, row_label
 from rdmd.report.style import FAINT, INK, new_figure, styles
-from rdmd.report.types import Samples
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,6 +26,25 @@ _GRID_DPI = 100
 SHOWN_IMAGES, _EXTREMES = 8, 6
 _SHOWN_POINTS, _SEGMENTS = 2000, 160
 _PANEL_HEIGHT = 3.3
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Sources and their translations by each method, in the same order.
+
+    Images are (n, 3, H, W) uint8. Points are (n, 2) floats, and have `target` (m, 2) and, unless the source is noise,
+    `exact` (k, 2): the exact transport of the first k sources.
+    """
+
+    source: Tensor
+    translations: list[tuple[Row, Tensor]]
+    target: Tensor | None = None
+    exact: Tensor | None = None
+
+    @property
+    def are_images(self) -> bool:
+        """Whether the samples are images; they are points otherwise."""
+        return self.source.ndim == 4
 
 
 def samples_figure(samples: Samples, rows: Sequence[Row]) -> "Figure":

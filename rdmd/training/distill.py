@@ -16,7 +16,7 @@ from rdmd.distillation.costs import Cost, FeatureCost, Huber, LowPass, l1, squar
 from rdmd.distillation.generator import Generator
 from rdmd.distillation.matching import WEIGHTINGS
 from rdmd.distillation.rdmd import RDMDLoss, draw_lambdas
-from rdmd.evaluation.classifier_folder import load_classifier
+from rdmd.evaluation.classifier import load_classifier
 from rdmd.networks.build import build_denoiser, load_weights
 from rdmd.networks.lpips import load_lpips
 from rdmd.training.objective import PREVIEW, Objective, at_largest

@@ -107,8 +107,8 @@ def test_it_ends_with_a_table_a_report_and_a_champion(clone: Clone):
             assert f"{row.fid:.3g}" in said.stdout
     report = (clone.path / "reports" / "index.html").read_text(encoding="utf-8")
     assert "data:image/png;base64," in report
-    with Image.open(clone.path / "reports" / "samples.png") as picture:
-        assert np.asarray(picture).std() > 10  # not a blank page
+    with Image.open(clone.path / "reports" / "samples.png") as image:
+        assert np.asarray(image).std() > 10  # not a blank page
 
 
 def test_a_second_run_does_nothing(clone: Clone):
@@ -128,16 +128,16 @@ def test_translate_gives_the_same_by_registry_by_folder_and_by_run(clone: Clone,
     Image.fromarray(rng.integers(0, 256, (8, 8), dtype=np.uint8)).save(given / "nested" / "b.bmp")
     folder = f"models/generators/lambda-{lam:g}"
     run = json.loads((clone.path / folder / "model.json").read_text(encoding="utf-8"))["run"]
-    pictures = []
+    images = []
     for i, model in enumerate([registry["champion"], folder, f"runs/{run}"]):
         out = tmp_path / f"out{i}"
         said = clone.run("rdmd", "translate", model, str(given), str(out))
         assert said.returncode == 0, said.stdout
         assert sorted(p.relative_to(out).as_posix() for p in out.rglob("*.png")) == ["a.png", "nested/b.png"]
-        pictures.append([np.asarray(Image.open(out / name)) for name in ("a.png", "nested/b.png")])
-    assert pictures[0][0].shape == (8, 8, 3)
-    for others in pictures[1:]:
-        for one, other in zip(pictures[0], others, strict=True):
+        images.append([np.asarray(Image.open(out / name)) for name in ("a.png", "nested/b.png")])
+    assert images[0][0].shape == (8, 8, 3)
+    for others in images[1:]:
+        for one, other in zip(images[0], others, strict=True):
             np.testing.assert_array_equal(one, other)
 
 
@@ -154,17 +154,17 @@ def test_the_served_champion_answers_over_http_as_translate_does(clone: Clone, t
     try:
         url = f"http://127.0.0.1:{port}"
         wait_for(lambda: answers(f"{url}/ping"), 120, "the served model does not answer")
-        pictures = np.random.default_rng(1).integers(0, 256, (3, 11, 9, 3), dtype=np.uint8)
-        got = post(f"{url}/invocations", {"inputs": pictures.tolist()})
+        images = np.random.default_rng(1).integers(0, 256, (3, 11, 9, 3), dtype=np.uint8)
+        got = post(f"{url}/invocations", {"inputs": images.tolist()})
         served = np.asarray(got["predictions"], dtype=np.uint8)
     finally:
         os.killpg(server.pid, signal.SIGTERM)
         server.wait(30)
-    for i, picture in enumerate(pictures):
-        Image.fromarray(picture).save(tmp_path / f"{i}.png")
+    for i, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / f"{i}.png")
     said = clone.run("rdmd", "translate", "models:/rdmd-digits@champion", str(tmp_path), str(tmp_path / "out"))
     assert said.returncode == 0, said.stdout
-    for i in range(len(pictures)):
+    for i in range(len(images)):
         np.testing.assert_array_equal(served[i], np.asarray(Image.open(tmp_path / "out" / f"{i}.png")))
 
 

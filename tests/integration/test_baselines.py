@@ -35,12 +35,12 @@ from tests.integration.test_runs import start, wait_for_step
 
 ONE_THREAD = Slot("cpu", (), 1)
 CPU = torch.device("cpu")
-# Where pictures would show nothing more, or want a feature network (the pipeline's test has one).
+# Where images would show nothing more, or want a feature network (the pipeline's test has one).
 on_points = pytest.mark.parametrize("trained", ["swissroll"], indirect=True)
 
 
 def every_baseline(settings: dict) -> None:
-    """All of them, tiny; ILVR where there are pictures."""
+    """All of them, tiny; ILVR where there are images."""
     settings["teacher"] |= {"steps": 10, "checkpoint_every": 5, "log_every": 5, "sample_every": 10}
     settings["baselines"] = {
         "sdedit": {"sigmas": [1.0], "steps": 3},
@@ -71,7 +71,7 @@ Trained = tuple[config.Settings, Layout]
 
 @pytest.fixture(scope="module", params=["swissroll", "digits"])
 def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
-    """A teacher and everything that baselines train, on points and on pictures, in the current folder."""
+    """A teacher and everything that baselines train, on points and on images, in the current folder."""
     tiny = {"swissroll": tiny_points_with_every_baseline, "digits": tiny_digits_with_every_baseline}[request.param]
     folder = tmp_path_factory.mktemp(request.param)
     (folder / "params.yaml").write_text(params(request.param, tiny), encoding="utf-8")

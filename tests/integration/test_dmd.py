@@ -1,4 +1,4 @@
-"""DMD, noise to data, through every stage as library calls: pictures and points whose source is noise."""
+"""DMD, noise to data, through every stage as library calls: images and points whose source is noise."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -64,8 +64,8 @@ def run(text: str, layout: Layout) -> Metrics:
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Layout:
-    layout = Layout(tmp_path_factory.mktemp("pictures"))
+def images(tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    layout = Layout(tmp_path_factory.mktemp("images"))
     run(params("digits_dmd", tiny_dmd), layout)
     return layout
 
@@ -77,19 +77,19 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Layout:
     return layout
 
 
-def test_the_shards_hold_noise_of_the_deviation_asked_for(pictures: Layout, plane: Layout):
-    drawn = read_split(pictures.shards / "source", "test").data
+def test_the_shards_hold_noise_of_the_deviation_asked_for(images: Layout, plane: Layout):
+    drawn = read_split(images.shards / "source", "test").data
     assert drawn.dtype == torch.float32
     assert drawn.shape == (70, 3, 8, 8)
     # 70 * 192 draws: the standard error of their deviation is 80 / sqrt(2 * 13440) = 0.5.
     assert drawn.std().item() == pytest.approx(80, abs=2)
     assert drawn.mean().item() == pytest.approx(0, abs=4 * 80 / 13440**0.5)
-    assert not torch.equal(drawn[:60], read_split(pictures.shards / "source", "train").data)
+    assert not torch.equal(drawn[:60], read_split(images.shards / "source", "train").data)
     assert read_split(plane.shards / "source", "train").data.shape == (200, 2)
 
 
-def test_rows_have_realism_and_nothing_about_faithfulness(pictures: Layout, plane: Layout):
-    for layout, realism in ((pictures, "fid"), (plane, "sw2")):
+def test_rows_have_realism_and_nothing_about_faithfulness(images: Layout, plane: Layout):
+    for layout, realism in ((images, "fid"), (plane, "sw2")):
         rows = {row.method: row for row in read_metrics(layout.metrics).rows}
         assert set(rows) == {"rdmd", "teacher", "target"}
         for row in rows.values():
@@ -100,8 +100,8 @@ def test_rows_have_realism_and_nothing_about_faithfulness(pictures: Layout, plan
         assert rows["teacher"].nfe == 35
 
 
-def test_the_report_shows_samples_and_one_axis(pictures: Layout, plane: Layout):
-    for layout in (pictures, plane):
+def test_the_report_shows_samples_and_one_axis(images: Layout, plane: Layout):
+    for layout in (images, plane):
         page = (layout.reports / "index.html").read_text(encoding="utf-8")
         assert "The source is noise" in page
         assert "by cost" not in page
@@ -121,17 +121,17 @@ def test_every_step_sees_noise_of_its_own():
     assert first.std().item() == pytest.approx(80, abs=2)
 
 
-def test_the_run_says_that_its_source_is_fresh_noise(pictures: Layout):
-    sources = {getattr(RunFolder(folder).read_run(), "source_noise", "a teacher") for folder in pictures.runs.iterdir()}
+def test_the_run_says_that_its_source_is_fresh_noise(images: Layout):
+    sources = {getattr(RunFolder(folder).read_run(), "source_noise", "a teacher") for folder in images.runs.iterdir()}
     assert sources == {"a teacher", 80.0}
-    curves = [set(RunFolder(folder).curves()[-1].values) for folder in pictures.runs.iterdir()]
+    curves = [set(RunFolder(folder).curves()[-1].values) for folder in images.runs.iterdir()]
     assert {"gradient_norm", "fake_loss"} in curves  # and no cost
 
 
-def test_a_generator_from_noise_does_not_translate(pictures: Layout):
+def test_a_generator_from_noise_does_not_translate(images: Layout):
     with pytest.raises(UserError, match="makes samples of noise and does not translate"):
-        open_generator(str(pictures.generators / "lambda-0"), CPU)
-    (generated,) = [f for f in pictures.runs.iterdir() if RunFolder(f).read_run().kind == "distill"]
+        open_generator(str(images.generators / "lambda-0"), CPU)
+    (generated,) = [f for f in images.runs.iterdir() if RunFolder(f).read_run().kind == "distill"]
     with pytest.raises(UserError, match="makes samples of noise and does not translate"):
         open_generator(str(generated), CPU)
 

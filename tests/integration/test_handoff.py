@@ -38,7 +38,7 @@ from tests.conftest import ROOT
 
 CPU = torch.device("cpu")
 NETWORKS = {
-    "pictures": (
+    "images": (
         config.ImageNetwork(kind="ddpmpp", model_channels=8, channel_mult=[1], num_blocks=1, attn_resolutions=[]),
         (3, 8, 8),
     ),
@@ -114,7 +114,7 @@ def make_generator(folder: Path, name: str) -> None:
         sha256=sha256_of(weights),
         source_digest="a" * 64,
         target_digest="b" * 64,
-        source=SourceStatistics.of(np.stack([grey(i) for i in range(FEWEST)])) if name == "pictures" else None,
+        source=SourceStatistics.of(np.stack([grey(i) for i in range(FEWEST)])) if name == "images" else None,
     )
     write_model(folder / name, card, weights)
 
@@ -146,9 +146,9 @@ def handed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Handed]:
 
 @pytest.fixture(scope="module")
 def served(handed: Handed) -> Iterator[str]:
-    """The address at which a server without the repository answers for the pictures' model."""
+    """The address at which a server without the repository answers for the images' model."""
     port = free_port()
-    command = ["mlflow", "models", "serve", "-m", "models:/rdmd-pictures@champion", "--env-manager", "local", "--port"]
+    command = ["mlflow", "models", "serve", "-m", "models:/rdmd-images@champion", "--env-manager", "local", "--port"]
     with (handed.folder / "server.txt").open("wb") as log:
         server = subprocess.Popen(
             [*command, str(port)],
@@ -214,7 +214,7 @@ def test_it_loads_without_the_repository_and_gives_the_same_numbers(handed: Hand
 
 
 def test_a_model_is_code_weights_and_a_page_about_it(handed: Handed, tmp_path: Path):
-    fetched = Path(mlflow.artifacts.download_artifacts("models:/rdmd-pictures@champion", dst_path=str(tmp_path)))
+    fetched = Path(mlflow.artifacts.download_artifacts("models:/rdmd-images@champion", dst_path=str(tmp_path)))
     page = (fetched / "README.md").read_text(encoding="utf-8")
     assert "128 translated samples of the source's test split against 256" in page
     assert "seed 7" in page
@@ -225,7 +225,7 @@ def test_a_model_is_code_weights_and_a_page_about_it(handed: Handed, tmp_path: P
     assert all("==" in line and "+" not in line for line in pinned)
     assert "mlflow" not in {line.split("==")[0] for line in pinned}
     assert not {"training", "evaluation", "baselines"} & {path.name for path in (fetched / "code" / "rdmd").iterdir()}
-    assert mlflow.models.get_model_info("models:/rdmd-pictures@champion").signature is not None
+    assert mlflow.models.get_model_info("models:/rdmd-images@champion").signature is not None
 
 
 def test_registering_again_adds_nothing(handed: Handed):
@@ -242,7 +242,7 @@ def test_png_files_over_http_give_what_rdmd_translate_gives(served: str, handed:
     texts = [base64.b64encode(path.read_bytes()).decode() for path in sorted((tmp_path / "in").iterdir())]
     status, body = post(served, json.dumps({"inputs": texts}).encode())
     assert status == 200, body
-    translate_path(open_folder(handed.folder / "pictures", CPU), tmp_path / "in", tmp_path / "out")
+    translate_path(open_folder(handed.folder / "images", CPU), tmp_path / "in", tmp_path / "out")
     for i, text in enumerate(body["predictions"]):
         answered = Image.open(io.BytesIO(base64.b64decode(text)), formats=["PNG"])
         # A level: another number of threads may round a half the other way.
@@ -251,10 +251,10 @@ def test_png_files_over_http_give_what_rdmd_translate_gives(served: str, handed:
 
 
 def test_arrays_over_http_come_back_as_arrays(served: str, handed: Handed):
-    pictures = [noise(0, 11, 9), noise(1, 11, 9)]
-    status, body = post(served, json.dumps({"inputs": np.stack(pictures).tolist()}).encode())
+    images = [noise(0, 11, 9), noise(1, 11, 9)]
+    status, body = post(served, json.dumps({"inputs": np.stack(images).tolist()}).encode())
     assert status == 200, body
-    expected = np.stack(list(translate_images(open_folder(handed.folder / "pictures", CPU), pictures)))
+    expected = np.stack(list(translate_images(open_folder(handed.folder / "images", CPU), images)))
     assert expected.std() > 10  # not one grey
     np.testing.assert_allclose(np.asarray(body["predictions"]), expected, atol=1)
 
@@ -262,7 +262,7 @@ def test_arrays_over_http_come_back_as_arrays(served: str, handed: Handed):
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        ('{"inputs": ["no picture"]}', "image 0 of `inputs` is not base64; send the bytes of a PNG file in base64."),
+        ('{"inputs": ["no image"]}', "image 0 of `inputs` is not base64; send the bytes of a PNG file in base64."),
         (
             '{"inputs": ["aGVsbG8="]}',
             "image 0 of `inputs` cannot be used (not an image in a known format); send another one.",
@@ -289,7 +289,7 @@ def test_what_is_no_request_gets_400(served: str, body: str):
 
 def test_rdmd_serve_measures_requests_and_its_end_is_the_end_of_its_server(handed: Handed, tmp_path: Path):
     port = free_port()
-    command = [sys.executable, "-m", "rdmd.cli", "serve", "--model", "models:/rdmd-pictures@champion", "--port"]
+    command = [sys.executable, "-m", "rdmd.cli", "serve", "--model", "models:/rdmd-images@champion", "--port"]
     with (tmp_path / "log.txt").open("wb") as log:
         parent = subprocess.Popen([*command, str(port)], cwd=ROOT, stdout=log, stderr=log)
     try:

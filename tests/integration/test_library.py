@@ -102,16 +102,16 @@ def test_a_translation_has_the_form_of_its_source(translator: rdmd.Translator, i
     assert expected.dtype == torch.uint8
     assert expected.shape == images.shape
     assert not torch.equal(expected, images)
-    pictures = [Labelled(images)[i][0] for i in range(len(images))]
+    samples = [Labelled(images)[i][0] for i in range(len(images))]
     last = images.permute(0, 2, 3, 1)
     assert torch.equal(translator(last), expected.permute(0, 2, 3, 1))
     assert np.array_equal(translator(last.numpy()), expected.permute(0, 2, 3, 1).numpy())
     assert torch.equal(translator(images[3]), expected[3])
     assert torch.equal(translator(Labelled(images)), expected)
-    listed = translator(pictures)
+    listed = translator(samples)
     assert [image.size for image in listed] == [(SIDE, SIDE)] * len(images)
     assert np.array_equal(np.stack([np.asarray(image) for image in listed]), expected.permute(0, 2, 3, 1).numpy())
-    assert isinstance(translator(pictures[0]), Image.Image)
+    assert isinstance(translator(samples[0]), Image.Image)
     floats = translator(to_unit(images))
     assert floats.min() >= -1 and floats.max() <= 1
     # Half a level, for the rounding to uint8, and a little for the batches' order of sums.

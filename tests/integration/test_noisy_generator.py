@@ -51,7 +51,7 @@ def test_noise_is_new_at_every_step(tmp_path: Path):
         ),
         (config.PointNetwork(kind="mlp", width=16, depth=2), (2,)),
     ],
-    ids=["pictures", "points"],
+    ids=["images", "points"],
 )
 def test_an_exported_generator_takes_noise_and_lambda_as_inputs(
     network: config.Network, shape: tuple[int, ...], lambdas: config.LambdaRange | None, tmp_path: Path

@@ -12,7 +12,9 @@ import torch
 from PIL import Image
 
 from rdmd.evaluation.row import FeaturesRecord, Metrics, Row
-from rdmd.report import Curve, Provenance, Samples, TrainedModel, write_report
+from rdmd.report.figures import Curve
+from rdmd.report.page import Provenance, TrainedModel, write_report
+from rdmd.report.samples import Samples
 
 VALIDATION = {
     "success": False,

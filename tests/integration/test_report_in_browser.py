@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from rdmd.report import write_report
+from rdmd.report.page import write_report
 from tests.chromium import browser
 from tests.integration.test_report import PROVENANCE, VALIDATION, image_metrics, image_samples, point_report
 

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 Entries = list[Entry]
 
 
-def picture(seed: int, name: str, split: str, label: int, side: int = 8) -> Entry:
+def image(seed: int, name: str, split: str, label: int, side: int = 8) -> Entry:
     array = np.random.default_rng(seed).integers(0, 256, (side, side, 3), np.uint8)
     return Entry(name, split, array, content_digest(array), label)
 
@@ -31,8 +31,8 @@ def picture(seed: int, name: str, split: str, label: int, side: int = 8) -> Entr
 def sound() -> dict[str, Entries]:
     """Two small domains without a fault."""
     return {
-        "source": [picture(i, f"two/{i}.png", "train" if i < 8 else "test", 2) for i in range(12)],
-        "target": [picture(100 + i, f"three/{i}.png", "train" if i < 8 else "test", 3) for i in range(12)],
+        "source": [image(i, f"two/{i}.png", "train" if i < 8 else "test", 2) for i in range(12)],
+        "target": [image(100 + i, f"three/{i}.png", "train" if i < 8 else "test", 3) for i in range(12)],
     }
 
 
@@ -86,7 +86,7 @@ def constant(domains: dict[str, Entries]) -> None:
 
 
 def wrong_shape(domains: dict[str, Entries]) -> None:
-    domains["source"][5] = picture(5, "two/5.png", "train", 2, side=9)
+    domains["source"][5] = image(5, "two/5.png", "train", 2, side=9)
 
 
 def wrong_type(domains: dict[str, Entries]) -> None:

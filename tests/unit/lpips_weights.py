@@ -1,4 +1,4 @@
-"""Random pictures, and LPIPS of random weights, as several tests need them."""
+"""Random images, and LPIPS of random weights, as several tests need them."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from rdmd.training.run_config import Weights
 SIDE = 8
 
 
-def picture(seed: int, batch: int = 3, side: int = SIDE, dtype: torch.dtype = torch.float64) -> Tensor:
+def image(seed: int, batch: int = 3, side: int = SIDE, dtype: torch.dtype = torch.float64) -> Tensor:
     """(batch, 3, side, side), uniform in [-1, 1]."""
     return 2 * torch.rand(batch, 3, side, side, dtype=dtype, generator=torch.Generator().manual_seed(seed)) - 1
 

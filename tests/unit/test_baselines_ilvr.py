@@ -16,7 +16,7 @@ M, S = 0.3, 0.5
 
 
 def teacher(x: Tensor, sigma: Tensor) -> Tensor:
-    """The exact denoiser of N(M, S^2 I) over pictures."""
+    """The exact denoiser of N(M, S^2 I) over images."""
     variance = sigma.view(-1, 1, 1, 1) ** 2
     return (S**2 * x + variance * M) / (S**2 + variance)
 
@@ -25,12 +25,12 @@ def rng(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def smooth_pictures(n: int, side: int) -> Tensor:
+def smooth_images(n: int, side: int) -> Tensor:
     return interpolate(torch.rand(n, 3, 2, 2, generator=rng()) * 2 - 1, size=(side, side), mode="bicubic")
 
 
 def low_frequency_gap(sigma_stop: float) -> float:
-    source = smooth_pictures(16, 16)
+    source = smooth_images(16, 16)
     return low_pass(ILVR(teacher, 4, sigma_stop, 60)(source, rng(1)) - source, 4, "cubic").square().mean().sqrt().item()
 
 
@@ -38,7 +38,7 @@ def test_held_to_the_end_the_output_has_the_low_frequencies_of_the_source():
     # The filter is not quite a projection: a single correction leaves a part of the gap, sixty leave next to nothing.
     assert low_frequency_gap(0.0) < 1e-3
     assert (
-        low_pass(M - smooth_pictures(16, 16), 4, "cubic").square().mean().sqrt().item() > 0.6
+        low_pass(M - smooth_images(16, 16), 4, "cubic").square().mean().sqrt().item() > 0.6
     )  # the teacher alone leaves this
 
 

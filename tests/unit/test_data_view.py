@@ -36,7 +36,7 @@ def write_domain(folder: Path, arrays: list[np.ndarray], labels: list[int | None
     return folder
 
 
-def pictures(seed: int = 0) -> list[np.ndarray]:
+def images(seed: int = 0) -> list[np.ndarray]:
     return list(np.random.default_rng(seed).integers(0, 256, (COUNT, SIDE, SIDE, 3), np.uint8))
 
 
@@ -50,7 +50,7 @@ def noise() -> list[np.ndarray]:
 
 @pytest.fixture
 def domain(tmp_path: Path) -> Path:
-    return write_domain(tmp_path / "source", pictures(), [i % 3 for i in range(COUNT)])
+    return write_domain(tmp_path / "source", images(), [i % 3 for i in range(COUNT)])
 
 
 def at(step: int, rank: int = 0) -> StepRandom:
@@ -59,7 +59,7 @@ def at(step: int, rank: int = 0) -> StepRandom:
 
 @pytest.mark.parametrize("split", ["train", "test"])
 @pytest.mark.parametrize("labelled", [True, False])
-@pytest.mark.parametrize("arrays", [pictures, points, noise], ids=lambda make: make.__name__)
+@pytest.mark.parametrize("arrays", [images, points, noise], ids=lambda make: make.__name__)
 def test_the_array_holds_every_sample_in_order(tmp_path: Path, arrays, labelled: bool, split: str):
     made = arrays()
     folder = write_domain(tmp_path / "domain", made, [i if labelled else None for i in range(COUNT)])
@@ -91,7 +91,7 @@ def test_the_array_is_of_the_shards_that_lie_beside_it(domain: Path):
     before = stored_array(domain, "train").copy()
     assert [file.name for file in domain.glob("*.npy")] == [f"train-{read_manifest(domain).digest[:16]}.npy"]
     shutil.rmtree(domain)
-    write_domain(domain, pictures(seed=1), [None] * COUNT)
+    write_domain(domain, images(seed=1), [None] * COUNT)
     assert not np.array_equal(stored_array(domain, "train"), before)
 
 

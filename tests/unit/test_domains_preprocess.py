@@ -1,4 +1,4 @@
-"""From folders to shards: which pictures are kept, where they go, and what a user is told."""
+"""From folders to shards: which images are kept, where they go, and what a user is told."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from rdmd.errors import UserError
 ROOT = Path(__file__).parents[2]
 
 
-def pictures(folder: Path, seed: int, count: int, size: tuple[int, int] = (24, 20)) -> None:
+def images(folder: Path, seed: int, count: int, size: tuple[int, int] = (24, 20)) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     for index in range(count):
@@ -27,8 +27,8 @@ def pictures(folder: Path, seed: int, count: int, size: tuple[int, int] = (24, 2
 
 @pytest.fixture
 def two_folders(tmp_path: Path) -> Settings:
-    pictures(tmp_path / "cats", 1, 40)
-    pictures(tmp_path / "dogs", 2, 30)
+    images(tmp_path / "cats", 1, 40)
+    images(tmp_path / "dogs", 2, 30)
     settings = config.load(ROOT / "experiments" / "folder.yaml")
     return settings.model_copy(
         update={
@@ -83,10 +83,10 @@ def test_the_copies_of_a_scan_stay_together_and_differ(tmp_path):
     train, test = (read_split(tmp_path / "source", split) for split in ("train", "test"))
     assert not set(train.scans) & set(test.scans)
     assert len(train.data) == 16 * len(set(train.scans)) and len(test.data) == 24 * len(set(test.scans))
-    assert len({picture.numpy().tobytes() for picture in test.data}) == len(test.data)
+    assert len({image.numpy().tobytes() for image in test.data}) == len(test.data)
 
 
-def test_renaming_moves_no_picture_and_adding_moves_those_at_the_bound_alone(tmp_path, two_folders):
+def test_renaming_moves_no_image_and_adding_moves_those_at_the_bound_alone(tmp_path, two_folders):
     before = preprocess(two_folders, "source", tmp_path / "a")
     assert before.counts == {"train": 28, "test": 12}
     sides = {row.scan: row.split for row in read_rows(tmp_path / "a", before)}
@@ -94,7 +94,7 @@ def test_renaming_moves_no_picture_and_adding_moves_those_at_the_bound_alone(tmp
     (cats / "000.png").rename(cats / "zzz.png")
     renamed = preprocess(two_folders, "source", tmp_path / "b")
     assert {row.scan: row.split for row in read_rows(tmp_path / "b", renamed)} == sides
-    pictures(cats / "more", 3, 10)
+    images(cats / "more", 3, 10)
     after = preprocess(two_folders, "source", tmp_path / "c")
     assert after.counts == {"train": 35, "test": 15}
     now = {row.scan: row.split for row in read_rows(tmp_path / "c", after)}
@@ -103,13 +103,13 @@ def test_renaming_moves_no_picture_and_adding_moves_those_at_the_bound_alone(tmp
 
 
 def test_the_arrays_wait_in_the_order_of_their_names(tmp_path, two_folders):
-    """Every stored picture is the one of its name, whichever split it went to."""
+    """Every stored image is the one of its name, whichever split it went to."""
     preprocess(two_folders, "source", tmp_path / "out")
     for split in ("train", "test"):
         stored = read_split(tmp_path / "out", split)
-        for picture, name in zip(stored.data, [row.name for row in stored.rows], strict=True):
+        for image, name in zip(stored.data, [row.name for row in stored.rows], strict=True):
             original = np.asarray(Image.open(tmp_path / "cats" / name))
-            assert np.array_equal(picture.permute(1, 2, 0).numpy(), fit(original, 16, "crop")), name
+            assert np.array_equal(image.permute(1, 2, 0).numpy(), fit(original, 16, "crop")), name
 
 
 @pytest.mark.parametrize(("limit", "test"), [(40, 8), (3, 1), (2, 1), (1, 0)])
@@ -134,9 +134,9 @@ def test_exact_repetitions_are_left_out_and_named(tmp_path, two_folders):
     assert sum(manifest.counts.values()) == 40
 
 
-def test_broken_pictures_are_skipped_and_named_up_to_a_fraction(tmp_path, two_folders):
+def test_broken_images_are_skipped_and_named_up_to_a_fraction(tmp_path, two_folders):
     cats = tmp_path / "cats"
-    (cats / "x.jpg").write_bytes(b"no picture")
+    (cats / "x.jpg").write_bytes(b"no image")
     Image.new("RGB", (1, 1)).save(cats / "dot.png")
     manifest = preprocess(two_folders, "source", tmp_path / "out")
     assert [broken.name for broken in manifest.broken] == ["dot.png", "x.jpg"]
@@ -149,8 +149,8 @@ def test_broken_pictures_are_skipped_and_named_up_to_a_fraction(tmp_path, two_fo
     assert sum(read_split(tmp_path / "out", split).data.shape[0] for split in ("train", "test")) == 40
 
 
-def test_pictures_of_all_sizes_become_one(tmp_path, two_folders):
-    pictures(tmp_path / "cats/wide", 5, 3, (9, 100))
+def test_images_of_all_sizes_become_one(tmp_path, two_folders):
+    images(tmp_path / "cats/wide", 5, 3, (9, 100))
     preprocess(two_folders, "source", tmp_path / "out")
     assert read_split(tmp_path / "out", "train").data.shape[1:] == (3, 16, 16)
 

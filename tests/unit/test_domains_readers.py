@@ -114,14 +114,14 @@ def test_a_wrong_split_is_explained(tmp_path, names, message):
 def test_a_missing_empty_or_mistaken_path_is_explained(tmp_path):
     with pytest.raises(UserError, match=r"nowhere does not exist.*domains\.target\.path"):
         images.read(folder(tmp_path / "nowhere"), "domains.target")
-    put(tmp_path / "pictures/readme.txt", b"none yet")
-    with pytest.raises(UserError, match=r"pictures holds no images .*but 1 TXT"):
-        images.read(folder(tmp_path / "pictures"), "k")
+    put(tmp_path / "images/readme.txt", b"none yet")
+    with pytest.raises(UserError, match=r"images holds no images .*but 1 TXT"):
+        images.read(folder(tmp_path / "images"), "k")
     file = put(tmp_path / "cats.zip", b"")
     with pytest.raises(UserError, match=r"cats\.zip is a file; set domains\.source\.reader to `archive`"):
         images.read(folder(file), "domains.source")
-    with pytest.raises(UserError, match=r"pictures is a folder; set .*reader to `images`"):
-        archives.read(archive(tmp_path / "pictures"), "domains.source")
+    with pytest.raises(UserError, match=r"images is a folder; set .*reader to `images`"):
+        archives.read(archive(tmp_path / "images"), "domains.source")
     with pytest.raises(UserError, match=r"none\.zip does not exist"):
         archives.read(archive(tmp_path / "none.zip"), "domains.source")
 

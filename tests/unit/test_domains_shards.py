@@ -71,10 +71,10 @@ def test_what_is_read_is_what_was_made(tmp_path, digits):
         assert loaded.data.shape == (manifest.counts[split], 3, 8, 8) and loaded.data.dtype == torch.uint8
         assert loaded.labels.tolist() == [2] * len(loaded.data)
         assert loaded.scans == tuple(row.scan for row in loaded.rows)
-        for picture, row in zip(loaded.data, loaded.rows, strict=True):
+        for image, row in zip(loaded.data, loaded.rows, strict=True):
             grey = np.rint(images[int(row.name[7:-1])] * 255 / 16).astype(np.uint8)
             expected = colour(np.repeat(grey[..., None], 3, axis=2), float(row.hue))
-            assert np.array_equal(picture.permute(1, 2, 0), expected)
+            assert np.array_equal(image.permute(1, 2, 0), expected)
 
 
 def test_the_manifest_accounts_for_every_sample(tmp_path, digits):

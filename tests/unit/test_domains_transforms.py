@@ -70,7 +70,7 @@ def test_first_hues_are_uniform_over_scans():
     assert ((counts - 200) ** 2 / 200).sum() < 27.9
 
 
-def test_360_copies_of_a_bright_scan_are_360_pictures():
+def test_360_copies_of_a_bright_scan_are_360_images():
     scan = np.full((2, 2, 3), 255, np.uint8)
     assert len({colour(scan, hue).tobytes() for hue in hues(3, "x", 360)}) == 360
 
@@ -86,16 +86,16 @@ def test_colouring_is_grey_times_the_saturated_hue():
 # --- sizes ------------------------------------------------------------------------------------------------
 
 
-def test_a_picture_of_the_right_size_passes_untouched():
-    picture = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
-    assert fit(picture, 8, "crop") is picture and fit(picture, 8, "pad") is picture
+def test_a_image_of_the_right_size_passes_untouched():
+    image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+    assert fit(image, 8, "crop") is image and fit(image, 8, "pad") is image
 
 
 @pytest.mark.parametrize("shape", [(16, 48), (48, 16)])
 def test_crop_keeps_the_central_square(shape):
-    picture = np.zeros((*shape, 3), np.uint8)
-    picture[(slice(None), slice(16, 32)) if shape[1] == 48 else slice(16, 32)] = 200
-    assert (fit(picture, 8, "crop") == 200).all()
+    image = np.zeros((*shape, 3), np.uint8)
+    image[(slice(None), slice(16, 32)) if shape[1] == 48 else slice(16, 32)] = 200
+    assert (fit(image, 8, "crop") == 200).all()
 
 
 @pytest.mark.parametrize("shape", [(16, 64), (64, 16)])
@@ -115,7 +115,7 @@ def test_shrinking_does_not_alias():
     assert np.abs(small[1:-1, 1:-1].astype(int) - 127.5).max() <= 2
 
 
-def test_a_strip_stays_a_picture():
+def test_a_strip_stays_a_image():
     assert fit(np.full((8, 4000, 3), 9, np.uint8), 16, "pad").shape == (16, 16, 3)
 
 

@@ -13,8 +13,7 @@ from torch import Tensor
 from rdmd.config import ClassifierFeatures
 from rdmd.errors import UserError
 from rdmd.evaluation import features as inception
-from rdmd.evaluation.classifier import FeatureClassifier, train_classifier
-from rdmd.evaluation.classifier_folder import load_classifier, save_classifier
+from rdmd.evaluation.classifier import FeatureClassifier, load_classifier, save_classifier, train_classifier
 from rdmd.evaluation.corruption import check_corruptions
 from rdmd.evaluation.features import features_of, load_inception
 from rdmd.networks import efficientnet_lite

@@ -10,8 +10,9 @@ from rdmd.config import ClassifierFeatures, Evaluate
 from rdmd.data.samples import REGIONS
 from rdmd.data.shards import Known
 from rdmd.data.transforms import to_unit
+from rdmd.evaluation.classifier import train_attributes
 from rdmd.evaluation.evaluator import NamedTranslator, counterpart_row, evaluate_translator, identity_row, target_row
-from rdmd.evaluation.paired import PairedTruth, colour_error, counterparts, retrieval, train_attributes
+from rdmd.evaluation.paired import PairedTruth, colour_error, counterparts, retrieval
 from rdmd.evaluation.row import FeaturesRecord, Metrics
 from rdmd.evaluation.table import format_table, read_metrics, write_metrics
 from rdmd.evaluation.task import ImageFeatures, ImageTask, image_task

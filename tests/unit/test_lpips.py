@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from lpips_weights import largest_lpips, picture, saved_lpips, with_positive_heads
+from lpips_weights import image, largest_lpips, saved_lpips, with_positive_heads
 from torch import Tensor, nn
 
 from rdmd.errors import UserError
@@ -41,7 +41,7 @@ def test_the_trunks_are_torchvisions(ours, theirs: str):
     assert set(place) == set(trunk.state_dict())
     lpips = ours()
     lpips.load_state_dict({place[key]: value for key, value in trunk.state_dict().items()}, strict=False)
-    x = picture(16, batch=2, side=32, dtype=torch.float32)
+    x = image(16, batch=2, side=32, dtype=torch.float32)
     found, h = lpips.activations(x), (x - lpips.shift) / lpips.scale
     # What goes into a pooling, and the end; for AlexNet, whose last three convolutions no pooling parts, every ReLU.
     wanted = []
@@ -80,7 +80,7 @@ def test_a_saved_lpips_is_read_back(tmp_path: Path, name: str):
     saved_lpips(tmp_path / name)
     torch.manual_seed(0)
     expected = with_positive_heads(alexnet_lpips())
-    x, y = (picture(seed, batch=2, side=32, dtype=torch.float32) for seed in (17, 18))
+    x, y = (image(seed, batch=2, side=32, dtype=torch.float32) for seed in (17, 18))
     found = load_lpips(tmp_path / name)(x, y)
     torch.testing.assert_close(found, expected(x, y))
     assert (found <= largest_lpips(expected)).all()

@@ -287,8 +287,8 @@ def test_files_that_are_no_weights_are_named(tmp_path: Path) -> None:
     denoiser = build_denoiser(SMALL, (3, 8, 8))
     save_weights(denoiser, tmp_path / "whole")
     whole = (tmp_path / "whole").read_bytes()
-    picture = b"\x89PNG\r\n\x1a\n" + bytes(100)
-    for content in (b"", picture, b"<html>not found</html>", whole[: len(whole) // 2]):
+    image = b"\x89PNG\r\n\x1a\n" + bytes(100)
+    for content in (b"", image, b"<html>not found</html>", whole[: len(whole) // 2]):
         path = tmp_path / "broken.safetensors"
         path.write_bytes(content)
         with pytest.raises(UserError, match=r"broken\.safetensors is not a whole safetensors file"):

@@ -11,7 +11,7 @@ from rdmd.files import sha256_of, write_json
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.model_card import ModelCard, write_model
 from rdmd.pipeline.provenance import SECTIONS, provenance_of
-from rdmd.report import Curve
+from rdmd.report.figures import Curve
 from rdmd.training.run_folder import Point, RunFolder, curve_line
 from tests.conftest import ROOT, params, tiny_digits
 

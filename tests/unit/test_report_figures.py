@@ -7,10 +7,9 @@ import pytest
 import torch
 
 from rdmd.evaluation.row import Row
-from rdmd.report.figures import Plane, Point, Series, curves_figure, front_figure, metrics_figure, realism_figure
+from rdmd.report.figures import Curve, Plane, Point, Series, curves_figure, front_figure, metrics_figure, realism_figure
 from rdmd.report.samples import extremes_figure, image_grid, samples_figure
 from rdmd.report.style import CYCLE, styles
-from rdmd.report.types import Curve
 from tests.integration.test_report import image_metrics, image_rows, image_samples, point_report
 
 # The first image's corner in a grid of 8 x 8 images below titles of three lines; the step from image to image.

@@ -5,15 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from lpips_weights import SIDE, largest_lpips, picture, saved_lpips, with_positive_heads
+from lpips_weights import SIDE, image, largest_lpips, saved_lpips, with_positive_heads
 from torch import nn
 
 from rdmd import config
 from rdmd.config.training import TransportCost
 from rdmd.distillation.costs import Cost, FeatureCost, Huber, LowPass, blur_matrix, l1, squared_l2
 from rdmd.errors import UserError
-from rdmd.evaluation.classifier import FeatureClassifier
-from rdmd.evaluation.classifier_folder import save_classifier
+from rdmd.evaluation.classifier import FeatureClassifier, save_classifier
 from rdmd.files import sha256_of
 from rdmd.networks.classifier import ClassifierNet
 from rdmd.networks.lpips import LPIPS
@@ -41,7 +40,7 @@ def small_lpips() -> LPIPS:
     return frozen(with_positive_heads(LPIPS(layers, [2, 5])))
 
 
-# Each cost with the top of its range for pictures in [-1, 1].
+# Each cost with the top of its range for images in [-1, 1].
 COSTS: dict[str, tuple[Cost, float]] = {
     "squared_l2": (squared_l2, 4.0),
     "l1": (l1, 2.0),
@@ -60,14 +59,14 @@ PIXELS = [name for name in COSTS if name not in ("features", "lpips")]
 
 
 @EVERY
-def test_each_cost_keeps_to_its_range_and_is_zero_for_a_picture_itself(cost: Cost, top: float):
+def test_each_cost_keeps_to_its_range_and_is_zero_for_a_image_itself(cost: Cost, top: float):
     white = torch.ones(3, 3, SIDE, SIDE, dtype=torch.float64)
     red = -white
     red[:, 0] = 1
-    corners = picture(0).sign()
-    for x in (white, -white, red, corners, picture(1)):
+    corners = image(0).sign()
+    for x in (white, -white, red, corners, image(1)):
         assert cost(x, x).tolist() == [0, 0, 0]
-        for y in (white, -white, red, corners, picture(2)):
+        for y in (white, -white, red, corners, image(2)):
             found = cost(x, y)
             assert found.shape == (3,)
             assert (found >= 0).all()
@@ -85,7 +84,7 @@ def test_pixel_costs_reach_the_top_of_their_range_between_black_and_white(name: 
 @EVERY
 def test_gradients_agree_with_finite_differences(cost: Cost, top: float):
     # Random values: no pixel is within the step, 1e-6, of a kink (|d| = 0 or delta; a ReLU or maximum at a tie).
-    x, y = picture(3, batch=2), picture(4, batch=2).requires_grad_()
+    x, y = image(3, batch=2), image(4, batch=2).requires_grad_()
     assert torch.autograd.gradcheck(lambda y: cost(x, y), (y,), fast_mode=True)
     (gradient,) = torch.autograd.grad(cost(x, y).sum(), y)
     assert gradient.abs().sum() > 0
@@ -93,7 +92,7 @@ def test_gradients_agree_with_finite_differences(cost: Cost, top: float):
 
 @EVERY
 def test_a_sample_does_not_see_its_neighbours_and_costs_are_symmetric(cost: Cost, top: float):
-    x, y = picture(5), picture(6)
+    x, y = image(5), image(6)
     alone = torch.cat([cost(x[i : i + 1], y[i : i + 1]) for i in range(3)])
     # The order of sums in a batch of another size.
     torch.testing.assert_close(cost(x, y), alone, rtol=1e-12, atol=1e-14)
@@ -101,9 +100,9 @@ def test_a_sample_does_not_see_its_neighbours_and_costs_are_symmetric(cost: Cost
 
 
 @EVERY
-def test_the_gradient_at_the_picture_itself_is_finite(cost: Cost, top: float):
+def test_the_gradient_at_the_image_itself_is_finite(cost: Cost, top: float):
     """A generator that returns its source must not stop the run."""
-    x = picture(7)
+    x = image(7)
     x[0] = 1.0  # where activations may all be dead
     y = x.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(cost(x, y).sum(), y)
@@ -122,7 +121,7 @@ def test_values_by_hand():
 
 
 def test_huber_is_twice_torchs_and_lies_between_l1_and_squared_l2():
-    x, y = picture(8), picture(9)
+    x, y = image(8), image(9)
     for delta in (0.01, 0.3, 1.0):
         theirs = nn.functional.huber_loss(x, y, reduction="none", delta=delta).flatten(1).mean(1)
         torch.testing.assert_close(Huber(delta)(x, y), 2 * theirs)
@@ -139,7 +138,7 @@ def test_huber_is_twice_torchs_and_lies_between_l1_and_squared_l2():
 def test_the_blur_is_scipys(sigma: float, side: int):
     from scipy.ndimage import gaussian_filter
 
-    pixels, blur = picture(10, batch=1, side=side)[0, 0], blur_matrix(sigma, side)
+    pixels, blur = image(10, batch=1, side=side)[0, 0], blur_matrix(sigma, side)
     theirs = gaussian_filter(pixels.numpy(), sigma, mode="reflect", radius=math.ceil(4 * sigma))
     torch.testing.assert_close(blur @ pixels @ blur.T, torch.tensor(theirs), rtol=0, atol=1e-12)
 
@@ -154,7 +153,7 @@ def test_the_blur_is_symmetric_and_keeps_constants():
 @pytest.mark.parametrize("k", range(SIDE))
 def test_each_cosine_is_damped_by_the_kernels_transfer_function(k: int):
     sigma = 1.0
-    x = picture(11, batch=1)
+    x = image(11, batch=1)
     wave = torch.cos(math.pi * k * (torch.arange(SIDE, dtype=torch.float64) + 0.5) / SIDE)
     y = x + 0.1 * wave  # along a row, alike in every row
     # The Fourier transform of a Gaussian, with its alias since the kernel is sampled.
@@ -166,21 +165,21 @@ def test_each_cosine_is_damped_by_the_kernels_transfer_function(k: int):
 
 
 def test_a_narrow_blur_is_squared_l2_and_a_wide_one_sees_the_mean_colour_alone():
-    x, y = picture(12), picture(13)
+    x, y = image(12), image(13)
     torch.testing.assert_close(LowPass(0.01, SIDE, CPU)(x, y), squared_l2(x, y))
     colours = (x - y).mean(dim=(2, 3)).square().mean(1)
     torch.testing.assert_close(LowPass(100.0, SIDE, CPU)(x, y), colours, rtol=0, atol=1e-6)
 
 
 def test_the_low_pass_cost_is_blind_to_a_chequerboard_and_sees_a_colour():
-    x = 0.5 * picture(14)
+    x = 0.5 * image(14)
     place = torch.arange(SIDE)
     board = 1.0 - 2.0 * ((place[:, None] + place) % 2)
     tint = torch.tensor([0.3, -0.2, 0.0], dtype=torch.float64).view(3, 1, 1)
     cost = LowPass(1.5, SIDE, CPU)
     assert (cost(x, x + 0.5 * board) < 1e-3 * squared_l2(x, x + 0.5 * board)).all()
     torch.testing.assert_close(cost(x, x + tint), squared_l2(x, x + tint))
-    assert (cost(x, picture(15)) <= squared_l2(x, picture(15))).all()
+    assert (cost(x, image(15)) <= squared_l2(x, image(15))).all()
 
 
 # --- features -----------------------------------------------------------------------------------------------
@@ -194,14 +193,14 @@ def test_feature_costs_by_hand():
         assert cost(x, y).item() == pytest.approx(expected, abs=1e-6)
 
 
-def test_the_gradient_of_a_network_cost_reaches_the_picture_and_not_the_network(tmp_path: Path):
+def test_the_gradient_of_a_network_cost_reaches_the_image_and_not_the_network(tmp_path: Path):
     for settings, weights in (
         (config.FeatureCost(name="features", weights=tmp_path / "apart"), saved_classifier(tmp_path / "apart")),
         (config.LPIPS(name="lpips", weights=tmp_path / "a.pth"), saved_lpips(tmp_path / "a.pth")),
     ):
         side = 32 if settings.name == "lpips" else SIDE
         cost = build_cost(settings, weights, (3, side, side), CPU)
-        x, y = picture(1, side=side, dtype=torch.float32), picture(2, side=side, dtype=torch.float32).requires_grad_()
+        x, y = image(1, side=side, dtype=torch.float32), image(2, side=side, dtype=torch.float32).requires_grad_()
         cost(x, y).sum().backward()
         assert (y.grad.flatten(1).norm(dim=1) > 0).all()
         network = cost if settings.name == "lpips" else cost.features.__self__

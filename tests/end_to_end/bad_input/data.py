@@ -1,4 +1,4 @@
-"""Wrong folders, pictures, archives, IDX files and shards."""
+"""Wrong folders, images, archives, IDX files and shards."""
 
 import gzip
 import io
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bad_input.project import PICTURES, noise, save_picture
+from bad_input.project import IMAGES, noise, save_image
 from bad_input.row import Row, both, cut_short, edited, removed, written
 from rdmd import config
 from rdmd.data.preprocess import preprocess
@@ -22,22 +22,22 @@ PREPROCESS = "rdmd preprocess source"
 
 
 def png(pixels: np.ndarray) -> bytes:
-    """A picture as a PNG's bytes."""
+    """A image as a PNG's bytes."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, format="PNG")
     return file.getvalue()
 
 
-# --- folders and pictures -----------------------------------------------------------------------------------
+# --- folders and images -----------------------------------------------------------------------------------
 
 
 def only_one_pixel() -> None:
-    """A source of one picture of 1x1."""
+    """A source of one image of 1x1."""
     removed(str(SOURCE))()
-    save_picture(SOURCE / "dot.png", noise(1, 1, 1))
+    save_image(SOURCE / "dot.png", noise(1, 1, 1))
 
 
-def without_pictures() -> None:
+def without_images() -> None:
     """A source that holds a text alone."""
     removed(str(SOURCE))()
     written(str(SOURCE / "notes.txt"), "none yet")()
@@ -52,7 +52,7 @@ def emptied() -> None:
 FOLDERS = [
     Row("no source", removed(str(SOURCE)), PREPROCESS, "data/raw/source does not exist", "change domains.source.path"),
     Row("a file for a folder", written(str(SOURCE), "?"), PREPROCESS, "data/raw/source is a file", "give a folder"),
-    Row("a source without pictures", without_pictures, PREPROCESS, "data/raw/source holds no images", "put some there"),
+    Row("a source without images", without_images, PREPROCESS, "data/raw/source holds no images", "put some there"),
     Row("an empty source", emptied, PREPROCESS, "data/raw/source holds no images", "put some there"),
     Row(
         "no such split",
@@ -76,12 +76,12 @@ FOLDERS = [
         "data/raw/source/x.png is a link that leads nowhere",
         "mend or remove",
     ),
-    Row("a picture of 1x1", only_one_pixel, PREPROCESS, "dot.png: 1x1 pixels", "mend or remove them"),
+    Row("a image of 1x1", only_one_pixel, PREPROCESS, "dot.png: 1x1 pixels", "mend or remove them"),
     Row(
-        "unreadable pictures",
-        both(cut_short(str(SOURCE / "03.png")), written(str(SOURCE / "04.png"), "no picture")),
+        "unreadable images",
+        both(cut_short(str(SOURCE / "03.png")), written(str(SOURCE / "04.png"), "no image")),
         PREPROCESS,
-        f"2 of {PICTURES} images in data/raw/source cannot be used (03.png",
+        f"2 of {IMAGES} images in data/raw/source cannot be used (03.png",
         "raise preprocess.max_broken_fraction",
     ),
 ]
@@ -242,8 +242,8 @@ def again(*domains: str) -> None:
         preprocess(config.load(), domain, Path("data/shards") / domain)
 
 
-def one_picture() -> None:
-    """A domain whose single picture is for training."""
+def one_image() -> None:
+    """A domain whose single image is for training."""
     for file in sorted(SOURCE.iterdir())[1:]:
         file.unlink()
     again("source")
@@ -275,7 +275,7 @@ STORED = [
     ),
     Row(
         "no test samples",
-        one_picture,
+        one_image,
         "rdmd features",
         "data/shards/source has no test samples",
         "add samples to the domain",
@@ -289,31 +289,31 @@ REPORT = ("reports", "reports/validation.json", "reports/data_docs*")
 
 
 def one_colour() -> None:
-    """A picture that shows nothing."""
-    save_picture(SOURCE / "flat.png", np.full((8, 8, 3), 200, np.uint8))
+    """A image that shows nothing."""
+    save_image(SOURCE / "flat.png", np.full((8, 8, 3), 200, np.uint8))
     again("source")
 
 
 def shared() -> None:
-    """One picture on both sides."""
-    save_picture(SOURCE / "shared.png", noise(100))
+    """One image on both sides."""
+    save_image(SOURCE / "shared.png", noise(100))
     again("source")
 
 
 def alike_once_cropped() -> None:
-    """Two pictures that differ at their margins alone."""
+    """Two images that differ at their margins alone."""
     middle = noise(500)
     for name, margin in (("a", 0), ("b", 255)):
         pixels = np.full((8, 12, 3), margin, np.uint8)
         pixels[:, 2:10] = middle
-        save_picture(SOURCE / f"{name}.png", pixels)
+        save_image(SOURCE / f"{name}.png", pixels)
     again("source")
 
 
 VALIDATED = [
-    Row("a picture of one colour", one_colour, "rdmd validate", "flat.png", "mend or remove them", REPORT),
-    Row("a picture in both domains", shared, "rdmd validate", "shared.png", "remove it from one of the two", REPORT),
-    Row("a picture twice", alike_once_cropped, "rdmd validate", "a.png", "remove", REPORT),
+    Row("a image of one colour", one_colour, "rdmd validate", "flat.png", "mend or remove them", REPORT),
+    Row("a image in both domains", shared, "rdmd validate", "shared.png", "remove it from one of the two", REPORT),
+    Row("a image twice", alike_once_cropped, "rdmd validate", "a.png", "remove", REPORT),
     Row(
         "too few samples",
         edited("min_test: 2", "min_test: 20"),
@@ -324,7 +324,7 @@ VALIDATED = [
     ),
     Row(
         "no test samples to validate",
-        both(edited("min_train: 5", "min_train: 1"), one_picture),
+        both(edited("min_train: 5", "min_train: 1"), one_image),
         "rdmd validate",
         "at least 2 test samples, but it has 0",
         "add samples to data/raw/source, and preprocess source again",

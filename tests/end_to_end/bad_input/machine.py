@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from bad_input.models import PICTURE, PICTURES, TRANSLATE
+from bad_input.models import IMAGE, IMAGES, TRANSLATE
 from bad_input.row import Row, edited, nothing, written
 from rdmd.pipeline.launch import gpu_count
 
@@ -89,7 +89,7 @@ def small_files_only() -> Iterator[None]:
 FREE = "nothing was lost: free some space and repeat the command"
 DISKS = [
     Row("a full disk for shards", full("data/shards", 24), "rdmd preprocess source", "data/shards/source", FREE),
-    Row("a full disk for pictures", full("out", 16), f"{TRANSLATE} {PICTURES} out", "out/", FREE, ("out/*.png",)),
+    Row("a full disk for images", full("out", 16), f"{TRANSLATE} {IMAGES} out", "out/", FREE, ("out/*.png",)),
     Row(
         "a full disk for a checkpoint",
         full("runs", 40),
@@ -108,7 +108,7 @@ DISKS = [
     Row(
         "an output that is read-only",
         read_only_output,
-        f"{TRANSLATE} {PICTURE} out/a.png",
+        f"{TRANSLATE} {IMAGE} out/a.png",
         "out/a.png",
         "make it readable and writable",
     ),
@@ -122,8 +122,8 @@ DISKS = [
     Row(
         "a folder where a file belongs",
         lambda: Path("out.png/in").mkdir(parents=True),
-        f"rdmd convert-edm {PICTURE} out.png",
-        f"{PICTURE} is not",
+        f"rdmd convert-edm {IMAGE} out.png",
+        f"{IMAGE} is not",
         "name another",
     ),
 ]
@@ -137,7 +137,7 @@ DEVICES = (
         Row(
             "--device cuda without a GPU",
             nothing,
-            f"{TRANSLATE} {PICTURE} out.png --device cuda",
+            f"{TRANSLATE} {IMAGE} out.png --device cuda",
             "the device is cuda",
             "use cpu",
         ),
@@ -160,7 +160,7 @@ DEVICES = (
 
 # --- stores -------------------------------------------------------------------------------------------------
 
-NAMED = f"rdmd translate models:/rdmd-tiny@champion {PICTURE} out.png"
+NAMED = f"rdmd translate models:/rdmd-tiny@champion {IMAGE} out.png"
 TEXT = {"MLFLOW_TRACKING_URI": "sqlite:///notes.txt"}
 
 

@@ -1,4 +1,4 @@
-"""Wrong models, runs and weights, and wrong pictures to translate."""
+"""Wrong models, runs and weights, and wrong images to translate."""
 
 import contextlib
 import fcntl
@@ -19,7 +19,7 @@ from rdmd.training.run_folder import RunFolder
 
 MODEL = "models/generators/lambda-0.1"
 TRANSLATE = f"rdmd translate {MODEL}"
-PICTURE, PICTURES = "data/raw/source/00.png", "data/raw/source"
+IMAGE, IMAGES = "data/raw/source/00.png", "data/raw/source"
 TEACHER = "models/teacher"
 # A run that fails leaves its folder, from which it can be inspected and gone on with.
 RUN = ("runs", "runs/*/run.json", "runs/*/log.txt", "runs/*/error.txt", "runs/*")
@@ -37,56 +37,56 @@ SOURCES = [
     Row(
         "no such model",
         nothing,
-        f"rdmd translate models/nowhere {PICTURE} out.png",
+        f"rdmd translate models/nowhere {IMAGE} out.png",
         "models/nowhere does not exist",
         "give a model's folder",
     ),
     Row(
-        "a picture for a model",
+        "a image for a model",
         nothing,
-        f"rdmd translate {PICTURE} {PICTURE} out.png",
-        f"{PICTURE}/model.json",
+        f"rdmd translate {IMAGE} {IMAGE} out.png",
+        f"{IMAGE}/model.json",
         "give a folder such as models/generators",
     ),
     Row(
         "a folder that is no model",
         nothing,
-        f"rdmd translate data {PICTURE} out.png",
+        f"rdmd translate data {IMAGE} out.png",
         "data is not a model",
         "give a folder such as models/generators",
     ),
     Row(
         "a teacher",
         nothing,
-        f"rdmd translate {TEACHER} {PICTURE} out.png",
+        f"rdmd translate {TEACHER} {IMAGE} out.png",
         "models/teacher holds a teacher",
         "give a generator",
     ),
     Row(
         "weights altered",
         written(f"{MODEL}/model.safetensors", "?"),
-        f"{TRANSLATE} {PICTURE} out.png",
+        f"{TRANSLATE} {IMAGE} out.png",
         f"{MODEL}/model.safetensors is not the file",
         "copy the model again",
     ),
     Row(
         "weights missing",
         removed(f"{MODEL}/model.safetensors"),
-        f"{TRANSLATE} {PICTURE} out.png",
+        f"{TRANSLATE} {IMAGE} out.png",
         f"{MODEL}/model.safetensors is missing",
         "train it again",
     ),
     Row(
         "weights that do not fit",
         of_another_width,
-        f"{TRANSLATE} {PICTURE} out.png",
+        f"{TRANSLATE} {IMAGE} out.png",
         f"{MODEL}/model.safetensors: tensor `",
         "set `network`",
     ),
     Row(
         "a card cut short",
         cut_short(f"{MODEL}/model.json"),
-        f"{TRANSLATE} {PICTURE} out.png",
+        f"{TRANSLATE} {IMAGE} out.png",
         f"{MODEL}/model.json is not a model card",
         "train it again",
     ),
@@ -96,8 +96,8 @@ SOURCES = [
 
 
 def one_broken() -> None:
-    """Three pictures to translate, of which the middle one is none."""
-    for name, content in (("a", png(noise(1))), ("b", b"no picture"), ("c", png(noise(2, 12, 20)))):
+    """Three images to translate, of which the middle one is none."""
+    for name, content in (("a", png(noise(1))), ("b", b"no image"), ("c", png(noise(2, 12, 20)))):
         written(f"in/{name}.png", content)()
 
 
@@ -114,10 +114,10 @@ def archive_of_points() -> None:
         np.savez(file, np.zeros((3, 2)))
 
 
-PICTURES_GIVEN = [
+IMAGES_GIVEN = [
     Row("no input", nothing, f"{TRANSLATE} nowhere.png out.png", "nowhere.png does not exist", "give an image"),
     Row(
-        "an input that is no picture",
+        "an input that is no image",
         written("in.png", "?"),
         f"{TRANSLATE} in.png out.png",
         "in.png is not a readable image",
@@ -126,35 +126,35 @@ PICTURES_GIVEN = [
     Row(
         "the input as output",
         nothing,
-        f"{TRANSLATE} {PICTURE} {PICTURE}",
-        f"{PICTURE} is the input itself",
+        f"{TRANSLATE} {IMAGE} {IMAGE}",
+        f"{IMAGE} is the input itself",
         "give another place",
     ),
     Row(
         "the input's folder as output",
         nothing,
-        f"{TRANSLATE} {PICTURE} {PICTURES}",
-        f"{PICTURE} is the input itself",
+        f"{TRANSLATE} {IMAGE} {IMAGES}",
+        f"{IMAGE} is the input itself",
         "give another place",
     ),
     Row(
         "an output with a strange ending",
         nothing,
-        f"{TRANSLATE} {PICTURE} out.docx",
+        f"{TRANSLATE} {IMAGE} out.docx",
         "out.docx is not the name of an image file",
         "use .png",
     ),
     Row(
         "a file for the output's folder",
         written("out", "kept"),
-        f"{TRANSLATE} {PICTURES} out",
+        f"{TRANSLATE} {IMAGES} out",
         "out is a file",
         "give a folder",
     ),
     Row(
         "a file above the output",
         written("out", "kept"),
-        f"{TRANSLATE} {PICTURE} out/a/b.png",
+        f"{TRANSLATE} {IMAGE} out/a/b.png",
         "out",
         "a file lies where a folder belongs",
     ),
@@ -166,7 +166,7 @@ PICTURES_GIVEN = [
         "give another folder",
     ),
     Row(
-        "one broken picture among good ones",
+        "one broken image among good ones",
         one_broken,
         f"{TRANSLATE} in out",
         "1 of 3 images in in could not be read",
@@ -174,17 +174,17 @@ PICTURES_GIVEN = [
         ("out", "out/a.png", "out/c.png"),
     ),
     Row(
-        "pictures for a model of points",
+        "images for a model of points",
         nothing,
-        f"rdmd translate {POINTS_MODEL} {PICTURE} out.npy",
-        f"{PICTURE} is not a .npy file",
+        f"rdmd translate {POINTS_MODEL} {IMAGE} out.npy",
+        f"{IMAGE} is not a .npy file",
         "numpy.save",
     ),
     Row(
         "a folder for a model of points",
         nothing,
-        f"rdmd translate {POINTS_MODEL} {PICTURES} out.npy",
-        f"{PICTURES} is not a .npy file",
+        f"rdmd translate {POINTS_MODEL} {IMAGES} out.npy",
+        f"{IMAGES} is not a .npy file",
         "numpy.save",
     ),
     Row(
@@ -311,10 +311,10 @@ STAGES = [
         "evaluate.features.weights",
     ),
     Row(
-        "a picture for a pickle",
+        "a image for a pickle",
         nothing,
-        f"rdmd convert-edm {PICTURE} out.safetensors",
-        f"{PICTURE} is not a published EDM network",
+        f"rdmd convert-edm {IMAGE} out.safetensors",
+        f"{IMAGE} is not a published EDM network",
         "download it again or name another",
     ),
     Row(
@@ -362,21 +362,21 @@ RUNS = [
     Row(
         "a run that is not finished",
         unfinished,
-        f"rdmd translate runs/begun {PICTURE} out.png",
+        f"rdmd translate runs/begun {IMAGE} out.png",
         "runs/begun is not finished",
         "repeat `dvc repro`",
     ),
     Row(
         "a run of a teacher",
         only_a_teacher,
-        f"rdmd translate runs/teacher {PICTURE} out.png",
+        f"rdmd translate runs/teacher {IMAGE} out.png",
         "runs/teacher is not finished",
         "give another model",
     ),
     Row(
         "a run that is damaged",
         both(unfinished, cut_short("runs/begun/run.json")),
-        f"rdmd translate runs/begun {PICTURE} out.png",
+        f"rdmd translate runs/begun {IMAGE} out.png",
         "runs/begun holds a run.json",
         "repeat `dvc repro`",
     ),
@@ -421,4 +421,4 @@ RUNS = [
     ),
 ]
 
-ROWS = [*SOURCES, *PICTURES_GIVEN, *STAGES, *RUNS]
+ROWS = [*SOURCES, *IMAGES_GIVEN, *STAGES, *RUNS]

@@ -72,7 +72,7 @@ register:
 launch:
   threads: 1
 """
-PICTURES = 24
+IMAGES = 24
 POINTS_MODEL = "models/points"
 
 
@@ -84,8 +84,8 @@ def build(root: Path) -> None:
     (root / ".git").mkdir()
     (root / "experiments" / "other.yaml").write_text(f"# Another one.\n{PARAMS}")
     for name, first in (("source", 0), ("target", 100)):
-        for i in range(PICTURES):
-            save_picture(root / "data" / "raw" / name / f"{i:02d}.png", noise(first + i))
+        for i in range(IMAGES):
+            save_image(root / "data" / "raw" / name / f"{i:02d}.png", noise(first + i))
     settings = config.load()
     for name in ("source", "target"):
         preprocess(settings, name, layout.shards / name)
@@ -96,12 +96,12 @@ def build(root: Path) -> None:
 
 
 def noise(seed: int, height: int = 8, width: int = 8) -> np.ndarray:
-    """A picture like no other seed's, uint8 (height, width, 3)."""
+    """A image like no other seed's, uint8 (height, width, 3)."""
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
 
 
-def save_picture(path: Path, pixels: np.ndarray) -> None:
-    """Write a picture, making its folder."""
+def save_image(path: Path, pixels: np.ndarray) -> None:
+    """Write a image, making its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)
 

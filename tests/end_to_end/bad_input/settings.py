@@ -218,7 +218,7 @@ VALUES = [
     spoilt("yes for a number", "batch: 8", "batch: yes", "`evaluate.features.batch`: yes or no", "give a number"),
     spoilt("no learning rate", "lr: 0.001", "lr: 0", "`teacher.lr` is 0: input should be greater", "change it"),
     spoilt("half a seed", "seed: 0", "seed: 1.5", "`seed` is 1.5: input should be a valid integer", "change it"),
-    spoilt("experiment with a space", "experiment: tiny", "experiment: My pictures", "`experiment` is", "change it"),
+    spoilt("experiment with a space", "experiment: tiny", "experiment: My images", "`experiment` is", "change it"),
     wrong_register("champion: best", "`register.champion`: 'best' is no rule", "use one of cheapest-near-best"),
     wrong_register("champion: 3", "`register.champion`: needs a rule", "or a section such as"),
     wrong_register(
@@ -236,7 +236,7 @@ VALUES = [
         "champion: {rule: cheapest-under, sw2: 1}", "register.champion.sw2 bounds what is not measured", "bound `fid`"
     ),
     wrong_register("champion: {rule: most-realistic-under}", "the key `register.champion.cost` is missing", "add it"),
-    wrong_register("front: points", "unknown key `register.front`", "did you mean"),
+    wrong_register("front: points", "unknown key `register.front`", "remove it"),
     wrong_register(
         "champion: {rule: cheapest-near-best, factor: 0.5}",
         "`register.champion.factor` is 0.5: input should be greater",

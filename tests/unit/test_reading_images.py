@@ -1,4 +1,4 @@
-"""Every kind of picture file becomes the RGB that a viewer shows, or is refused with a reason."""
+"""Every kind of image file becomes the RGB that a viewer shows, or is refused with a reason."""
 
 import io
 import struct
@@ -33,7 +33,7 @@ NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), n
 
 @pytest.fixture
 def photo() -> np.ndarray:
-    """A smooth 12x20 picture whose corners all differ."""
+    """A smooth 12x20 image whose corners all differ."""
     y, x = np.mgrid[:12, :20]
     return np.stack([x * 12, y * 20, 255 - x * 6 - y * 6], axis=-1).astype(np.uint8)
 
@@ -161,7 +161,7 @@ def test_an_animation_gives_its_first_frame():
         (png_header(60_000, 60_000), "more than 89478485 pixels"),
     ],
 )
-def test_what_is_no_usable_picture_is_refused_with_a_reason(file, reason):
+def test_what_is_no_usable_image_is_refused_with_a_reason(file, reason):
     with pytest.raises(UnreadableError, match=reason):
         decode(file)
 
