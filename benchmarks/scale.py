@@ -9,23 +9,29 @@ are libraries that the first step loads. Weights and images are random, float32.
 import argparse
 import multiprocessing
 import os
+import re
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
-from benchmarks.machine import default_device
+from benchmarks.machine import default_device, peak_mib
 from benchmarks.materials import accelerator_for, distill_run, write_images
-from benchmarks.peak import peak_mib
-from benchmarks.record import record, say
+from benchmarks.record import RESULTS, Record, record, say
 from benchmarks.timing import interleaved
 from rdmd import config
 from rdmd.data.sampling import StepRandom
 from rdmd.data.view import DomainView
-from rdmd.errors import reporting
+from rdmd.errors import UserError, reporting
+from rdmd.files import replacing
 from rdmd.pipeline.launch import gpu_count
 from rdmd.training.distill import DistillObjective
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 # Images of a domain, unless their number varies.
 FEW = 64
@@ -60,6 +66,15 @@ SAMPLES = (10**3, 10**4, 10**5, 10**6, 10**7)
 RESOLUTIONS = (32, 64, 128, 256)
 LAMBDAS = (1, 2, 4, 6)
 
+# Axis of the figure: its label.
+_COLUMNS = {
+    "batch": "batch",
+    "resolution": "side in pixels",
+    "channels": "parameters in millions",
+    "lambdas": "lambdas in turn",
+    "samples": "training images",
+}
+
 
 def points(on_gpu: bool) -> list[Point]:
     """Every point, axis by axis, from small to large."""
@@ -84,8 +99,6 @@ def main() -> None:
     parser.add_argument("--figure", type=Path, metavar="FILE.png", help="draw the newest record instead")
     figure = parser.parse_args().figure
     if figure is not None:
-        from benchmarks.scale_figure import draw_newest
-
         draw_newest(figure)
         return
     on_gpu = gpu_count() > 0
@@ -129,6 +142,72 @@ def measure(point: Point) -> tuple[float, float, float, int]:
         timing = interleaved({"step": step}, device, rounds=3, calls=calls)["step"].spread
         parameters = sum(weight.numel() for weight in objectives[0].teacher.parameters())
         return timing.median, timing.high - timing.low, peak_mib(device) - before, parameters
+
+
+def draw_newest(file: Path) -> None:
+    """Write a PNG of the newest record. Raises UserError if there is none."""
+    records = sorted(
+        (Record.model_validate_json(one.read_text(encoding="utf-8")) for one in RESULTS.glob("scale.*.json")),
+        key=lambda one: one.date,
+    )
+    if not records:
+        raise UserError(f"{RESULTS} holds no record of scale; make one with `python -m benchmarks.scale`.")
+    with replacing(file) as temporary:
+        draw(records[-1], temporary)
+
+
+def draw(record: Record, file: Path) -> None:
+    """Write a PNG of one record."""
+    import matplotlib
+    from matplotlib import pyplot
+    from matplotlib.ticker import NullLocator
+
+    matplotlib.use("Agg")
+
+    figure, rows = pyplot.subplots(
+        2, len(_COLUMNS), figsize=(13, 5.4), layout="constrained", sharex="col", sharey="row"
+    )
+    for column, (axis, label) in enumerate(_COLUMNS.items()):
+        for row, unit in enumerate(("seconds", "mib")):
+            ax = rows[row, column]
+            _line(ax, record, axis, unit)
+            ax.set_xscale("log")
+            ax.set_yscale("log")
+            ax.grid(True, which="major", color="0.88", linewidth=0.6)
+            ax.spines[["top", "right"]].set_visible(False)
+            if row == 1:
+                ax.set_xlabel(label)
+                ax.yaxis.set_major_formatter("{x:g}")
+                ax.yaxis.set_minor_formatter("{x:g}")
+            if axis in ("batch", "resolution", "lambdas"):
+                values = _values(record, axis)
+                ax.set_xticks(values, [f"{value:g}" for value in values])
+                ax.xaxis.set_minor_locator(NullLocator())
+    rows[0, 0].set_ylabel("seconds a step")
+    rows[1, 0].set_ylabel("peak memory in MiB")
+    figure.suptitle(
+        f"A step of distillation, one thing varied at a time ({record.machine}; {record.device}). Bars: quartiles",
+        fontsize=10,
+    )
+    figure.savefig(file, dpi=150, format="png")
+    pyplot.close(figure)
+
+
+def _values(record: Record, axis: str) -> list[int]:
+    found = (re.fullmatch(rf"{axis}_(\d+)_seconds", name) for name in record.figures)
+    return sorted(int(match[1]) for match in found if match)
+
+
+def _line(ax: "Axes", record: Record, axis: str, unit: str) -> None:
+    values = _values(record, axis)
+    x = np.array(values, float)
+    if axis == "channels":
+        x = np.array([record.figures[f"channels_{value}_parameters"] for value in values]) / 1e6
+    y = np.array([record.figures[f"{axis}_{value}_{unit}"] for value in values])
+    spread = None
+    if unit == "seconds":
+        spread = [record.figures[f"{axis}_{value}_seconds_iqr"] / 2 for value in values]
+    ax.errorbar(x, y, yerr=spread, fmt="o-", color="#1b4f8f", markersize=4, linewidth=1.4, capsize=2)
 
 
 if __name__ == "__main__":

@@ -2,12 +2,12 @@
 
 import torch
 
-from benchmarks.plain_network import computed_plainly
+from benchmarks.plain_loop import computed_plainly
 from rdmd import config
 from rdmd.networks.build import build_denoiser
 
 
-def test_the_plain_network_gives_the_same_numbers():
+def test_the_plain_loop_gives_the_same_numbers():
     torch.manual_seed(0)
     network = config.ImageNetwork(
         kind="ddpmpp", model_channels=8, channel_mult=[1, 2], num_blocks=1, attn_resolutions=[4]
