@@ -10,11 +10,9 @@ import time
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 
-import mlflow
 import prometheus_client as prometheus
 import uvicorn
 from fastapi import FastAPI, Request, Response
-from mlflow.pyfunc import scoring_server
 
 REQUESTS = prometheus.Counter("rdmd_requests", "Requests for translations, by HTTP status", ["status"])
 SECONDS = prometheus.Histogram("rdmd_request_seconds", "Time of a request for translations")
@@ -54,10 +52,12 @@ class Notes(logging.Handler):
 
 def build(model_uri: str) -> FastAPI:
     """MLflow's server of the model `model_uri`, measured."""
+    from mlflow.pyfunc import load_model, scoring_server
+
     log = logging.getLogger("rdmd.serving")
     log.setLevel(logging.INFO)
     log.addHandler(Notes())
-    app: FastAPI = scoring_server.init(mlflow.pyfunc.load_model(model_uri))
+    app: FastAPI = scoring_server.init(load_model(model_uri))
 
     @app.middleware("http")
     async def measure(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:

@@ -25,7 +25,7 @@ from PIL import Image
 from flows.registry.versions import Candidate, ensure_model, register_generator
 from flows.server import free_port
 from flows.tracking.runs import open_record
-from rdmd import config
+from rdmd import cli, config
 from rdmd.data.likeness import FEWEST, SourceStatistics
 from rdmd.evaluation.row import FeaturesRecord, Metrics, Row
 from rdmd.files import sha256_of
@@ -316,6 +316,18 @@ def test_rdmd_serve_measures_requests_and_its_end_is_the_end_of_its_server(hande
         socket.create_server(("127.0.0.1", port)).close()
     finally:
         parent.kill()
+
+
+def test_rdmd_translate_counts_the_images_unlike_the_source(
+    handed: Handed, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / "in").mkdir()
+    for name, image in {"like": grey(1), "unlike": noise(0, 8, 8)}.items():
+        Image.fromarray(image).save(tmp_path / "in" / f"{name}.png")
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["translate", str(handed.folder / "pictures"), str(tmp_path / "in"), str(tmp_path / "out")])
+    assert ended.value.code == 0
+    assert capsys.readouterr().err.startswith("1 of 2 are unlike the images that this model was trained on")
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -33,6 +33,7 @@ ORCHESTRATION = {
     ("rdmd.pipeline.clean", "mlflow"): "asks which runs the registered versions came from",
     ("rdmd.pipeline.model_source", "mlflow"): "fetches a registered model",
     ("rdmd.pipeline.store", "mlflow"): "fetches a registered model",
+    ("rdmd.serving.server", "mlflow"): "serves a registered model by MLflow's own server",
 }
 
 
