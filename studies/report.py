@@ -131,7 +131,8 @@ def _comparisons(docs: Path, what: str, found: dict[str, Any]) -> dict[str, Any]
         own = frame[frame["comparison"] == head["name"]]
         summary = summarise(own, ("variant",)).assign(ot_cost=float("nan"), seconds_per_image=float("nan"))
         variants = {str(name): rows for name, rows in summary.groupby("variant", sort=False)}
-        x, y = ("l2_uvp", "sw2") if head["n_transport"] else ("cost", "fid")
+        # A front over lambda is a curve in cost; L2-UVP turns back where generators drift.
+        x, y = ("cost_sum" if what == "one_generator" else "l2_uvp", "sw2") if head["n_transport"] else ("cost", "fid")
         planes.setdefault(head["study"], []).append(variants_plane(head["name"], variants, x, y))
         runs = training[training["comparison"] == head["name"]].drop_duplicates("run")
         leads = {"variant": summary["variant"], "λ": [f"{lam:g}" for lam in summary["lambda"]]}
