@@ -17,13 +17,15 @@ from PIL import Image
 
 from rdmd.data.readers.images import SUFFIXES, UnreadableError, decode
 from rdmd.data.shards import read_split
+from rdmd.data.transforms import fit
 from rdmd.errors import UserError
 from rdmd.evaluation import faithfulness
 from rdmd.evaluation.row import GENERATOR, Row
 from rdmd.evaluation.table import interval, number, read_metrics, realism_name
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.model_card import generator_folder
-from rdmd.pipeline.model_source import open_generator
+from rdmd.pipeline.model_folder import load_generator
+from rdmd.pipeline.model_source import open_model
 from rdmd.serving.images import translate_images
 from rdmd.serving.model import Model
 
@@ -47,9 +49,12 @@ A generator translates an image in one network evaluation. A small λ looks more
 to the input. FID and cost are means over the test split (FID with its 95% interval); smaller is better."""
 
 
+UNLIKE = "**This image is unlike those that the model was trained on**, so nobody knows how well it translates it."
+
+
 @dataclass(frozen=True)
 class FrontModel:
-    """A generator of the front: a name that `open_generator` takes, its row of the metrics, its aliases."""
+    """A generator of the front: a name that `open_model` takes, its row of the metrics, its aliases."""
 
     model: str
     row: Row
@@ -88,7 +93,8 @@ class Front:
         for one in sorted(models, key=lambda one: (one.row.lam or 0.0, "champion" not in one.aliases)):
             if (one.row.lam or 0.0) in self._models:
                 continue
-            generator, shape, how = open_generator(one.model, device)
+            card, generator = open_model(one.model, load_generator, device)
+            shape, how = card.sample_shape, card.fit
             if len(shape) == 1:
                 raise UserError(
                     f"{one.model} translates points, and the demo shows images; put an experiment of "
@@ -101,6 +107,7 @@ class Front:
                     "side; register this sweep again with `dvc repro -f register`."
                 )
             self._models[one.row.lam or 0.0] = one, Model(generator, shape, how, device)
+        self._source = card.source
         self.names = [one.model for one, _ in self._models.values()]
         self.measured = list(self._models)
         taken = getattr(generator, "lambdas", None)
@@ -112,6 +119,12 @@ class Front:
         """Translate an image, uint8 (H, W, 3), to one of its size at one of `lambdas`."""
         _, model = self._models[self._nearest(lam)]
         return next(translate_images(model.at(lam), [image]))
+
+    def is_unlike(self, image: np.ndarray) -> bool:
+        """Whether an image, uint8 (H, W, 3), is unlike those that the generators were trained on, as far as known."""
+        _, model = next(iter(self._models.values()))
+        fitted = fit(image, model.sample_shape[-1], model.fit).transpose(2, 0, 1)[None]
+        return self._source is not None and bool(self._source.distances(fitted / 127.5 - 1)[0] > 1)
 
     def describe(self, lam: float, short: bool = False) -> str:
         """The lambda with the FID and the cost on the test split, measured there or at the nearest; `short` leaves
@@ -162,7 +175,8 @@ def build_page(gr: ModuleType, front: Front, samples: Sequence[np.ndarray], titl
         output = front.translate(image, lam)
         pair = (torch.from_numpy(np.array(one)).permute(2, 0, 1)[None] for one in (image, output))
         cost = faithfulness.cost(*pair).item()
-        return enlarged(output), f"**{front.describe(lam)}**; of this image: cost {cost:.3g}"
+        text = f"**{front.describe(lam)}**; of this image: cost {cost:.3g}"
+        return enlarged(output), f"{text}. {UNLIKE}" if front.is_unlike(image) else text
 
     def on_image(image: np.ndarray | None, position: int) -> tuple[Any, ...]:
         if image is None:

@@ -25,8 +25,10 @@ from flows.server import answers, free_port
 from flows.tracking.runs import open_record
 from rdmd import commands, config
 from rdmd.cli import main
+from rdmd.data.likeness import SourceStatistics
 from rdmd.data.manifest import read_manifest
 from rdmd.data.preprocess import preprocess
+from rdmd.data.shards import stored_array
 from rdmd.errors import UserError
 from rdmd.evaluation.pareto import mark_front
 from rdmd.evaluation.row import FeaturesRecord, Metrics, Row
@@ -114,6 +116,7 @@ def make_generator(settings: config.Settings, layout: Layout, lam: float) -> Non
         sha256=sha256_of(weights),
         source_digest=read_manifest(layout.shards / "source").digest,
         target_digest=read_manifest(layout.shards / "target").digest,
+        source=SourceStatistics.of(stored_array(layout.shards / "source", "train")),
     )
     write_model(layout.generators / lambda_name(lam), card, weights)
 
@@ -274,6 +277,12 @@ def test_the_registered_front_comes_first(project: Path):
     image = np.random.default_rng(0).integers(0, 256, (9, 12, 3), dtype=np.uint8)
     registered, on_disk = (one.translate(image, 0.1) for one in (front, Front(front_on_disk(Layout()), CPU)))
     np.testing.assert_array_equal(registered, on_disk)
+
+
+def test_an_image_unlike_the_source_is_called_so(project: Path):
+    front = Front(front_on_disk(Layout()), CPU)
+    assert not any(front.is_unlike(image) for image in sample_images(Layout())), "test images are like training images"
+    assert front.is_unlike(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)), "noise"
 
 
 def test_a_taken_port_is_said_in_a_sentence(project: Path, capsys: pytest.CaptureFixture[str]):
