@@ -19,8 +19,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from benchmarks.machine import default_device
-from benchmarks.peak import peak_mib, resident_peak_mib
+from benchmarks.machine import default_device, peak_mib, resident_peak_mib
 from benchmarks.record import record, say
 from rdmd.errors import reporting
 from rdmd.evaluation import realism, transport

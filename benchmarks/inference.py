@@ -17,8 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.machine import default_device
-from benchmarks.peak import peak_mib
+from benchmarks.machine import default_device, peak_mib
 from benchmarks.record import record, say
 from benchmarks.timing import Timing, interleaved
 from benchmarks.translators import BASELINES, ILVR_SETTINGS, LAMBDA, ONE_STEP, SDEDIT, build, generator

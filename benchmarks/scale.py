@@ -15,9 +15,8 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.machine import default_device
+from benchmarks.machine import default_device, peak_mib
 from benchmarks.materials import accelerator_for, distill_run, write_images
-from benchmarks.peak import peak_mib
 from benchmarks.record import record, say
 from benchmarks.timing import interleaved
 from rdmd import config

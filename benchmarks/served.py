@@ -16,7 +16,7 @@ import mlflow
 import numpy as np
 import psutil
 
-from benchmarks.peak import high_water_mib
+from benchmarks.machine import high_water_mib
 from flows.registry.package import TRANSLATOR, copy_code, example
 from flows.server import free_port, running
 from rdmd import config

@@ -14,9 +14,8 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.machine import default_device
+from benchmarks.machine import as_a_training_process, default_device
 from benchmarks.materials import LARGE_64, SMALL_64, accelerator_for, distill_run, write_images
-from benchmarks.process import as_a_training_process
 from benchmarks.record import record, say
 from benchmarks.timing import interleaved
 from rdmd import config
