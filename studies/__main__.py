@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from rdmd import config
 from rdmd.errors import UserError, reporting
 from studies.figures import chosen_samples, draw_samples
 from studies.grids import COMPARISONS, FOLDER, PARTS, SEEDS, STUDIES, comparisons, study_settings, variant_settings
@@ -84,8 +83,7 @@ def _check(names: Sequence[str], known: Sequence[str], there_is: str) -> None:
 
 def _missing_data(study: str) -> Path | None:
     settings = study_settings(study, 0)
-    domains = (getattr(settings.domains, name) for name in config.Domains.model_fields)
-    return next((domain.path for domain in domains if domain is not None and not domain.path.exists()), None)
+    return next((domain.path for domain in settings.domains.named.values() if not domain.path.exists()), None)
 
 
 def _say(text: str) -> None:

@@ -132,8 +132,8 @@ def open_bench(study: str, settings: config.Settings, work: Path, say: Say) -> B
     digest = hashlib.sha256(canonical_json(described).encode()).hexdigest()[:8]
     layout = StudyLayout(work / study / f"seed-{settings.seed}-{digest}", shared_runs=work / "runs")
     memory, processes, watch = Memory(work / "cache", verbose=0), TrainingProcesses(), partial(_watch, say)
-    for name in ("source", "target", "features"):
-        if getattr(settings.domains, name) is not None and not (layout.shards / name / "manifest.json").exists():
+    for name in settings.domains.named:
+        if not (layout.shards / name / "manifest.json").exists():
             preprocess(settings, name, layout.shards / name)
     if not layout.features.exists():
         train_features(settings, layout)
