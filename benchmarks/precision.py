@@ -5,9 +5,8 @@ a seed see the same noise. `sw2_bf16_minus_float32` is the mean difference, `_se
 `sd_over_seeds_float32` the standard deviation over the seeds.
 """
 
-from benchmarks.landing import landing, lengths_given
 from benchmarks.machine import default_device
-from benchmarks.plane import Plane
+from benchmarks.plane import Plane, landing, lengths_given
 from benchmarks.record import record
 from rdmd.errors import reporting
 

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.landing import landing, lengths_given
 from benchmarks.machine import default_device
 from benchmarks.materials import LARGE_64, SMALL_64, accelerator_for, distill_run, write_images
-from benchmarks.plane import Plane
+from benchmarks.plane import Plane, landing, lengths_given
 from benchmarks.record import record
 from benchmarks.step import WholeStep
 from benchmarks.timing import interleaved

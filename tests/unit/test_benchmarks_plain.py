@@ -2,7 +2,7 @@
 
 import torch
 
-from benchmarks.plain_network import computed_plainly
+from benchmarks.plain_loop import computed_plainly
 from rdmd import config
 from rdmd.networks.build import build_denoiser
 
