@@ -5,15 +5,20 @@ Each imports the heavy packages that it needs: `--help` stays quick.
 
 import contextlib
 import json
+import os
+import shutil
+import sys
+import tempfile
 from argparse import Namespace
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rdmd import config
 from rdmd.errors import UserError
 from rdmd.pipeline import experiments as files
 from rdmd.pipeline.experiments import NO_GIT, in_git, missing_files
-from rdmd.pipeline.layout import Layout
+from rdmd.pipeline.layout import Layout, use_local_tracking
 from rdmd.ports import listen
 from rdmd.progress import run_bar
 
@@ -201,7 +206,6 @@ def translate(given: Namespace) -> None:
     import sys
 
     from rdmd.library import Translator
-    from rdmd.pipeline.layout import use_local_tracking
     from rdmd.pipeline.translate import translate_path
     from rdmd.serving.images import Sizing
     from rdmd.serving.watch import LOG, watch
@@ -235,11 +239,7 @@ def serve(given: Namespace) -> None:
 
     Runs `mlflow models serve`; docs at /version and /ping, predictions at /invocations.
     """
-    import os
-    import sys
-    from pathlib import Path
 
-    from rdmd.pipeline.layout import use_local_tracking
     from rdmd.pipeline.process_group import exit_on_signals, run_in_group
     from rdmd.pipeline.store import check_registered
 
@@ -272,7 +272,6 @@ def demo(given: Namespace) -> None:
     The registered generators, or those of models/generators where nothing is registered.
     """
     from rdmd.library import device_of
-    from rdmd.pipeline.layout import use_local_tracking
     from rdmd.pipeline.process_group import exit_on_signals
     from rdmd.serving.demo import Front, serve_demo
 
@@ -318,7 +317,6 @@ def export(given: Namespace) -> None:
     Any batch size; the file is checked against torch before it is kept.
     """
     from rdmd.library import Translator
-    from rdmd.pipeline.layout import use_local_tracking
     from rdmd.serving.export import export_onnx
 
     use_local_tracking()
@@ -344,9 +342,6 @@ def dry_run(given: Namespace) -> None:
     A small part of the data, in a temporary folder; params.yaml, runs/ and models/ stay as they are. Ends with hours
     and memory, from measured steps.
     """
-    import shutil
-    import tempfile
-    from pathlib import Path
 
     from rdmd.pipeline.dry_run import describe
     from rdmd.pipeline.dry_run import dry_run as run

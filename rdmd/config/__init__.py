@@ -19,18 +19,12 @@ from rdmd.config.domains import (
 )
 from rdmd.config.evaluation import (
     Champion,
-    CheapestNearBest,
-    CheapestUnder,
     ClassifierFeatures,
     Constraints,
     EfficientNetLite0Features,
     Evaluate,
     Features,
     InceptionFeatures,
-    Manual,
-    MostFaithful,
-    MostRealistic,
-    MostRealisticUnder,
     NoFeatures,
     Register,
 )

@@ -132,12 +132,8 @@ class Domains(Section):
     @property
     def named(self) -> dict[DomainName, Domain]:
         """The domains that this experiment has, by name."""
-        every: dict[DomainName, Domain | None] = {
-            "source": self.source,
-            "target": self.target,
-            "features": self.features,
-        }
-        return {name: domain for name, domain in every.items() if domain is not None}
+        named: dict[DomainName, Domain] = {"source": self.source, "target": self.target}
+        return named if self.features is None else {**named, "features": self.features}
 
 
 class Preprocess(Section):

@@ -1,11 +1,11 @@
 """The sections `evaluate` and `register`: the metrics, and the choice of the generators to register."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
-from rdmd.config.section import Count, Number, Positive, Section, bare_name, names_of
+from rdmd.config.section import Count, Number, Positive, Section, bare_name
 
 
 class ClassifierFeatures(Section):
@@ -80,71 +80,33 @@ class Constraints(Section):
     seconds_per_image: Positive | None = None
 
 
-class CheapestNearBest(Section):
-    """The smallest cost whose realism (FID, or SW2 for points) is at most `factor` times the best realism.
+class Champion(Section):
+    """The rule that chooses among the generators on the front that keep to the constraints.
 
-    A generator of worse realism than that, such as one of a larger lambda, never changes this choice.
+    `cheapest-near-best`: the smallest cost whose realism (FID, or SW2 for points) is at most `factor` times the best; a
+    generator of worse realism than that, such as one of a larger lambda, never changes this choice. `most-faithful` and
+    `most-realistic`: the front's ends. `manual`: a person promotes, and the choice of `cheapest-near-best` becomes the
+    challenger alone.
     """
 
-    rule: Literal["cheapest-near-best"]
+    rule: Literal["cheapest-near-best", "most-faithful", "most-realistic", "manual"]
     factor: Annotated[Number, Field(ge=1)] = 2.0
 
-
-class Manual(Section):
-    """A person promotes. The rule's choice, which is that of `cheapest-near-best`, becomes the challenger alone."""
-
-    rule: Literal["manual"]
-
-
-class MostFaithful(Section):
-    """The front's end of least cost."""
-
-    rule: Literal["most-faithful"]
-
-
-class MostRealistic(Section):
-    """The front's end of best realism."""
-
-    rule: Literal["most-realistic"]
-
-
-class CheapestUnder(Section):
-    """The smallest cost whose realism stays below a bound: `fid` for images, `sw2` for points."""
-
-    rule: Literal["cheapest-under"]
-    fid: Positive | None = None
-    sw2: Positive | None = None
-
     @model_validator(mode="after")
-    def _one_bound(self) -> "CheapestUnder":
-        if (self.fid is None) == (self.sw2 is None):
-            raise ValueError("cheapest-under takes one bound; give `fid` (images) or `sw2` (points)")
+    def _factor_is_used(self) -> "Champion":
+        if self.rule in ("most-faithful", "most-realistic") and self.factor != Champion.model_fields["factor"].default:
+            raise ValueError(f"`factor` belongs to the rule cheapest-near-best, not to {self.rule}; remove it")
         return self
 
 
-class MostRealisticUnder(Section):
-    """The best realism whose cost stays below a bound."""
-
-    rule: Literal["most-realistic-under"]
-    cost: Positive
-
-
-Champion = Annotated[
-    CheapestNearBest | MostFaithful | MostRealistic | CheapestUnder | MostRealisticUnder | Manual,
-    Field(discriminator="rule"),
-    bare_name(
-        "rule",
-        names_of("rule", (CheapestNearBest, MostFaithful, MostRealistic, Manual)),
-        "rule by itself",
-        "{rule: cheapest-under, fid: 20}",
-    ),
-]
+_RULES = get_args(Champion.model_fields["rule"].annotation)
+_BARE_RULE = bare_name("rule", _RULES, "rule", "{rule: cheapest-near-best, factor: 1.5}")
 
 
 class Register(Section):
     """Which generator becomes the champion, and whether DVC experiments register theirs."""
 
     constraints: Constraints = Constraints()
-    champion: Champion = CheapestNearBest(rule="cheapest-near-best")
+    champion: Annotated[Champion, _BARE_RULE] = Champion(rule="cheapest-near-best")
     # Whether `dvc exp run` registers too.
     experiments: bool = False

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from rdmd.config.baselines import Baselines
 from rdmd.config.domains import Digits, Domains, Noise, Points, Preprocess, Validation
-from rdmd.config.evaluation import CheapestUnder, Evaluate, Register
+from rdmd.config.evaluation import Evaluate, Register
 from rdmd.config.launch import Launch
 from rdmd.config.networks import ImageNetwork, Network
 from rdmd.config.section import Integer, Section
@@ -155,16 +155,13 @@ class Settings(Section):
             )
 
     def _bounds(self) -> Iterator[str]:
-        kind, champion = self.preprocess.kind, self.register_.champion
+        kind = self.preprocess.kind
         absent, measured = ("fid", "sw2") if kind == "points" else ("sw2", "fid")
-        bounded: dict[str, Section] = {"constraints": self.register_.constraints}
-        bounded |= {"champion": champion} if isinstance(champion, CheapestUnder) else {}
-        for key, section in bounded.items():
-            if getattr(section, absent) is not None:
-                yield (
-                    f"register.{key}.{absent} bounds what is not measured where preprocess.kind is {kind!r}; bound "
-                    f"`{measured}`"
-                )
+        if getattr(self.register_.constraints, absent) is not None:
+            yield (
+                f"register.constraints.{absent} bounds what is not measured where preprocess.kind is {kind!r}; bound "
+                f"`{measured}`"
+            )
 
     def _evaluation(self) -> Iterator[str]:
         evaluate, target, labelled = self.evaluate, self.domains.target, self.domains.features

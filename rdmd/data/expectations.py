@@ -46,30 +46,22 @@ def checks(settings: Settings, name: DomainName) -> list[Check]:
     place = f"domains.{name}" if domain.reader in ("avatars", "digits", "points", "noise") else str(domain.path)
     mend = f"mend or remove them in {place} and {again}"
     shape = "x".join(map(str, settings.stored_shape))
+    between, in_set = expect.ExpectColumnValuesToBeBetween, expect.ExpectColumnValuesToBeInSet
+    low, high = (-largest, largest) if real else (0, 255)
+    dtype = "float32" if real else "uint8"
+    present = expect.ExpectColumnValuesToNotBeNull(column="mean")
     suite = [
-        Check("has samples of one shape", again, expect.ExpectColumnValuesToBeInSet(column="shape", value_set=[shape])),
-        Check(
-            "has samples of one type",
-            again,
-            expect.ExpectColumnValuesToBeInSet(column="dtype", value_set=["float32" if real else "uint8"]),
-        ),
-        Check("has no sample that is not a number", mend, expect.ExpectColumnValuesToNotBeNull(column="mean")),
-        Check(
-            "has no value below the range",
-            mend,
-            expect.ExpectColumnValuesToBeBetween(column="min", min_value=-largest if real else 0),
-        ),
-        Check(
-            "has no value above the range",
-            mend,
-            expect.ExpectColumnValuesToBeBetween(column="max", max_value=largest if real else 255),
-        ),
+        Check("has samples of one shape", again, in_set(column="shape", value_set=[shape])),
+        Check("has samples of one type", again, in_set(column="dtype", value_set=[dtype])),
+        Check("has no sample that is not a number", mend, present),
+        Check("has no value below the range", mend, between(column="min", min_value=low)),
+        Check("has no value above the range", mend, between(column="max", max_value=high)),
     ]
     if not real:
-        flat = expect.ExpectColumnValuesToBeBetween(column="std", min_value=0, strict_min=True)
+        flat = between(column="std", min_value=0, strict_min=True)
         suite.append(Check("has no image of a single colour", mend, flat))
     if isinstance(domain, Digits):
-        labels = expect.ExpectColumnValuesToBeInSet(column="label", value_set=sorted(domain.classes))
+        labels = in_set(column="label", value_set=sorted(domain.classes))
         suite.append(Check("has no label outside `classes`", again, labels))
     for split, least in (("train", settings.validation.min_train), ("test", settings.validation.min_test)):
         # FID needs two test samples.
@@ -77,24 +69,16 @@ def checks(settings: Settings, name: DomainName) -> list[Check]:
         add = f"raise domains.{name}.{split}" if real else f"add samples to {place}"
         rows = expect.ExpectTableRowCountToBeBetween(min_value=least, row_condition=Column("split") == split)
         suite.append(Check(f"has at least {least} {split} samples", f"{lower}{add}, and {again}", rows))
-    suite += [
-        Check(
-            "shares no sample between train and test",
-            f"remove one of each pair and {again}",
-            expect.ExpectColumnValuesToBeNull(column="in_other_split"),
-        ),
-        Check(
-            "shares no sample with the domain it is translated to or from",
-            "remove it from one of the two and preprocess both again",
-            expect.ExpectColumnValuesToBeNull(column="in_other_domain"),
-        ),
-        Check(
-            "holds no sample twice",
-            f"remove all but one of each and {again}",
-            expect.ExpectColumnValuesToBeUnique(column="sha256"),
-        ),
+    null, unique = expect.ExpectColumnValuesToBeNull, expect.ExpectColumnValuesToBeUnique
+    of_pairs = f"remove one of each pair and {again}"
+    of_both = "remove it from one of the two and preprocess both again"
+    other_domain = "shares no sample with the domain it is translated to or from"
+    return [
+        *suite,
+        Check("shares no sample between train and test", of_pairs, null(column="in_other_split")),
+        Check(other_domain, of_both, null(column="in_other_domain")),
+        Check("holds no sample twice", f"remove all but one of each and {again}", unique(column="sha256")),
     ]
-    return suite
 
 
 # Failing samples named per expectation in the report; the count is always exact.

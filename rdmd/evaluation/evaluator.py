@@ -4,7 +4,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -90,39 +90,19 @@ def evaluate(
     return task.score_realism(translations) if source is None else task.score(translations)
 
 
-class Translator(Protocol):
-    """Any map from a source batch to a target batch: a generator, a diffusion baseline, a neural transport map.
-
-    Attributes:
-        method: "rdmd", "sdedit", ...; lower case, the same for every setting of one method.
-        lam: the weight of the transport cost, or None for a method that has none.
-        settings: the hyperparameters, such as {"sigma": 0.6, "steps": 10}.
-        nfe: network evaluations for one sample.
-        train_seconds: wall-clock seconds of training, or None if nothing was trained.
-    """
-
-    @property
-    def method(self) -> str: ...
-    @property
-    def lam(self) -> float | None: ...
-    @property
-    def settings(self) -> dict[str, float | int | str]: ...
-    @property
-    def nfe(self) -> int: ...
-    @property
-    def train_seconds(self) -> float | None: ...
-
-    def __call__(self, source: Tensor, rng: torch.Generator) -> Tensor:
-        """Translate (B, 3, H, W) images in [-1, 1], or (B, 2) points, to the same shape on the same device.
-
-        `rng` lives on the device of `source` and is the only permitted source of randomness.
-        """
-        ...
-
-
 @dataclass(frozen=True)
 class NamedTranslator:
-    """A `Translator` made of a function of (source, rng) and its description."""
+    """Any map from a source batch to a target batch (a generator, a diffusion baseline, a transport map), described.
+
+    Attributes:
+        map: takes (B, 3, H, W) images in [-1, 1], or (B, 2) points, and a generator on their device, the only permitted
+            source of randomness; gives the same shape on the same device.
+        method: "rdmd", "sdedit", ...; lower case, the same for every setting of one method.
+        nfe: network evaluations for one sample.
+        lam: the weight of the transport cost, or None for a method that has none.
+        settings: the hyperparameters, such as {"sigma": 0.6, "steps": 10}.
+        train_seconds: wall-clock seconds of training, or None if nothing was trained.
+    """
 
     map: Callable[[Tensor, torch.Generator], Tensor]
     method: str
@@ -130,10 +110,6 @@ class NamedTranslator:
     lam: float | None = None
     settings: dict[str, float | int | str] = field(default_factory=dict)
     train_seconds: float | None = None
-
-    def __call__(self, source: Tensor, rng: torch.Generator) -> Tensor:
-        """As `Translator`."""
-        return self.map(source, rng)
 
 
 @dataclass(frozen=True)
@@ -145,7 +121,7 @@ class Translations:
 
 
 @torch.no_grad()
-def translate(translator: Translator, task: EvaluationTask) -> Translations:
+def translate(translator: NamedTranslator, task: EvaluationTask) -> Translations:
     """Translate the task's source, batch by batch, with random numbers from the task's seed.
 
     The time of a sample is the median over batches of the largest size, without transfers to and from the device; the
@@ -154,14 +130,14 @@ def translate(translator: Translator, task: EvaluationTask) -> Translations:
     """
     batches = task.inputs().split(task.settings.batch)
     rng = torch.Generator(device=task.device)
-    translator(batches[0].to(task.device), rng.manual_seed(task.seed))
+    translator.map(batches[0].to(task.device), rng.manual_seed(task.seed))
     rng.manual_seed(task.seed)
     outputs, seconds = [], []
     for number, batch in enumerate(batches):
         source = batch.to(task.device)
         _synchronise(task.device)
         start = time.perf_counter()
-        output = translator(source, rng)
+        output = translator.map(source, rng)
         _synchronise(task.device)
         if len(batch) == len(batches[0]):
             seconds.append((time.perf_counter() - start) / len(batch))
@@ -171,7 +147,7 @@ def translate(translator: Translator, task: EvaluationTask) -> Translations:
     return Translations(torch.cat(outputs), statistics.median(seconds))
 
 
-def score(translator: Translator, translations: Translations, task: EvaluationTask, run: str | None) -> Row:
+def score(translator: NamedTranslator, translations: Translations, task: EvaluationTask, run: str | None) -> Row:
     """The row of a translator from its outputs. Raises `FloatingPointError` for a non-finite metric."""
     try:
         scores = task.score(translations.samples)
@@ -189,7 +165,7 @@ def score(translator: Translator, translations: Translations, task: EvaluationTa
     )
 
 
-def evaluate_translator(translator: Translator, task: EvaluationTask, run: str | None = None) -> Row:
+def evaluate_translator(translator: NamedTranslator, task: EvaluationTask, run: str | None = None) -> Row:
     """Translate the task's source and score the result. `run` is the fingerprint of the training run."""
     return score(translator, translate(translator, task), task, run)
 
@@ -214,7 +190,7 @@ def target_row(task: EvaluationTask, target: Tensor, groups: Sequence[str] | Non
     return Row(method=TARGET, **dict(task.score_target(target, groups)))
 
 
-def _name(translator: Translator) -> str:
+def _name(translator: NamedTranslator) -> str:
     at_lambda = "" if translator.lam is None else f" at lambda {translator.lam:g}"
     return f"the method {translator.method!r}{at_lambda}"
 

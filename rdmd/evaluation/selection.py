@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 
 from rdmd import config
 from rdmd.errors import UserError
-from rdmd.evaluation.pareto import NEAR, Rule, mark_front, pick
+from rdmd.evaluation.pareto import NEAR, mark_front, pick
 from rdmd.evaluation.row import GENERATOR, IDENTITY, TARGET, FeaturesRecord, Metrics, Row
 
 # Half the width of a 95% interval in standard errors, rounded up.
@@ -104,11 +104,14 @@ def caution(metrics: Metrics) -> str | None:
 
 @dataclass(frozen=True)
 class Bound:
-    """An upper bound on a metric of a row, and the key of params.yaml that sets it."""
+    """An upper bound on a metric of a row, from `register.constraints` of params.yaml."""
 
-    key: str
     metric: str
     limit: float
+
+    @property
+    def key(self) -> str:
+        return f"register.constraints.{self.metric}"
 
     def excess(self, row: Row) -> float:
         """The row's value divided by the limit: at most 1 if the bound holds, infinite without a value."""
@@ -120,10 +123,8 @@ class Bound:
 
 
 def bounds(rules: config.Register) -> list[Bound]:
-    """The bounds that a champion keeps to: the constraints, then the bound of the rule itself."""
-    limits = {f"constraints.{metric}": limit for metric, limit in rules.constraints}
-    limits |= {f"champion.{metric}": limit for metric, limit in rules.champion if metric not in ("rule", "factor")}
-    return [Bound(f"register.{key}", key.split(".")[1], limit) for key, limit in limits.items() if limit is not None]
+    """The bounds that a champion keeps to."""
+    return [Bound(metric, limit) for metric, limit in rules.constraints if limit is not None]
 
 
 def choose(rows: Sequence[Row], rules: config.Register) -> int:
@@ -139,27 +140,16 @@ def choose(rows: Sequence[Row], rules: config.Register) -> int:
     candidates = [row for row in marked if row.on_front and all(bound.excess(row) <= 1 for bound in limits)]
     if not candidates:
         raise UserError(_none_admissible([row for row in marked if row.on_front], limits))
-    factor = rules.champion.factor if isinstance(rules.champion, config.CheapestNearBest) else NEAR
-    return marked.index(pick(candidates, _END[rules.champion.rule], factor))
+    rule = "cheapest-near-best" if rules.champion.rule == "manual" else rules.champion.rule
+    return marked.index(pick(candidates, rule, rules.champion.factor))
 
 
 def describe(rules: config.Register) -> str:
     """The rules in a line, such as "most-faithful, with register.constraints.fid <= 20"."""
     champion = rules.champion
-    factor = f" (factor {champion.factor:g})" if isinstance(champion, config.CheapestNearBest) else ""
+    factor = f" (factor {champion.factor:g})" if champion.rule == "cheapest-near-best" else ""
     limits = [f", {'with' if number == 0 else 'and'} {bound}" for number, bound in enumerate(bounds(rules))]
     return f"{champion.rule}{factor}{''.join(limits)}"
-
-
-# The rule for the generators that keep to the bound of the champion's rule.
-_END: dict[str, Rule] = {
-    "cheapest-near-best": "cheapest-near-best",
-    "manual": "cheapest-near-best",
-    "most-faithful": "most-faithful",
-    "most-realistic": "most-realistic",
-    "cheapest-under": "most-faithful",
-    "most-realistic-under": "most-realistic",
-}
 
 
 def _shown(value: str | int) -> str:

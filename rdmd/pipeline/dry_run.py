@@ -70,9 +70,7 @@ def dry_run(settings: config.Settings, root: Path, say: Say, watch: Watch) -> li
     write_text(layout.root / "params.yaml", text)
     processes = TrainingProcesses()
     stages: dict[str, Callable[[], object]] = {
-        f"shards of {name}": lambda name=name: preprocess(dry, name, layout.shards / name)
-        for name, domain in dry.domains
-        if domain is not None
+        f"shards of {name}": lambda name=name: preprocess(dry, name, layout.shards / name) for name in dry.domains.named
     } | {
         "validate": lambda: validate(dry, layout.shards, layout.validation, layout.reports / "data_docs"),
         "features": lambda: train_features(dry, layout),
@@ -100,10 +98,9 @@ def shrunk(settings: config.Settings, layout: Layout, say: Say) -> config.Settin
         steps = _within(STEPS, SECONDS / (seconds * cut))
         return {"steps": steps, "batch": cut, "checkpoint_every": steps, "log_every": 1, "sample_every": 0}
 
-    for name, domain in settings.domains:
-        if domain is not None:
-            folder = layout.root / "data" / "raw" / name
-            raw["domains"][name] |= _small_part(domain, folder, samples, settings.preprocess.resolution, say)
+    for name, domain in settings.domains.named.items():
+        folder = layout.root / "data" / "raw" / name
+        raw["domains"][name] |= _small_part(domain, folder, samples, settings.preprocess.resolution, say)
     raw["preprocess"]["test_fraction"] = 0.5
     raw["validation"] = {"min_train": 2, "min_test": 2}
     raw["teacher"] |= few(settings.teacher.batch)

@@ -1,13 +1,19 @@
-"""List the experiments in experiments/, and copy one to params.yaml."""
+"""List the experiments in experiments/, copy one to params.yaml, and check the files that it names."""
 
+import os
 import re
+import stat
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from rdmd import config
 from rdmd.errors import UserError
 from rdmd.files import write_text
+
+# Files of a folder of images that a message names.
+NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -70,8 +76,6 @@ def in_git(folder: Path = Path()) -> bool:
 
 def missing_files(settings: config.Settings) -> list[str]:
     """What is wrong with the files and folders that params.yaml names: a sentence for each, with the remedy."""
-    from rdmd.pipeline.domain_files import unusable
-
     problems = [
         f"params.yaml: domains.{name}.path is {domain.path}, which does not exist; put your data there or correct the "
         "path."
@@ -102,6 +106,49 @@ def missing_files(settings: config.Settings) -> list[str]:
             f"{cost.name!r} there or use another cost."
         )
     return problems
+
+
+def unusable(root: Path) -> list[str]:
+    """The paths below the folder `root` that stop or mislead the pipeline, each with the reason; the first few only.
+
+    DVC hashes every file, whether or not it is an image.
+    """
+    # It imports NumPy, for which the command line does not wait.
+    from rdmd.data.samples import printable
+
+    found = [f"{printable(path)} {reason}" for path, reason in _walk(root)]
+    more = len(found) - NAMED
+    return found[:NAMED] + ([f"{more} more"] if more > 0 else [])
+
+
+def _walk(root: Path) -> Iterator[tuple[str, str]]:
+    real_root = root.resolve()
+    unreadable: list[str] = []
+    for folder, subfolders, files in os.walk(root, onerror=lambda error: unreadable.append(str(error.filename))):
+        for name in sorted([*subfolders, *files]):
+            path = Path(folder) / name
+            if reason := _reason(path, real_root):
+                yield str(path), reason
+    yield from ((path, "cannot be read") for path in unreadable)
+
+
+def _reason(path: Path, root: Path) -> str | None:
+    try:
+        path.name.encode()
+    except UnicodeEncodeError:
+        return "has a name that is not UTF-8"
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return "is a link that leads nowhere" if path.is_symlink() else "cannot be read"
+    if path.is_symlink() and stat.S_ISDIR(mode):
+        target = path.resolve()
+        if root.is_relative_to(target) or target.is_relative_to(root):
+            return "is a link to a folder that holds it or lies beside it"
+    if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
+        return "is a pipe, socket or device"
+    # A folder that cannot be read is found by the walk.
+    return None if stat.S_ISDIR(mode) or os.access(path, os.R_OK) else "cannot be read"
 
 
 def _kept_elsewhere(params: Path, known: list[Experiment]) -> bool:

@@ -87,8 +87,8 @@ def _facts(
             f"{distill.generator_lr:g}, cost {distill.cost.name}, from {begun}"
         ),
     )
-    given = {name: getattr(settings.baselines, name) for name in type(settings.baselines).model_fields}
-    baselines = [f"{method_name(name.replace('_', '-'))} ({_inline(grid)})" for name, grid in given.items() if grid]
+    grids = [(method_name(name.replace("_", "-")), grid) for name, grid in settings.baselines]
+    baselines = [f"{name} ({_inline(grid)})" for name, grid in grids if grid]
     yield "baselines", "; ".join(baselines) or "none"
     machines = ", ".join(dict.fromkeys(card.trained_on for card in cards))
     yield "trained on", f"{machines}, {settings.launch.precision}"

@@ -189,7 +189,7 @@ def test_ddib_goes_up_with_the_source_teacher_and_down_with_the_target_s(trained
 
 def translate(one: NamedTranslator, source: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
-        return one(source, torch.Generator().manual_seed(1))
+        return one.map(source, torch.Generator().manual_seed(1))
 
 
 @on_points

@@ -219,7 +219,7 @@ def test_the_rule_decides_and_twice_is_once(project: Project, rdmd: Said):
     assert lines[6].startswith("champion: version 2, promoted by rule at 20") and "before" not in lines[6]
 
     # Other rules on the same sweep move the alias, and the tags keep the champion before.
-    project.set(register={"constraints": {"cost": 0.9}, "champion": {"rule": "cheapest-under", "sw2": 0.26}})
+    project.set(register={"constraints": {"cost": 0.9, "sw2": 0.26}, "champion": "most-faithful"})
     assert project.register()["aliases"]["champion"]["lambda"] == 0.05
     assert rdmd("registry list").splitlines()[-1].endswith("; before it: 2")
 

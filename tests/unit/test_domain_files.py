@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from rdmd.pipeline.domain_files import unusable
+from rdmd.pipeline.experiments import unusable
 from rdmd.ports import keep_loopback_direct
 from rdmd.progress import run_bar
 from rdmd.training.run_folder import Point

@@ -86,7 +86,7 @@ def test_colouring_is_grey_times_the_saturated_hue():
 # --- sizes ------------------------------------------------------------------------------------------------
 
 
-def test_a_image_of_the_right_size_passes_untouched():
+def test_an_image_of_the_right_size_passes_untouched():
     image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
     assert fit(image, 8, "crop") is image and fit(image, 8, "pad") is image
 
@@ -115,7 +115,7 @@ def test_shrinking_does_not_alias():
     assert np.abs(small[1:-1, 1:-1].astype(int) - 127.5).max() <= 2
 
 
-def test_a_strip_stays_a_image():
+def test_a_strip_stays_an_image():
     assert fit(np.full((8, 4000, 3), 9, np.uint8), 16, "pad").shape == (16, 16, 3)
 
 

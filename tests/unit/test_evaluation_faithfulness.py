@@ -51,7 +51,7 @@ def test_ssim_of_flat_images_has_a_closed_form() -> None:
 
 
 @pytest.mark.parametrize("side", [4, 6, 8, 32])
-def test_ssim_of_a_image_with_itself_is_one_at_every_size(side: int) -> None:
+def test_ssim_of_an_image_with_itself_is_one_at_every_size(side: int) -> None:
     rng = torch.Generator().manual_seed(2)
     x = torch.randint(0, 256, (2, 3, side, side), generator=rng, dtype=torch.uint8)
     assert faithfulness.ssim(x, x).tolist() == pytest.approx([1.0, 1.0])

@@ -34,10 +34,7 @@ def chosen(rows: list[Row], **given: object) -> float:
         ({"rule": "cheapest-near-best", "factor": 5}, 0.5),
         ("most-faithful", 0.5),
         ("most-realistic", 0.02),
-        ({"rule": "cheapest-under", "fid": 35}, 0.05),
-        ({"rule": "cheapest-under", "fid": 40}, 0.1),
-        ({"rule": "most-realistic-under", "cost": 0.25}, 0.05),
-        ({"rule": "most-realistic-under", "cost": 0.05}, 0.5),
+        ({"rule": "manual", "factor": 1.1}, 0.05),
     ],
 )
 def test_each_rule_picks_what_a_person_would(champion: object, lam: float):
@@ -47,7 +44,9 @@ def test_each_rule_picks_what_a_person_would(champion: object, lam: float):
 
 def test_constraints_come_before_the_rule():
     assert chosen(SWEEP, constraints={"fid": 35}, champion="most-faithful") == 0.05
-    assert chosen(SWEEP, constraints={"cost": 0.2}, champion="most-realistic") == 0.05
+    assert chosen(SWEEP, constraints={"fid": 40}, champion="most-faithful") == 0.1
+    assert chosen(SWEEP, constraints={"cost": 0.25}, champion="most-realistic") == 0.05
+    assert chosen(SWEEP, constraints={"cost": 0.05}, champion="most-realistic") == 0.5
     assert chosen(SWEEP, constraints={"seconds_per_image": 0.004}) == 0.02
     # The best within the bounds counts, here FID 40.
     assert chosen([row(0.3, 0.08, 70.0), *SWEEP], constraints={"cost": 0.1}) == 0.3
@@ -55,7 +54,6 @@ def test_constraints_come_before_the_rule():
 
 def test_points_are_bound_by_sw2():
     rows = [Row(method="rdmd", lam=lam, cost=lam, sw2=1 - lam) for lam in (0.1, 0.5, 0.9)]
-    assert chosen(rows, champion={"rule": "cheapest-under", "sw2": 0.6}) == 0.5
     assert chosen(rows, constraints={"sw2": 0.2}, champion="most-faithful") == 0.9
 
 
@@ -63,11 +61,7 @@ def test_points_are_bound_by_sw2():
     ("given", "said"),
     [
         ({"constraints": {"fid": 20}}, "register.constraints.fid <= 20: the nearest, lambda 0.02, has fid 28"),
-        ({"champion": {"rule": "cheapest-under", "fid": 14}}, "register.champion.fid <= 14: the nearest, lambda 0.02"),
-        (
-            {"champion": {"rule": "most-realistic-under", "cost": 0.01}},
-            "register.champion.cost <= 0.01: the nearest, lambda 0.5, has cost 0.05",
-        ),
+        ({"constraints": {"cost": 0.01}}, "register.constraints.cost <= 0.01: the nearest, lambda 0.5, has cost 0.05"),
         # 0.10 / 0.08 = 1.25 and 40 / 32 = 1.25 at lambda 0.1; elsewhere one bound is missed by more.
         (
             {"constraints": {"fid": 32, "cost": 0.081}},
@@ -92,8 +86,8 @@ def test_what_was_not_measured_keeps_to_no_bound():
 
 
 def test_the_rules_read_as_a_line():
-    given = rules(constraints={"cost": 0.2}, champion={"rule": "cheapest-under", "fid": 35})
-    assert describe(given) == ("cheapest-under, with register.constraints.cost <= 0.2, and register.champion.fid <= 35")
+    given = rules(constraints={"fid": 35, "cost": 0.2}, champion="most-faithful")
+    assert describe(given) == "most-faithful, with register.constraints.fid <= 35, and register.constraints.cost <= 0.2"
     assert describe(rules()) == "cheapest-near-best (factor 2)"
 
 

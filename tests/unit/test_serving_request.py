@@ -125,7 +125,7 @@ def test_what_are_no_points_is_refused(wrong: list):
         answer(POINTS, wrong)
 
 
-def test_a_image_that_would_unpack_to_gigabytes_is_refused_unread():
+def test_an_image_that_would_unpack_to_gigabytes_is_refused_unread():
     # 8000x8000 pixels in a few kilobytes; its data end after the header, so reading it would fail otherwise.
     file = io.BytesIO()
     Image.new("1", (8000, 8000)).save(file, format="PNG")

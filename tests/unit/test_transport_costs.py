@@ -59,7 +59,7 @@ PIXELS = [name for name in COSTS if name not in ("features", "lpips")]
 
 
 @EVERY
-def test_each_cost_keeps_to_its_range_and_is_zero_for_a_image_itself(cost: Cost, top: float):
+def test_each_cost_keeps_to_its_range_and_is_zero_for_an_image_itself(cost: Cost, top: float):
     white = torch.ones(3, 3, SIDE, SIDE, dtype=torch.float64)
     red = -white
     red[:, 0] = 1

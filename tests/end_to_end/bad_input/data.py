@@ -22,7 +22,7 @@ PREPROCESS = "rdmd preprocess source"
 
 
 def png(pixels: np.ndarray) -> bytes:
-    """A image as a PNG's bytes."""
+    """An image as a PNG's bytes."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, format="PNG")
     return file.getvalue()
@@ -76,7 +76,7 @@ FOLDERS = [
         "data/raw/source/x.png is a link that leads nowhere",
         "mend or remove",
     ),
-    Row("a image of 1x1", only_one_pixel, PREPROCESS, "dot.png: 1x1 pixels", "mend or remove them"),
+    Row("an image of 1x1", only_one_pixel, PREPROCESS, "dot.png: 1x1 pixels", "mend or remove them"),
     Row(
         "unreadable images",
         both(cut_short(str(SOURCE / "03.png")), written(str(SOURCE / "04.png"), "no image")),
@@ -289,7 +289,7 @@ REPORT = ("reports", "reports/validation.json", "reports/data_docs*")
 
 
 def one_colour() -> None:
-    """A image that shows nothing."""
+    """An image that shows nothing."""
     save_image(SOURCE / "flat.png", np.full((8, 8, 3), 200, np.uint8))
     again("source")
 
@@ -311,9 +311,9 @@ def alike_once_cropped() -> None:
 
 
 VALIDATED = [
-    Row("a image of one colour", one_colour, "rdmd validate", "flat.png", "mend or remove them", REPORT),
-    Row("a image in both domains", shared, "rdmd validate", "shared.png", "remove it from one of the two", REPORT),
-    Row("a image twice", alike_once_cropped, "rdmd validate", "a.png", "remove", REPORT),
+    Row("an image of one colour", one_colour, "rdmd validate", "flat.png", "mend or remove them", REPORT),
+    Row("an image in both domains", shared, "rdmd validate", "shared.png", "remove it from one of the two", REPORT),
+    Row("an image twice", alike_once_cropped, "rdmd validate", "a.png", "remove", REPORT),
     Row(
         "too few samples",
         edited("min_test: 2", "min_test: 20"),

@@ -42,7 +42,7 @@ SOURCES = [
         "give a model's folder",
     ),
     Row(
-        "a image for a model",
+        "an image for a model",
         nothing,
         f"rdmd translate {IMAGE} {IMAGE} out.png",
         f"{IMAGE}/model.json",
@@ -311,7 +311,7 @@ STAGES = [
         "evaluate.features.weights",
     ),
     Row(
-        "a image for a pickle",
+        "an image for a pickle",
         nothing,
         f"rdmd convert-edm {IMAGE} out.safetensors",
         f"{IMAGE} is not a published EDM network",

@@ -96,12 +96,12 @@ def build(root: Path) -> None:
 
 
 def noise(seed: int, height: int = 8, width: int = 8) -> np.ndarray:
-    """A image like no other seed's, uint8 (height, width, 3)."""
+    """An image like no other seed's, uint8 (height, width, 3)."""
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
 
 
 def save_image(path: Path, pixels: np.ndarray) -> None:
-    """Write a image, making its folder."""
+    """Write an image, making its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)
 

@@ -222,20 +222,13 @@ VALUES = [
     wrong_register("champion: best", "`register.champion`: 'best' is no rule", "use one of cheapest-near-best"),
     wrong_register("champion: 3", "`register.champion`: needs a rule", "or a section such as"),
     wrong_register(
-        "champion: cheapest-under",
-        "`register.champion`: 'cheapest-under' is no rule by itself",
-        "`{rule: cheapest-under, fid: 20}`",
+        "champion: {rule: best}", "`register.champion.rule` is 'best'", "input should be 'cheapest-near-best'"
     ),
-    wrong_register("champion: {rule: best}", "`register.champion.rule` is 'best'", "use one of 'cheapest-near-best'"),
-    wrong_register("champion: {fid: 20}", "the key `register.champion.rule` is missing", "add it"),
+    wrong_register("champion: {factor: 2}", "the key `register.champion.rule` is missing", "add it"),
+    wrong_register("champion: {rule: manual, fid: 20}", "unknown key `register.champion.fid`", "move it there"),
     wrong_register(
-        "champion: {rule: cheapest-under}", "`register.champion`: cheapest-under takes one bound", "give `fid`"
+        "champion: {rule: most-faithful, factor: 3}", "`register.champion`: `factor` belongs to the rule", "remove it"
     ),
-    wrong_register("champion: {rule: cheapest-under, fid: 0}", "`register.champion.fid` is 0: input should be greater"),
-    wrong_register(
-        "champion: {rule: cheapest-under, sw2: 1}", "register.champion.sw2 bounds what is not measured", "bound `fid`"
-    ),
-    wrong_register("champion: {rule: most-realistic-under}", "the key `register.champion.cost` is missing", "add it"),
     wrong_register("front: points", "unknown key `register.front`", "remove it"),
     wrong_register(
         "champion: {rule: cheapest-near-best, factor: 0.5}",
