@@ -3,11 +3,12 @@
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import nn
 
+from rdmd.distillation.generator import Generator
 from rdmd.errors import UserError
 from rdmd.pipeline.model_card import ModelCard
 from rdmd.pipeline.model_folder import load_generator
@@ -16,17 +17,12 @@ from rdmd.pipeline.training import card_of
 from rdmd.training.run_folder import RunFolder
 
 REGISTRY_SCHEME = "models:/"
-Fit = Literal["crop", "pad"]
 Network = TypeVar("Network", bound=nn.Module)
 
 
-def open_generator(model: str, device: torch.device) -> tuple[nn.Module, tuple[int, ...], Fit]:
-    """A generator in inference form, its sample shape, and how it fits images ("crop" or "pad").
-
-    Raises UserError as `open_model`.
-    """
-    card, generator = open_model(model, load_generator, device)
-    return generator, card.sample_shape, card.fit
+def open_generator(model: str, device: torch.device) -> tuple[ModelCard, Generator]:
+    """The card of a generator, and the generator in inference form. Raises UserError as `open_model`."""
+    return open_model(model, load_generator, device)
 
 
 def open_model(

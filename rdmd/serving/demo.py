@@ -24,8 +24,7 @@ from rdmd.evaluation.row import GENERATOR, Row
 from rdmd.evaluation.table import interval, number, read_metrics, realism_name
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.model_card import generator_folder
-from rdmd.pipeline.model_folder import load_generator
-from rdmd.pipeline.model_source import open_model
+from rdmd.pipeline.model_source import open_generator
 from rdmd.serving.images import translate_images
 from rdmd.serving.model import Model
 
@@ -54,7 +53,7 @@ UNLIKE = "**This image is unlike those that the model was trained on**, so nobod
 
 @dataclass(frozen=True)
 class FrontModel:
-    """A generator of the front: a name that `open_model` takes, its row of the metrics, its aliases."""
+    """A generator of the front: a name that `open_generator` takes, its row of the metrics, its aliases."""
 
     model: str
     row: Row
@@ -93,7 +92,7 @@ class Front:
         for one in sorted(models, key=lambda one: (one.row.lam or 0.0, "champion" not in one.aliases)):
             if (one.row.lam or 0.0) in self._models:
                 continue
-            card, generator = open_model(one.model, load_generator, device)
+            card, generator = open_generator(one.model, device)
             shape, how = card.sample_shape, card.fit
             if len(shape) == 1:
                 raise UserError(
