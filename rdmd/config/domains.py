@@ -141,7 +141,9 @@ class Preprocess(Section):
 
     kind: Literal["images", "points"]
     resolution: Annotated[int, Field(ge=4, le=1024)] = 64
-    fit: Literal["crop", "pad"] = "crop"
+    # `random_crop` stores `crops` squares of each training image that is not square, spread over its longer side.
+    fit: Literal["crop", "pad", "random_crop"] = "crop"
+    crops: Annotated[int, Field(ge=1, le=360)] = 8
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
     max_broken_fraction: Fraction = 0.01
     samples_per_shard: Count = 1024

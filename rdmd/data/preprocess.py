@@ -4,6 +4,7 @@ import math
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,7 +16,7 @@ from rdmd.data.readers import archives, avatars, digits, images, mnist, noise, p
 from rdmd.data.samples import Broken, Reading, Sample, Split
 from rdmd.data.shards import Entry, write_shards
 from rdmd.data.splits import content_digest, fraction, held_out, splits_of
-from rdmd.data.transforms import colour, fit, hues
+from rdmd.data.transforms import colour, fit, hues, random_crops
 from rdmd.errors import UserError
 from rdmd.files import replacing_folder
 
@@ -24,7 +25,8 @@ Items = Iterable[Sample | Broken]
 
 @dataclass(frozen=True)
 class _Kept:
-    """A sample that is whole and no duplicate, without its array; `digest` is the hash of the decoded content."""
+    """A sample that is whole and no duplicate, without its arrays, which wait; `digest` is the hash of the decoded
+    content."""
 
     name: str
     digest: str
@@ -32,6 +34,7 @@ class _Kept:
     split: Split | None
     facts: dict[str, Any] | None
     regions: np.ndarray | None
+    arrays: int
 
 
 def preprocess(settings: Settings, name: DomainName, out: Path) -> Manifest:
@@ -67,17 +70,16 @@ def preprocess(settings: Settings, name: DomainName, out: Path) -> Manifest:
                 duplicates.append(Duplicate(name=item.name, same_as=first[digest]))
                 continue
             first[digest] = item.name
-            array = item.array
-            if stored_as_images:
-                array = fit(array, settings.preprocess.resolution, settings.preprocess.fit)
-            waiting.write(array.tobytes())
-            kept.append(_Kept(item.name, digest, item.label, item.split, item.facts, item.regions))
+            arrays = _sized(item.array, digest, settings) if stored_as_images else [item.array]
+            waiting.writelines(array.tobytes() for array in arrays)
+            kept.append(_Kept(item.name, digest, item.label, item.split, item.facts, item.regions, len(arrays)))
         _check_broken(broken, reading.total, domain, settings)
         waiting.seek(0)
-        arrays = _read_arrays(waiting, settings.stored_shape, np.dtype(np.uint8 if stored_as_images else np.float32))
+        waited = _read_arrays(waiting, settings.stored_shape, np.dtype(np.uint8 if stored_as_images else np.float32))
         entries = (
             entry
-            for sample, split, array in zip(kept, _splits(kept, domain, settings), arrays, strict=True)
+            for sample, split in zip(kept, _splits(kept, domain, settings), strict=True)
+            for array in _of_split(list(islice(waited, sample.arrays)), split)
             if split is not None
             for entry in _entries(sample, split, array, domain, settings.seed)
         )
@@ -116,6 +118,20 @@ def _bar(reading: Reading, name: str) -> Items:
 def _read_arrays(file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype) -> Iterator[np.ndarray]:
     while content := file.read(math.prod(shape) * dtype.itemsize):
         yield np.frombuffer(content, dtype).reshape(shape)
+
+
+def _sized(image: np.ndarray, digest: str, settings: Settings) -> list[np.ndarray]:
+    """An image at its final size; with `random_crop` its centre for the test split, then its crops for training."""
+    chosen = settings.preprocess
+    if chosen.fit != "random_crop":
+        return [fit(image, chosen.resolution, chosen.fit)]
+    u = fraction(settings.seed, "crop", digest)
+    return [fit(image, chosen.resolution, "crop"), *random_crops(image, chosen.resolution, chosen.crops, u)]
+
+
+def _of_split(arrays: list[np.ndarray], split: Split | None) -> list[np.ndarray]:
+    """Those of a sample's arrays, as `_sized` gives them, that its split holds."""
+    return arrays[1:] if split == "train" and len(arrays) > 1 else arrays[:1]
 
 
 def _open(domain: Domain, name: DomainName, settings: Settings) -> Reading:

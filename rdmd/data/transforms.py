@@ -1,6 +1,7 @@
 """From a decoded image to the experiment's size and colour, and between stored bytes and the range of networks."""
 
 import colorsys
+import math
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -55,6 +56,24 @@ def fit(image: np.ndarray, resolution: int, how: Literal["crop", "pad"]) -> np.n
     place = ((resolution - size[0]) // 2, (resolution - size[1]) // 2)
     canvas.paste(original.resize(size, Image.Resampling.LANCZOS), place)
     return np.asarray(canvas)
+
+
+def random_crops(image: np.ndarray, resolution: int, copies: int, u: float) -> list[np.ndarray]:
+    """Squares of an image, uint8 (H, W, 3), whose shorter side becomes `resolution`: at most `copies`, at different
+    places, uint8 (resolution, resolution, 3).
+
+    They lie at (u + i / copies) mod 1 of the way along the longer side, `u` in [0, 1): spread evenly, and each alone
+    uniform over u.
+    """
+    height, width = image.shape[:2]
+    scale = resolution / min(height, width)
+    size = (round(width * scale), round(height * scale))
+    resized = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
+    places = max(size) - resolution + 1
+    starts = sorted({math.floor(((u + i / copies) % 1.0) * places) for i in range(copies)})
+    if width > height:
+        return [resized[:, start : start + resolution] for start in starts]
+    return [resized[start : start + resolution] for start in starts]
 
 
 def colour(image: np.ndarray, hue: float) -> np.ndarray:

@@ -187,7 +187,7 @@ def _write_model(
     """Write a finished run's weights and card into the folder `place`."""
     result = folder.result()
     assert result is not None, f"{folder.path} is published before it is finished"
-    card = card_of(settings.preprocess.fit, folder, result)
+    card = card_of("pad" if settings.preprocess.fit == "pad" else "crop", folder, result)
     write_model(place, card.model_copy(update={"source": source}), folder.weights)
 
 

@@ -155,6 +155,41 @@ def test_images_of_all_sizes_become_one(tmp_path, two_folders):
     assert read_split(tmp_path / "out", "train").data.shape[1:] == (3, 16, 16)
 
 
+@pytest.mark.parametrize("size", [(20, 33), (33, 20)])
+def test_random_crops_cover_the_longer_side_and_the_test_split_is_the_centre(tmp_path, two_folders, size):
+    # Brightness tells the place along the longer side: 0 at its beginning and 250 at its end.
+    ramp = np.linspace(0, 250, max(size)).astype(np.uint8)
+    grey = np.broadcast_to(ramp if size[1] > size[0] else ramp[:, None], size)
+    for index, path in enumerate(sorted((tmp_path / "cats").iterdir())):
+        image = np.stack([grey] * 3, axis=2)
+        image[0, 0, 0] = index
+        Image.fromarray(image).save(path)
+    how = two_folders.preprocess.model_copy(update={"fit": "random_crop", "crops": 4})
+    settings = two_folders.model_copy(update={"preprocess": how})
+    manifest = preprocess(settings, "source", tmp_path / "shards")
+    assert manifest.counts == {"train": 4 * 28, "test": 12}
+    assert preprocess(settings, "source", tmp_path / "again").digest == manifest.digest
+    train, test = (read_split(tmp_path / "shards", split) for split in ("train", "test"))
+    assert len(set(train.scans)) == 28 and not set(train.scans) & set(test.scans)
+    places = train.data.float().mean(dim=(1, 2, 3)).reshape(28, 4)
+    # A square holds 20 of 33 columns, so the means go from 75 to 175. Neighbours are 100 / 4 apart, give or take the
+    # place of a column, which is 6.
+    assert (places.diff(dim=1) - 25).abs().max() < 7
+    assert places.min() < 80 and places.max() > 170
+    # Thirteen columns are left out, so the centre is half a column from the middle.
+    np.testing.assert_allclose(test.data.float().mean(dim=(1, 2, 3)), 125, atol=6)
+
+
+def test_a_square_image_has_one_crop(tmp_path, two_folders):
+    images(tmp_path / "cats", 3, 40, (20, 20))
+    made = {}
+    for how in ("crop", "random_crop"):
+        chosen = two_folders.preprocess.model_copy(update={"fit": how})
+        settings = two_folders.model_copy(update={"preprocess": chosen})
+        made[how] = preprocess(settings, "source", tmp_path / how).digest
+    assert made["crop"] == made["random_crop"]
+
+
 def test_a_domain_that_is_not_there_is_explained(tmp_path, two_folders):
     with pytest.raises(UserError, match=r"no domains\.features"):
         preprocess(two_folders, "features", tmp_path / "out")
