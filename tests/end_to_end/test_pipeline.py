@@ -135,7 +135,7 @@ def test_translate_gives_the_same_by_registry_by_folder_and_by_run(clone: Clone,
         assert said.returncode == 0, said.stdout
         assert sorted(p.relative_to(out).as_posix() for p in out.rglob("*.png")) == ["a.png", "nested/b.png"]
         images.append([np.asarray(Image.open(out / name)) for name in ("a.png", "nested/b.png")])
-    assert images[0][0].shape == (8, 8, 3)
+    assert images[0][0].shape == (37, 20, 3)
     for others in images[1:]:
         for one, other in zip(images[0], others, strict=True):
             np.testing.assert_array_equal(one, other)

@@ -325,7 +325,7 @@ def test_rdmd_translate_counts_the_images_unlike_the_source(
     for name, image in {"like": grey(1), "unlike": noise(0, 8, 8)}.items():
         Image.fromarray(image).save(tmp_path / "in" / f"{name}.png")
     with pytest.raises(SystemExit) as ended:
-        cli.main(["translate", str(handed.folder / "pictures"), str(tmp_path / "in"), str(tmp_path / "out")])
+        cli.main(["translate", str(handed.folder / "images"), str(tmp_path / "in"), str(tmp_path / "out")])
     assert ended.value.code == 0
     assert capsys.readouterr().err.startswith("1 of 2 are unlike the images that this model was trained on")
 

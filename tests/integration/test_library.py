@@ -116,8 +116,9 @@ def test_a_translation_has_the_form_of_its_source(translator: rdmd.Translator, i
     assert floats.min() >= -1 and floats.max() <= 1
     # Half a level, for the rounding to uint8, and a little for the batches' order of sums.
     assert (floats - to_unit(expected)).abs().max() <= 0.502 / 127.5
-    # An image of another size is made square and resized.
-    assert translator(Image.new("RGB", (40, 30))).size == (SIDE, SIDE)
+    # An image of another size keeps it.
+    assert translator(Image.new("RGB", (40, 30))).size == (40, 30)
+    assert translator(images.repeat_interleave(3, dim=2)).shape == (*images.shape[:2], 3 * SIDE, SIDE)
 
 
 def test_a_saved_translator_is_the_translator(tmp_path: Path, teacher: rdmd.Teacher, images: Tensor):

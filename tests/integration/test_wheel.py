@@ -134,7 +134,7 @@ def test_the_notebook_and_translating_need_no_other_extra_than_avatars(installed
     Image.new("RGB", (40, 30), "red").save(tmp_path / "red.png")
     translated = run(installed, tmp_path, "rdmd", "translate", str(model), "red.png", "out.png")
     assert translated.returncode == 0, translated.stderr
-    assert Image.open(tmp_path / "out.png").size == (16, 16)
+    assert Image.open(tmp_path / "out.png").size == (40, 30)
     model.rename(tmp_path / "model")
     for command, remedy in NEEDS_EXTRAS.items():
         refused = run(installed, tmp_path, "rdmd", *command.split())
