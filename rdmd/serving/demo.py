@@ -119,11 +119,18 @@ class Front:
         _, model = self._models[self._nearest(lam)]
         return next(translate_images(model.at(lam), [image]))
 
+    def cost(self, image: np.ndarray, translation: np.ndarray) -> float:
+        """The cost between two images, uint8 (H, W, 3), each fitted as in training, as the evaluation measures it."""
+        pair = (torch.from_numpy(self._fitted(one)) for one in (image, translation))
+        return faithfulness.cost(*pair).item()
+
     def is_unlike(self, image: np.ndarray) -> bool:
         """Whether an image, uint8 (H, W, 3), is unlike those that the generators were trained on, as far as known."""
+        return self._source is not None and bool(self._source.distances(self._fitted(image) / 127.5 - 1)[0] > 1)
+
+    def _fitted(self, image: np.ndarray) -> np.ndarray:
         _, model = next(iter(self._models.values()))
-        fitted = fit(image, model.sample_shape[-1], model.fit).transpose(2, 0, 1)[None]
-        return self._source is not None and bool(self._source.distances(fitted / 127.5 - 1)[0] > 1)
+        return fit(image, model.sample_shape[-1], model.fit).transpose(2, 0, 1)[None].copy()
 
     def describe(self, lam: float, short: bool = False) -> str:
         """The lambda with the FID and the cost on the test split, measured there or at the nearest; `short` leaves
@@ -172,9 +179,7 @@ def build_page(gr: ModuleType, front: Front, samples: Sequence[np.ndarray], titl
         if image is None:
             return None, front.describe(lam)
         output = front.translate(image, lam)
-        pair = (torch.from_numpy(np.array(one)).permute(2, 0, 1)[None] for one in (image, output))
-        cost = faithfulness.cost(*pair).item()
-        text = f"**{front.describe(lam)}**; of this image: cost {cost:.3g}"
+        text = f"**{front.describe(lam)}**; of this image: cost {front.cost(image, output):.3g}"
         return enlarged(output), f"{text}. {UNLIKE}" if front.is_unlike(image) else text
 
     def on_image(image: np.ndarray | None, position: int) -> tuple[Any, ...]:

@@ -38,7 +38,7 @@ from rdmd.networks.build import build_denoiser, save_weights
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.model_card import ModelCard, write_model
 from rdmd.pipeline.translate import translate_path
-from rdmd.serving.demo import SAMPLES, Front, enlarged, front_on_disk, sample_images
+from rdmd.serving.demo import SAMPLES, Front, enlarged, front_on_disk, reduced, sample_images
 from rdmd.serving.model import open_folder
 from rdmd.training.run_config import lambda_name
 from tests.chromium import browser
@@ -178,7 +178,9 @@ def pixels(address: str) -> np.ndarray:
 def test_a_photograph_is_translated_as_by_rdmd_translate_and_the_slider_steps_through_lambda(
     project: Path, address: str, log: Path, tmp_path: Path
 ):
-    photo = photograph(tmp_path / "photo.jpg")
+    photo, small = photograph(tmp_path / "photo.jpg"), tmp_path / "small.png"
+    # The page shows photographs at 1024 pixels.
+    Image.fromarray(reduced(np.asarray(Image.open(photo)))).save(small)
     source = "document.querySelector('#chosen img').src"
     with browser() as tab:
         tab.open(address, 1200)
@@ -198,7 +200,7 @@ def test_a_photograph_is_translated_as_by_rdmd_translate_and_the_slider_steps_th
             numbers = tab.get("document.querySelector('#numbers').innerText")
             assert f"FID {fid:.1f}" in numbers and f"cost {cost:#.3g}; of this image: cost" in numbers
             model = open_folder(project / "models" / "generators" / lambda_name(lam), CPU)
-            translate_path(model, photo, tmp_path / "out.png")
+            translate_path(model, small, tmp_path / "out.png")
             expected = enlarged(np.asarray(Image.open(tmp_path / "out.png"))).astype(int)
             assert expected.std() > 10  # not one grey
             for shown in (tab.get(source), beside):
