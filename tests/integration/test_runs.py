@@ -118,7 +118,7 @@ def test_one_generator_for_a_range_is_trained_once_whatever_is_evaluated(prepare
         assert again.fingerprint == folder.fingerprint
         found = list(generators(changed, layout, torch.device("cpu")))
         assert [one.lam for one in found] == wanted
-        moved = [(one(x, torch.Generator()) - x).square().mean().item() for one in found]
+        moved = [(one.map(x, torch.Generator()) - x).square().mean().item() for one in found]
         # Few steps suffice for the order: a larger lambda keeps outputs nearer to the sources.
         assert moved == sorted(moved, reverse=True)
         costs.append(dict(zip(wanted, moved, strict=True)))
