@@ -16,7 +16,7 @@ LIGHT = (
     "plain_loop",
     "precision",
     "shared_draws",
-    "sweep",
+    "front",
     "memory",
     "loader",
     "scale",

@@ -57,8 +57,8 @@ class Plane:
         settings = self.settings.teacher.model_copy(update={"steps": steps, "sample_every": 0})
         return TeacherRun(settings=settings, **self._common())
 
-    def distill_run(self, lam: float, steps: int, teacher: Weights) -> DistillRun:
-        """The distillation run of one lambda."""
+    def distill_run(self, lam: float | config.LambdaRange, steps: int, teacher: Weights) -> DistillRun:
+        """The distillation run of one lambda, or of a range of it."""
         settings = self.settings.distill.model_copy(update={"steps": steps, "sample_every": 0})
         own = {"source": self._shards("source"), "teacher": teacher, "lam": lam}
         return DistillRun(settings=settings, **own, **self._common())
@@ -88,7 +88,7 @@ class Plane:
         save_weights(module, path)
         return Weights(path=path, sha256=sha256_of(path))
 
-    def quality(self, generator: nn.Module) -> tuple[float, float]:
+    def quality(self, generator: Callable[[Tensor], Tensor]) -> tuple[float, float]:
         """SW2 and the transport cost (squared distance, summed over both dimensions) on the test splits."""
         source, target = self._test("source"), self._test("target")
         with torch.no_grad():
