@@ -14,6 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -30,6 +31,25 @@ REGISTER_ANYWAY = ("--single-item", "--force", "register")
 # Tells flows that the server named by PREFECT_API_URL may still be starting.
 STARTING = "RDMD_PREFECT_SERVER_STARTING"
 START_SECONDS = 90.0
+POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class PrefectServer:
+    """A server of our own. `environment` is that in which flows use it."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+    environment: dict[str, str]
+
+    def check(self) -> None:
+        """Raise UserError if the server has ended."""
+        status = self.process.poll()
+        if status is not None:
+            raise UserError(
+                f"Prefect's server ended by itself (exit status {status}, log {self.log}), so the run was stopped; "
+                "repeat the command: finished work is kept, and trainings resume."
+            )
 
 
 def free_port() -> int:
@@ -53,13 +73,13 @@ def prefect_command(port: int) -> list[str]:
 
 
 @contextlib.contextmanager
-def prefect_server() -> Iterator[dict[str, str]]:
-    """Run a server; yields the environment in which flows use it. The server may still be starting."""
+def prefect_server() -> Iterator[PrefectServer]:
+    """Run a server for the length of a block. It may still be starting."""
     port = free_port()
     log = Path(os.environ["PREFECT_HOME"]) / "server.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as output, running([*prefect_command(port), "--no-ui"], output):
-        yield os.environ | {API: f"http://127.0.0.1:{port}/api", STARTING: "1"}
+    with log.open("wb") as output, running([*prefect_command(port), "--no-ui"], output) as process:
+        yield PrefectServer(process, log, os.environ | {API: f"http://127.0.0.1:{port}/api", STARTING: "1"})
 
 
 def wait_for_api() -> None:
@@ -92,19 +112,20 @@ def answers(address: str) -> bool:
 def main(command: list[str]) -> int:
     """Run a command with a server beside it, then the stage `register` if the store lacks the registered models.
 
-    Returns the exit status.
+    Returns the exit status. Raises UserError if the server ends first; the command is stopped then, because its flows
+    would wait for the server for minutes.
     """
     exit_on_signals()
     mend(ROOT)
     if os.environ.get(API):
-        return _run_and_register(command, dict(os.environ))
-    with prefect_server() as environment:
-        return _run_and_register(command, environment)
+        return _run_and_register(command, None)
+    with prefect_server() as server:
+        return _run_and_register(command, server)
 
 
-def _run_and_register(command: list[str], environment: dict[str, str]) -> int:
+def _run_and_register(command: list[str], server: PrefectServer | None) -> int:
     """DVC skips `register` where reports/registry.json is up to date, which git brings without the registry."""
-    status = _run(command, environment)
+    status = _run(command, server)
     try:
         reason = None if status else unregistered(Layout(ROOT).registry)
     except UserError:
@@ -113,12 +134,17 @@ def _run_and_register(command: list[str], environment: dict[str, str]) -> int:
     if reason is None:
         return status
     print(f"registering again, since {reason}", flush=True)
-    return _run([sys.executable, "-m", "dvc", "repro", *REGISTER_ANYWAY], environment)
+    return _run([sys.executable, "-m", "dvc", "repro", *REGISTER_ANYWAY], server)
 
 
-def _run(command: list[str], environment: dict[str, str]) -> int:
-    with process_group(command, environment) as group:
-        return group.wait()
+def _run(command: list[str], server: PrefectServer | None) -> int:
+    """Run a command while the server lives; its exit status."""
+    with process_group(command, server.environment if server else None) as group:
+        while True:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return group.wait(POLL_SECONDS if server else None)
+            if server:
+                server.check()
 
 
 if __name__ == "__main__":
