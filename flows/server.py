@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from flows.dvc_project import mend
+from flows.dvc_project import alone_in_the_project, mend
 from flows.environment import ROOT
 from rdmd.errors import UserError, reporting
 from rdmd.pipeline.layout import Layout
@@ -112,20 +112,21 @@ def answers(address: str) -> bool:
 def main(command: list[str]) -> int:
     """Run a command with a server beside it, then the stage `register` if the store lacks the registered models.
 
-    Returns the exit status. Raises UserError if the server ends first; the command is stopped then, because its flows
-    would wait for the server for minutes.
+    Waits first until no other run works in this project. Returns the exit status. Raises UserError if the server ends
+    before the command, which is stopped then, because its flows would wait for the server for minutes.
     """
     exit_on_signals()
-    mend(ROOT)
-    if os.environ.get(API):
-        return _run_and_register(command, None)
-    with prefect_server() as server:
-        return _run_and_register(command, server)
+    with alone_in_the_project(_say) as lock:
+        mend(ROOT)
+        if os.environ.get(API):
+            return _run_and_register(command, None, lock)
+        with prefect_server() as server:
+            return _run_and_register(command, server, lock)
 
 
-def _run_and_register(command: list[str], server: PrefectServer | None) -> int:
+def _run_and_register(command: list[str], server: PrefectServer | None, lock: int) -> int:
     """DVC skips `register` where reports/registry.json is up to date, which git brings without the registry."""
-    status = _run(command, server)
+    status = _run(command, server, lock)
     try:
         reason = None if status else unregistered(Layout(ROOT).registry)
     except UserError:
@@ -133,13 +134,17 @@ def _run_and_register(command: list[str], server: PrefectServer | None) -> int:
         reason = None
     if reason is None:
         return status
-    print(f"registering again, since {reason}", flush=True)
-    return _run([sys.executable, "-m", "dvc", "repro", *REGISTER_ANYWAY], server)
+    _say(f"registering again, since {reason}")
+    return _run([sys.executable, "-m", "dvc", "repro", *REGISTER_ANYWAY], server, lock)
 
 
-def _run(command: list[str], server: PrefectServer | None) -> int:
-    """Run a command while the server lives; its exit status."""
-    with process_group(command, server.environment if server else None) as group:
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _run(command: list[str], server: PrefectServer | None, lock: int) -> int:
+    """Run a command while the server lives; its exit status. It holds the project's lock for as long as it lives."""
+    with process_group(command, server.environment if server else None, keep_open=(lock,)) as group:
         while True:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 return group.wait(POLL_SECONDS if server else None)

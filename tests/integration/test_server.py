@@ -13,6 +13,7 @@ import yaml
 from rdmd import config
 from rdmd.data.preprocess import preprocess
 from rdmd.pipeline.layout import Layout
+from tests.conftest import ROOT
 
 
 def test_a_run_whose_server_dies_ends_with_a_sentence_and_a_checkpoint(points_project: Path):
@@ -48,6 +49,42 @@ def test_a_run_whose_server_dies_ends_with_a_sentence_and_a_checkpoint(points_pr
     finally:
         # What it has started ends with it.
         started.kill()
+
+
+def test_a_second_run_waits_for_the_first(tmp_path: Path):
+    waits = "touch begun; while [ ! -e go ]; do sleep 0.1; done; echo made > out"
+    stage = {"cmd": waits, "outs": ["out"]}
+    (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"waits": stage}}), encoding="utf-8")
+    subprocess.run([sys.executable, "-m", "dvc", "init", "--quiet", "--no-scm"], cwd=tmp_path, check=True)
+    dropped = {"MLFLOW_TRACKING_URI", "PREFECT_HOME", "DVC_ROOT", "DVC_STAGE"}
+    environment = {key: value for key, value in os.environ.items() if key not in dropped}
+    # No stage asks this server for anything; without the address, each run would start a server.
+    environment |= {"PREFECT_API_URL": "http://127.0.0.1:9/api", "PYTHONPATH": str(ROOT)}
+
+    def repro() -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            [sys.executable, "-m", "flows.server", sys.executable, "-m", "dvc", "repro"],
+            cwd=tmp_path,
+            env=environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+
+    first = repro()
+    until((tmp_path / "begun").exists, 60, "the first does not begin")
+    second = repro()
+    try:
+        assert second.stdout is not None
+        assert second.stdout.readline() == "waiting for another run in this project to end\n"
+        assert first.poll() is None
+        (tmp_path / "go").touch()
+        assert first.wait(60) == 0
+        assert "Data and pipelines are up to date." in second.communicate(timeout=60)[0]
+        assert second.returncode == 0
+    finally:
+        first.kill()
+        second.kill()
 
 
 def until(condition: Callable[[], object], seconds: float, otherwise: str) -> None:
