@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 import yaml
+from mlflow import MlflowClient
 
 from rdmd import config
 from rdmd.data.preprocess import preprocess
@@ -46,6 +47,11 @@ def test_a_run_whose_server_dies_ends_with_a_sentence_and_a_checkpoint(points_pr
         assert "Traceback" not in said
         assert (folder / "checkpoint.pt").stat().st_mtime >= killed
         assert not psutil.wait_procs(below, timeout=5)[1]
+        runs = MlflowClient(f"sqlite:///{points_project}/mlflow/store/mlflow.db").search_runs(["1"])
+        assert {run.info.run_name.split()[0]: run.info.status for run in runs} == {
+            "sweep": "KILLED",
+            "teacher": "KILLED",
+        }
     finally:
         # What it has started ends with it.
         started.kill()
