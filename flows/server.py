@@ -15,6 +15,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
@@ -30,6 +31,8 @@ API = "PREFECT_API_URL"
 REGISTER_ANYWAY = ("--single-item", "--force", "register")
 # Tells flows that the server named by PREFECT_API_URL may still be starting.
 STARTING = "RDMD_PREFECT_SERVER_STARTING"
+# A tag of all flow runs of one command.
+INVOCATION = "RDMD_INVOCATION"
 START_SECONDS = 90.0
 POLL_SECONDS = 0.5
 
@@ -116,6 +119,7 @@ def main(command: list[str]) -> int:
     before the command, which is stopped then, because its flows would wait for the server for minutes.
     """
     exit_on_signals()
+    os.environ.setdefault(INVOCATION, f"repro {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC")
     with alone_in_the_project(_say) as lock:
         mend(ROOT)
         if os.environ.get(API):

@@ -10,6 +10,8 @@ from pathlib import Path
 import psutil
 import yaml
 from mlflow import MlflowClient
+from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from rdmd import config
 from rdmd.data.preprocess import preprocess
@@ -37,6 +39,12 @@ def test_a_run_whose_server_dies_ends_with_a_sentence_and_a_checkpoint(points_pr
         until(lambda: list(points_project.glob("runs/*/checkpoint.pt")), 120, "it does not train")
         below = psutil.Process(started.pid).children(recursive=True)
         (server,) = [one for one in below if one.cmdline()[1:5] == ["-m", "prefect", "server", "start"]]
+        api = f"http://127.0.0.1:{server.cmdline()[-2]}/api"
+        with temporary_settings({PREFECT_API_URL: api}), get_client(sync_client=True) as client:
+            (run,) = client.read_flow_runs()
+        assert run.name == "swissroll teacher"
+        experiment, invocation = sorted(run.tags, reverse=True)
+        assert experiment == "swissroll" and invocation.startswith("repro 20")
         (folder,) = points_project.glob("runs/*")
         server.kill()
         killed = time.time()
