@@ -1,11 +1,13 @@
 """The DVC project: its stages, its remote, its experiments, and its lock after a `kill -9`."""
 
+import fcntl
 import json
 import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import networkx
@@ -17,6 +19,23 @@ from scmrepo.exceptions import SCMError
 from flows.environment import ROOT
 from rdmd.errors import UserError
 from rdmd.pipeline.process_group import run_in_group
+
+
+@contextmanager
+def alone_in_the_project(say: Callable[[str], None], root: Path = ROOT) -> Iterator[int]:
+    """Wait until no other run works in this project; yields the lock's descriptor, which children may hold open.
+
+    DVC itself waits for nobody: the second of two `dvc repro` fails at once.
+    """
+    file = root / ".dvc" / "tmp" / "reproduce.lock"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("waiting for another run in this project to end")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield lock.fileno()
 
 
 def mend(root: Path) -> bool:

@@ -1,11 +1,8 @@
 """The flow that drives DVC stage by stage, from Prefect's UI or a schedule: a task for every stage of `dvc.yaml`."""
 
-import fcntl
 import os
 import re
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -28,6 +25,7 @@ from flows.dvc_project import (
     PULL,
     PUSH,
     RESTORE,
+    alone_in_the_project,
     default_remote,
     is_up_to_date,
     mend,
@@ -163,7 +161,7 @@ def reproduce(changes: Changes = NO_CHANGES) -> None:
     a DVC experiment. A project with a default DVC remote is pulled before the first stage and pushed after the last.
     """
     watch_heartbeats()
-    with _alone_in_the_project() as lock:
+    with alone_in_the_project(get_run_logger().info) as lock:
         mend(ROOT)
         changed = parameters(changes)
         remote = default_remote()
@@ -177,20 +175,6 @@ def reproduce(changes: Changes = NO_CHANGES) -> None:
         if changes != NO_CHANGES:
             # A run's name may have spaces and signs that the name of a DVC experiment, a git reference, must not have.
             keep(re.sub(r"[^A-Za-z0-9_-]+", "-", f"{changed.settings.experiment}-{this_run.name}").strip("-"))
-
-
-@contextmanager
-def _alone_in_the_project() -> Iterator[int]:
-    """Wait until no other run works in this project; yields the lock's descriptor, which children may hold open."""
-    file = ROOT / ".dvc" / "tmp" / "reproduce.lock"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            get_run_logger().info("waiting for another run in this project to end")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield lock.fileno()
 
 
 def _environment() -> dict[str, str]:

@@ -14,10 +14,12 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
-from flows.dvc_project import mend
+from flows.dvc_project import alone_in_the_project, mend
 from flows.environment import ROOT
 from rdmd.errors import UserError, reporting
 from rdmd.pipeline.layout import Layout
@@ -29,7 +31,28 @@ API = "PREFECT_API_URL"
 REGISTER_ANYWAY = ("--single-item", "--force", "register")
 # Tells flows that the server named by PREFECT_API_URL may still be starting.
 STARTING = "RDMD_PREFECT_SERVER_STARTING"
+# A tag of all flow runs of one command.
+INVOCATION = "RDMD_INVOCATION"
 START_SECONDS = 90.0
+POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class PrefectServer:
+    """A server of our own. `environment` is that in which flows use it."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+    environment: dict[str, str]
+
+    def check(self) -> None:
+        """Raise UserError if the server has ended."""
+        status = self.process.poll()
+        if status is not None:
+            raise UserError(
+                f"Prefect's server ended by itself (exit status {status}, log {self.log}), so the run was stopped; "
+                "repeat the command: finished work is kept, and trainings resume."
+            )
 
 
 def free_port() -> int:
@@ -53,13 +76,13 @@ def prefect_command(port: int) -> list[str]:
 
 
 @contextlib.contextmanager
-def prefect_server() -> Iterator[dict[str, str]]:
-    """Run a server; yields the environment in which flows use it. The server may still be starting."""
+def prefect_server() -> Iterator[PrefectServer]:
+    """Run a server for the length of a block. It may still be starting."""
     port = free_port()
     log = Path(os.environ["PREFECT_HOME"]) / "server.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as output, running([*prefect_command(port), "--no-ui"], output):
-        yield os.environ | {API: f"http://127.0.0.1:{port}/api", STARTING: "1"}
+    with log.open("wb") as output, running([*prefect_command(port), "--no-ui"], output) as process:
+        yield PrefectServer(process, log, os.environ | {API: f"http://127.0.0.1:{port}/api", STARTING: "1"})
 
 
 def wait_for_api() -> None:
@@ -92,19 +115,22 @@ def answers(address: str) -> bool:
 def main(command: list[str]) -> int:
     """Run a command with a server beside it, then the stage `register` if the store lacks the registered models.
 
-    Returns the exit status.
+    Waits first until no other run works in this project. Returns the exit status. Raises UserError if the server ends
+    before the command, which is stopped then, because its flows would wait for the server for minutes.
     """
     exit_on_signals()
-    mend(ROOT)
-    if os.environ.get(API):
-        return _run_and_register(command, dict(os.environ))
-    with prefect_server() as environment:
-        return _run_and_register(command, environment)
+    os.environ.setdefault(INVOCATION, f"repro {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC")
+    with alone_in_the_project(_say) as lock:
+        mend(ROOT)
+        if os.environ.get(API):
+            return _run_and_register(command, None, lock)
+        with prefect_server() as server:
+            return _run_and_register(command, server, lock)
 
 
-def _run_and_register(command: list[str], environment: dict[str, str]) -> int:
+def _run_and_register(command: list[str], server: PrefectServer | None, lock: int) -> int:
     """DVC skips `register` where reports/registry.json is up to date, which git brings without the registry."""
-    status = _run(command, environment)
+    status = _run(command, server, lock)
     try:
         reason = None if status else unregistered(Layout(ROOT).registry)
     except UserError:
@@ -112,13 +138,22 @@ def _run_and_register(command: list[str], environment: dict[str, str]) -> int:
         reason = None
     if reason is None:
         return status
-    print(f"registering again, since {reason}", flush=True)
-    return _run([sys.executable, "-m", "dvc", "repro", *REGISTER_ANYWAY], environment)
+    _say(f"registering again, since {reason}")
+    return _run([sys.executable, "-m", "dvc", "repro", *REGISTER_ANYWAY], server, lock)
 
 
-def _run(command: list[str], environment: dict[str, str]) -> int:
-    with process_group(command, environment) as group:
-        return group.wait()
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _run(command: list[str], server: PrefectServer | None, lock: int) -> int:
+    """Run a command while the server lives; its exit status. It holds the project's lock for as long as it lives."""
+    with process_group(command, server.environment if server else None, keep_open=(lock,)) as group:
+        while True:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return group.wait(POLL_SECONDS if server else None)
+            if server:
+                server.check()
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from flows.tracking.training import running_sweep
 from rdmd import config
 from rdmd.errors import UserError
 from rdmd.evaluation.table import method_name
@@ -31,7 +32,8 @@ def backend(settings: config.Settings, layout: Layout) -> Iterator[FlowBackend]:
     if not isinstance(settings.launch.runner, config.RayRunner):
         from flows.backends.local import LocalBackend
 
-        yield LocalBackend(settings, layout)
+        with running_sweep(settings, layout):
+            yield LocalBackend(settings, layout)
         return
     try:
         import prefect_ray  # noqa: F401

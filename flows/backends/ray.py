@@ -29,7 +29,7 @@ from prefect_ray.context import remote_options
 from prefect_ray.task_runners import PrefectRayFuture
 
 from flows.backends import evaluation_name, training_name
-from flows.tracking.training import watcher
+from flows.tracking.training import running_sweep, watcher
 from rdmd import config
 from rdmd.errors import Interrupted, UserError
 from rdmd.pipeline.launch import STOP_SECONDS, TrainingProcesses
@@ -181,14 +181,13 @@ def ray_backend(settings: config.Settings, runner: config.RayRunner, layout: Lay
         nodes = [node for node in ray.nodes() if node["Alive"]]
         _check_servers(len({node["NodeManagerAddress"] for node in nodes}))
         launch, gpus = _share(settings.launch, [node["Resources"] for node in nodes])
-        # The nodes find the sweep's run in MLflow, which must not be made by two of them.
-        watcher(settings, layout)
         layout.runs.mkdir(parents=True, exist_ok=True)
         witness = layout.runs / f".flow-{uuid4().hex}"
         witness.touch()
         node = Node(project, witness.relative_to(layout.root), settings.model_copy(update={"launch": launch}))
         try:
-            with RayTaskRunner() as tasks:
+            # The nodes find the sweep's run in MLflow, which must not be made by two of them.
+            with running_sweep(settings, layout), RayTaskRunner() as tasks:
                 yield RayBackend(tasks, node, layout, gpus)
         finally:
             witness.unlink(missing_ok=True)

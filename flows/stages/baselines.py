@@ -10,7 +10,7 @@ from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.training import train_baselines_on
 
 
-@flow(name="baselines", validate_parameters=False)
+@flow(name="baselines", flow_run_name="{settings.experiment} baselines", validate_parameters=False)
 def baselines(settings: config.Settings, layout: Layout) -> list[str]:
     """The source's teacher, the domain classifier and the neural OT maps, as far as baselines are configured that need
     them; publishes models/baselines and gives the runs' fingerprints."""

@@ -11,7 +11,7 @@ from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.training import train_generators_on
 
 
-@flow(name="distill", validate_parameters=False)
+@flow(name="distill", flow_run_name="{settings.experiment} distill", validate_parameters=False)
 def distill(settings: config.Settings, layout: Layout) -> list[str]:
     """RDMD with lambda as an input, or for every lambda of a list; publishes models/generators and gives the runs'
     fingerprints."""

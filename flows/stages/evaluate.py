@@ -30,7 +30,7 @@ def report(settings: config.Settings, layout: Layout, on: EvaluationTask, evalua
     return metrics
 
 
-@flow(name="evaluate", validate_parameters=False)
+@flow(name="evaluate", flow_run_name="{settings.experiment} evaluate", validate_parameters=False)
 def evaluate(settings: config.Settings, layout: Layout) -> Metrics:
     """Every method on the test split, by the same evaluator; writes reports/."""
     on = evaluation_task(settings, layout)

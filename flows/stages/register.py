@@ -79,7 +79,7 @@ def _version(number: int | None, row: Row, sha256: str) -> dict[str, int | float
     return {"version": number, "sha256": sha256, **chosen_numbers(row)}
 
 
-@flow(name="register", validate_parameters=False)
+@flow(name="register", flow_run_name="{settings.experiment} register", validate_parameters=False)
 def register(settings: config.Settings, layout: Layout) -> Registered:
     """Register the front and write reports/registry.json. Repeating it changes nothing."""
     if not layout.champion.exists():

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from prefect import Flow
+from prefect import Flow, tags
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import PrefectHTTPStatusError
@@ -15,7 +15,7 @@ from prefect.flow_engine import run_flow
 from prefect.states import Pending
 
 from flows.environment import DEBUG, ROOT
-from flows.server import wait_for_api
+from flows.server import INVOCATION, wait_for_api
 from flows.tracking.runs import open_record
 from rdmd import config
 from rdmd.errors import reporting
@@ -40,20 +40,22 @@ def run_stage(flow: StageFlow, description: str) -> None:
         open_record(settings.experiment)
         layout = Layout(kept=None if Path.cwd().resolve() == ROOT else ROOT)
         parent = os.environ.get(PARENT_TASK)
-        run = _run_below(UUID(parent), flow) if parent else None
+        labels = {settings.experiment, *filter(None, [os.environ.get(INVOCATION)])}
+        run = _run_below(UUID(parent), flow, labels) if parent else None
         if run is None:
-            flow(settings, layout)
+            with tags(*labels):
+                flow(settings, layout)
         else:
             run_flow(flow, flow_run=run, parameters={"settings": settings, "layout": layout})
 
 
-def _run_below(task: UUID, flow: StageFlow) -> FlowRun | None:
+def _run_below(task: UUID, flow: StageFlow, labels: set[str]) -> FlowRun | None:
     """A flow run that the UI shows below a task of another flow; None where the server does not know that task."""
     deadline = time.monotonic() + PARENT_SECONDS
     with get_client(sync_client=True) as client:
         while time.monotonic() < deadline:
             try:
-                return client.create_flow_run(flow, parent_task_run_id=task, state=Pending())
+                return client.create_flow_run(flow, tags=labels, parent_task_run_id=task, state=Pending())
             except PrefectHTTPStatusError:
                 time.sleep(0.5)
     return None

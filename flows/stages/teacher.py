@@ -10,7 +10,7 @@ from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.training import alone, train_teacher_on
 
 
-@flow(name="teacher", validate_parameters=False)
+@flow(name="teacher", flow_run_name="{settings.experiment} teacher", validate_parameters=False)
 def teacher(settings: config.Settings, layout: Layout) -> str:
     """Denoising score matching on the target; publishes models/teacher and gives the run's fingerprint."""
     with backend(alone(settings), layout) as where:

@@ -90,7 +90,6 @@ def record_evaluation(record: Record, parent: Run, metrics: Metrics, layout: Lay
         record.client.log_artifact(parent.info.run_id, str(layout.reports / name), "reports")
     if (layout.root / config.PARAMS).exists():
         record.client.log_artifact(parent.info.run_id, str(layout.root / config.PARAMS))
-    record.client.set_terminated(parent.info.run_id)
 
 
 def _run_of_row(record: Record, parent: Run, row: Row, layout: Layout) -> Run:

@@ -115,7 +115,9 @@ def sweep_run(record: Record, settings: config.Settings, digests: dict[str, str]
         record.experiment_id, run_name=f"sweep {key[:8]}", tags={SWEEP: key, **provenance_tags(), **digests}
     )
     log_params(record, run, described)
-    return run
+    # Nothing runs yet; `running_sweep` says when something does.
+    record.client.set_terminated(run.info.run_id)
+    return record.client.get_run(run.info.run_id)
 
 
 def find_run(record: Record, tag: str, value: str, parent: Run | None = None) -> Run | None:

@@ -31,7 +31,7 @@ from flows.tracking.runs import (
 )
 from rdmd import config
 from rdmd.data.manifest import read_manifest
-from rdmd.errors import UserError
+from rdmd.errors import Interrupted, UserError
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.training import Watch
 from rdmd.progress import run_bar
@@ -55,6 +55,28 @@ SEND_SECONDS = 5.0
 OUTAGE_SECONDS, RETRY_SECONDS = 300.0, 5.0
 # What MLflow's client raises where its server is gone or its SQLite file is locked; `requests` raises OSError.
 OUTAGE = (MlflowException, OSError)
+
+
+@contextlib.contextmanager
+def running_sweep(settings: config.Settings, layout: Layout) -> Iterator[None]:
+    """Show the sweep's run as running for the length of a block, and then as finished, failed or killed.
+
+    Ctrl-C or an `Interrupted` kills it, any other exception fails it.
+    """
+    record = open_record(settings.experiment)
+    run_id = sweep_run(record, settings, digests(layout)).info.run_id
+    record.client.update_run(run_id, "RUNNING")
+    status = "KILLED"
+    try:
+        yield
+        status = "FINISHED"
+    except Exception as error:
+        status = "KILLED" if isinstance(error, Interrupted) else "FAILED"
+        raise
+    finally:
+        # A store that does not answer must not hide the error, nor fail a stage whose work is done.
+        with contextlib.suppress(*OUTAGE):
+            record.client.set_terminated(run_id, status)
 
 
 @contextlib.contextmanager

@@ -81,9 +81,9 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
     """A clone in which `dvc repro` has run once."""
     path = tmp_path_factory.mktemp("clone")
     copy_work_tree(path)
-    dropped = {"MLFLOW_TRACKING_URI", "PREFECT_HOME", "PREFECT_API_URL", "DVC_ROOT", "DVC_STAGE"}
-    with prefect_server() as served:
-        environment = {key: value for key, value in served.items() if key not in dropped - {"PREFECT_API_URL"}}
+    dropped = {"MLFLOW_TRACKING_URI", "PREFECT_HOME", "DVC_ROOT", "DVC_STAGE"}
+    with prefect_server() as server:
+        environment = {key: value for key, value in server.environment.items() if key not in dropped}
         environment |= {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "PYTHONPATH": str(path),

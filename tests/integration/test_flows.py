@@ -110,11 +110,12 @@ def test_curves_and_grids_are_recorded_as_they_were_logged(ran: tuple[config.Set
 def test_each_lambda_was_a_task_and_each_flow_completed(ran: tuple[config.Settings, Layout]):
     with get_client(sync_client=True) as client:
         names = {run.name: run.state_name for run in client.read_task_runs()}
-        flows = [run.state_name for run in client.read_flow_runs()]
+        flows = {run.name: run.state_name for run in client.read_flow_runs()}
     assert names["train generator, lambda 0.05"] == names["train generator, lambda 0.5"] == "Completed"
     assert names["evaluate SDEdit, sigma 1, steps 4"] == names["evaluate RDMD, lambda 0.5"] == "Completed"
     assert names["train source teacher"] == names["train neural OT map, cost weight 0.5"] == "Completed"
-    assert set(flows) == {"Completed"}
+    stages = ("teacher", "distill", "baselines", "evaluate", "register")
+    assert flows == {f"swissroll {stage}": "Completed" for stage in stages}
 
 
 def test_each_training_stage_leaves_its_curves(ran: tuple[config.Settings, Layout]):

@@ -16,6 +16,7 @@ import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from flows.backends import backend
 from flows.registry.promote import register_sweep
 from flows.tracking import training
 from flows.tracking.evaluation import record_evaluation
@@ -24,7 +25,7 @@ from flows.tracking.training import Recorder, digests, tracked
 from rdmd import config
 from rdmd.data.manifest import read_manifest
 from rdmd.data.preprocess import preprocess
-from rdmd.errors import UserError
+from rdmd.errors import Interrupted, UserError
 from rdmd.evaluation.row import FeaturesRecord, Metrics, Row
 from rdmd.evaluation.table import read_metrics, write_metrics
 from rdmd.pipeline.jobs import plan_generators
@@ -240,6 +241,20 @@ def test_a_store_that_stays_locked_leaves_a_finished_training(sweep: Sweep, monk
         lock.execute("BEGIN EXCLUSIVE")
         with pytest.raises(UserError, match=r"is finished and kept in .*locked by another process.*repeat the command"):
             recorder.finish()
+
+
+def test_a_sweep_runs_while_a_stage_works_and_not_after_it(sweep: Sweep):
+    def status() -> str:
+        return str(sweep.record.client.get_run(sweep.parent.info.run_id).info.status)
+
+    assert status() == "FINISHED", "a new one does not run"
+    ends = ((KeyboardInterrupt, "KILLED"), (Interrupted, "KILLED"), (UserError, "FAILED"), (None, "FINISHED"))
+    for error, expected in ends:
+        with contextlib.suppress(error or ()), backend(sweep.settings, sweep.layout):
+            assert status() == "RUNNING"
+            if error is not None:
+                raise error
+        assert status() == expected
 
 
 def test_the_model_has_its_metrics_with_their_data(sweep: Sweep):

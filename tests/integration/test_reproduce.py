@@ -103,15 +103,15 @@ def clone(to: Path, stages: tuple[str, ...] | None) -> None:
 
 def serve(path: Path) -> Iterator[Served]:
     """The deployment of a clone, served on a server of its own."""
-    with prefect_server() as environment:
+    with prefect_server() as server:
         dropped = {"MLFLOW_TRACKING_URI", "PREFECT_HOME", "DVC_ROOT", "DVC_STAGE"}
-        inherited = {key: value for key, value in environment.items() if key not in dropped}
+        inherited = {key: value for key, value in server.environment.items() if key not in dropped}
         served = subprocess.Popen(
             [sys.executable, "-m", "flows.deployment"], cwd=path, stdout=subprocess.DEVNULL, start_new_session=True,
             env=inherited | {"PYTHONPATH": str(path), STARTING: "1"},
         )  # fmt: skip
         try:
-            with temporary_settings({PREFECT_API_URL: environment[API]}), get_client(sync_client=True) as client:
+            with temporary_settings({PREFECT_API_URL: inherited[API]}), get_client(sync_client=True) as client:
                 until(lambda: deployed(client), 120, "the deployment does not appear")
                 yield Served(path, client)
         finally:
@@ -229,15 +229,15 @@ lonely()
 
 
 def test_a_flow_run_whose_process_and_worker_are_gone_crashes():
-    with prefect_server() as environment, temporary_settings({PREFECT_API_URL: environment[API]}):
-        until(lambda: answers(f"{environment[API]}/health"), 90, "the server does not start")
+    with prefect_server() as server, temporary_settings({PREFECT_API_URL: server.environment[API]}):
+        until(lambda: answers(f"{server.environment[API]}/health"), 90, "the server does not start")
         # The shortest time that Prefect takes.
         watch_heartbeats(timedelta(seconds=10))
         watch_heartbeats(timedelta(seconds=10))
         with get_client(sync_client=True) as client:
             assert len(client.read_automations_by_name(WATCHDOG)) == 1
             process = subprocess.Popen(
-                [sys.executable, "-c", LONELY], env=environment, text=True, stdout=subprocess.PIPE
+                [sys.executable, "-c", LONELY], env=server.environment, text=True, stdout=subprocess.PIPE
             )
             assert process.stdout is not None
             run = UUID(process.stdout.readline().strip())

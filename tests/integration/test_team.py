@@ -93,7 +93,7 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
         "--backend-store-uri", f"sqlite:///{root}/mlflow.db", "--artifacts-destination", str(root / "artifacts"),
     ]  # fmt: skip
     with ExitStack() as stack:
-        environment = stack.enter_context(prefect_server())
+        environment = stack.enter_context(prefect_server()).environment
         log = stack.enter_context((root / "mlflow.log").open("wb"))
         stack.enter_context(running(mlflow_server, log))
         until(lambda: answers(f"{uri}/health") and answers(f"{environment[API]}/health"), 300, "a server is not up")
