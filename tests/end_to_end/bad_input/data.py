@@ -100,6 +100,23 @@ def leading_out(path: Path) -> None:
         file.writestr("../dot.png", png(noise(1)))
 
 
+def nameless(path: Path) -> None:
+    """A zip whose member has a name that ends before it begins."""
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("dot.png", png(noise(1)))
+    path.write_bytes(path.read_bytes().replace(b"dot.png", b"\0ot.png"))
+
+
+def misdirected(path: Path) -> None:
+    """A zip that says of its member that it begins before the file."""
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("dot.png", png(noise(1)))
+    content = bytearray(path.read_bytes())
+    end = content.index(b"PK\x05\x06")
+    content[end + 16 : end + 20] = (2**31).to_bytes(4, "little")
+    path.write_bytes(content)
+
+
 def swelling(path: Path) -> None:
     """A zip whose directory promises 2 GiB."""
     with zipfile.ZipFile(path, "w") as file:
@@ -154,6 +171,8 @@ ARCHIVES = [
         "x.zip: the member '../dot.png' is refused",
         "repack it",
     ),
+    Row("a zip with a nameless member", archived("x.zip", nameless), PREPROCESS, "x.zip is damaged", "pack it again"),
+    Row("a zip with a wrong offset", archived("x.zip", misdirected), PREPROCESS, "x.zip is damaged", "pack it again"),
     Row(
         "a zip that swells",
         archived("x.zip", swelling),
