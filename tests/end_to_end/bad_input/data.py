@@ -37,6 +37,12 @@ def only_one_pixel() -> None:
     save_image(SOURCE / "dot.png", noise(1, 1, 1))
 
 
+def only_a_strip() -> None:
+    """A source of one image that is a thousand times as wide as it is high."""
+    removed(str(SOURCE))()
+    save_image(SOURCE / "strip.png", noise(1, 8, 8000))
+
+
 def without_images() -> None:
     """A source that holds a text alone."""
     removed(str(SOURCE))()
@@ -77,6 +83,7 @@ FOLDERS = [
         "mend or remove",
     ),
     Row("an image of 1x1", only_one_pixel, PREPROCESS, "dot.png: 1x1 pixels", "mend or remove them"),
+    Row("an image 8 pixels high", only_a_strip, PREPROCESS, "strip.png: 8000x8; a side", "mend or remove them"),
     Row(
         "unreadable images",
         both(cut_short(str(SOURCE / "03.png")), written(str(SOURCE / "04.png"), "no image")),
