@@ -134,11 +134,13 @@ class Trial:
         deadline = time.monotonic() + seconds
         while self.processes() and time.monotonic() < deadline:
             time.sleep(0.2)
-        left = self.processes()
+        left = []
+        for one in self.processes():
+            with contextlib.suppress(psutil.Error):
+                left.append(" ".join(one.cmdline())[-80:])
         self.kill_all()
         if left:
-            names = {" ".join(one.cmdline())[-80:] for one in left if one.is_running()}
-            self.lost["processes"] = f"{len(left)} still there after {seconds:.0f} s: {'; '.join(sorted(names))}"
+            self.lost["processes"] = f"{len(left)} still there after {seconds:.0f} s: {'; '.join(left)}"
         return not left
 
     def kill_all(self) -> None:
