@@ -98,17 +98,18 @@ class Trial:
         """The output of all commands of the trial."""
         return self.path.with_suffix(".log")
 
+    def wait(self, process: subprocess.Popen[bytes]) -> int | None:
+        """The exit status of a command; None, which is a loss, if it does not end."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.wait(COMMAND_SECONDS)
+        self.lost["command"] = f"it did not end within {COMMAND_SECONDS:.0f} s: {self.last_line()}"
+        self.kill_all()
+        return None
+
     def finish(self, *more: str) -> None:
         """Run the command to its end."""
-        process = self.start(*more)
-        try:
-            status = process.wait(COMMAND_SECONDS)
-        except subprocess.TimeoutExpired:
-            status = None
-        if status:
+        if status := self.wait(self.start(*more)):
             self.lost["command"] = f"the last command ended with {status}: {self.last_line()}"
-        elif status is None:
-            self.lost["command"] = f"the last command did not end within {COMMAND_SECONDS:.0f} s"
 
     def last_line(self) -> str:
         """The last sentence for the user in the output so far, or else its last line."""
@@ -129,8 +130,8 @@ class Trial:
                     found.append(process)
         return found
 
-    def wait_for_end(self, seconds: float) -> bool:
-        """Whether all processes end within some seconds; those that do not are killed."""
+    def wait_for_end(self, seconds: float) -> None:
+        """Wait until all processes have ended; those that do not within some seconds are a loss, and killed."""
         deadline = time.monotonic() + seconds
         while self.processes() and time.monotonic() < deadline:
             time.sleep(0.2)
@@ -141,7 +142,6 @@ class Trial:
         self.kill_all()
         if left:
             self.lost["processes"] = f"{len(left)} still there after {seconds:.0f} s: {'; '.join(left)}"
-        return not left
 
     def kill_all(self) -> None:
         """SIGKILL to every process, also to those that others start meanwhile."""
@@ -164,35 +164,22 @@ class Trial:
 # --- disturbances -------------------------------------------------------------------------------------------
 
 
-def kill(trial: Trial) -> None:
-    """SIGKILL to all processes, several times."""
+def interrupt(trial: Trial) -> None:
+    """End the command at several random moments, each time with all its processes."""
     for _ in range(trial.kills):
         process = trial.start()
         if not trial.sleep(process):
             break
-        trial.kill_all()
-        process.wait()
-
-
-def orphan(trial: Trial) -> None:
-    """SIGKILL to the command alone, then wait for its children."""
-    process = trial.start()
-    if trial.sleep(process):
-        process.kill()
-        process.wait()
+        match trial.kind:
+            case "kill":
+                trial.kill_all()
+            case "orphan":
+                process.kill()
+            case "term":
+                process.terminate()
+        # Also of its children, in sessions of their own.
         trial.wait_for_end(END_SECONDS)
-
-
-def term(trial: Trial) -> None:
-    """SIGTERM to the command, several times."""
-    for _ in range(trial.kills):
-        process = trial.start()
-        if not trial.sleep(process):
-            break
-        process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(END_SECONDS)
-        trial.wait_for_end(END_SECONDS)
+        process.wait()
 
 
 def disk(trial: Trial) -> None:
@@ -201,14 +188,14 @@ def disk(trial: Trial) -> None:
     used = shutil.disk_usage(trial.path).used
     _remount(trial.path, used + room)
     process = trial.start()
-    status = process.wait(COMMAND_SECONDS)
+    status = trial.wait(process)
     trial.events.append(f"{room // 2**10} KiB free, {trial.stage()}, status {status}: {trial.last_line()}")
     trial.wait_for_end(END_SECONDS)
     _remount(trial.path, 2**31)
 
 
 def store(trial: Trial) -> None:
-    """Lock MLflow's store; the command waits or records later, and ends well."""
+    """Lock MLflow's store; the command waits, records later, or says that it is locked."""
     process = trial.start()
     if trial.sleep(process):
         database = trial.path / "mlflow" / "store" / "mlflow.db"
@@ -217,7 +204,7 @@ def store(trial: Trial) -> None:
                 held.execute("BEGIN EXCLUSIVE")
                 time.sleep(LOCK_SECONDS)
                 held.execute("ROLLBACK")
-    status = process.wait(COMMAND_SECONDS)
+    status = trial.wait(process)
     trial.events.append(f"status {status}: {trial.last_line()}")
 
 
@@ -227,10 +214,12 @@ def prefect(trial: Trial) -> None:
     if trial.sleep(process):
         for one in trial.processes():
             with contextlib.suppress(psutil.Error):
-                if {"prefect", "server"} <= set(one.cmdline()) or "prefect.server" in " ".join(one.cmdline()):
+                line = " ".join(one.cmdline())
+                # Not the `process_group` around it.
+                if "prefect server start" in line and "process_group" not in line:
                     one.kill()
         begun = time.monotonic()
-        status = process.wait(COMMAND_SECONDS)
+        status = trial.wait(process)
         trial.events.append(f"ended after {time.monotonic() - begun:.0f} s, status {status}: {trial.last_line()}")
     trial.wait_for_end(END_SECONDS)
 
@@ -240,12 +229,13 @@ def twice(trial: Trial) -> None:
     first = trial.start()
     if trial.sleep(first):
         second = trial.start()
-        statuses = [process.wait(COMMAND_SECONDS) for process in (second, first)]
+        statuses = [trial.wait(process) for process in (second, first)]
         trial.events.append(f"status {statuses[1]} and {statuses[0]}")
 
 
 KINDS: dict[str, Callable[[Trial], None]] = {
-    "kill": kill, "orphan": orphan, "term": term, "disk": disk, "store": store, "prefect": prefect, "twice": twice,
+    "kill": interrupt, "orphan": interrupt, "term": interrupt, "disk": disk, "store": store, "prefect": prefect,
+    "twice": twice,
 }  # fmt: skip
 
 
