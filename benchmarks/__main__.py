@@ -25,6 +25,7 @@ WHOLE_PROJECT = (
     "inference",
     "evaluation",
     "orchestration",
+    "serving_load",
 )
 
 

@@ -25,7 +25,7 @@ from rdmd.errors import UserError, reporting
 ROOT = Path(__file__).parents[1]
 NOOPS = 5
 # These would lead the stages of the copy to another store, server or project.
-_FOREIGN = ("MLFLOW_", "PREFECT_", "DVC_", "RDMD_")
+FOREIGN = ("MLFLOW_", "PREFECT_", "DVC_", "RDMD_")
 
 
 def main() -> None:
@@ -68,7 +68,7 @@ def copy_of_project(experiment: str) -> Iterator[Path]:
 
 
 def _run(project: Path, *command: str) -> None:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
     environment |= {
         "PYTHONPATH": str(project),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",

@@ -1,15 +1,23 @@
-"""Write files whole or not at all: under a temporary name in the same folder, then renamed."""
+"""Write files whole or not at all: under a temporary name in the same folder, then renamed.
+
+A process that is killed leaves its temporary files. The next process that writes into the folder removes them.
+"""
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
-PART = ".part"
+PART, OLD = ".part", ".old"
+# Names of `tempfile` with the prefix and the suffixes that are given here.
+_TEMPORARY = re.compile(rf"\..+\.[a-z0-9_]{{8}}({re.escape(PART)}|{re.escape(OLD)})")
 
 
 def sha256_of(path: Path) -> str:
@@ -23,11 +31,12 @@ def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path in the same folder; rename it to `path` when the block ends well, remove it otherwise."""
     with _naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_left(path.parent.resolve())
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PART)
         os.close(handle)
         temporary = Path(name)
         try:
-            with _asking_the_system(temporary):
+            with _in_use(temporary), _asking_the_system(temporary):
                 yield temporary
             temporary.chmod(0o644)
             temporary.replace(path)
@@ -45,19 +54,50 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     """Give a temporary folder beside `path`; it takes the place of `path` when the block ends well."""
     with _naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_left(path.parent.resolve())
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=PART))
         try:
-            yield temporary
-            temporary.chmod(0o755)
-            if path.exists():
-                old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".old"))
-                path.rename(old / "old")
-                temporary.rename(path)
-                shutil.rmtree(old)
-            else:
-                temporary.rename(path)
+            with _in_use(temporary):
+                yield temporary
+                temporary.chmod(0o755)
+                if path.exists():
+                    old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=OLD))
+                    with _in_use(old):
+                        path.rename(old / "old")
+                        temporary.rename(path)
+                        shutil.rmtree(old)
+                else:
+                    temporary.rename(path)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _in_use(temporary: Path) -> Iterator[None]:
+    """Hold the system's lock on a temporary file or folder: the system releases it however this process ends."""
+    handle = os.open(temporary, os.O_RDONLY)
+    try:
+        # Where the file system has no such locks, `_remove_left` cannot take one either and leaves everything.
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+@cache
+def _remove_left(folder: Path) -> None:
+    """Remove the temporary files in `folder` that no process holds; once in a process, since listing takes time."""
+    # A failure here must not stop the writing.
+    with contextlib.suppress(OSError):
+        for left in [one for one in folder.iterdir() if _TEMPORARY.fullmatch(one.name)]:
+            with contextlib.suppress(OSError):
+                handle = os.open(left, os.O_RDONLY)
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(left) if left.is_dir() else left.unlink()
+                finally:
+                    os.close(handle)
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 import os
 from typing import TypedDict
 
+import mlflow
 from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
@@ -10,7 +11,7 @@ from prefect.cache_policies import NO_CACHE
 from flows.registry.promote import Contender, candidates, decide, register_sweep
 from flows.registry.versions import CHAMPION, model_name
 from flows.stages.stage import run_stage
-from flows.tracking.runs import open_record
+from flows.tracking.runs import open_record, store_errors
 from rdmd import config
 from rdmd.evaluation.row import Row
 from rdmd.evaluation.selection import describe
@@ -44,8 +45,9 @@ class Registered(TypedDict):
 def register_front(settings: config.Settings, layout: Layout) -> Registered:
     """Make the versions, let the rule decide, and set the aliases. Writes reports/champion.json."""
     record = open_record(settings.experiment)
-    sweep = register_sweep(record, settings, layout)
-    decision = decide(record, sweep, settings.register_)
+    with store_errors(mlflow.get_tracking_uri()):
+        sweep = register_sweep(record, settings, layout)
+        decision = decide(record, sweep, settings.register_)
     refused: Refused | None = None
     if decision.refused is not None:
         refused = {**_pointed(decision.chosen), "reason": decision.refused, "command": decision.command}

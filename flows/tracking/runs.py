@@ -44,7 +44,7 @@ def open_record(experiment: str) -> Record:
     uri = mlflow.get_tracking_uri()
     check_sqlite(uri)
     relocate(uri)
-    with _as_user_errors(uri):
+    with store_errors(uri):
         file = sqlite_file(uri)
         store = file.resolve().parent if file is not None else None
         if store is not None:
@@ -72,10 +72,13 @@ def _prepare_local_store(store: Path, uri: str) -> None:
 
 
 @contextlib.contextmanager
-def _as_user_errors(uri: str) -> Iterator[None]:
+def store_errors(uri: str) -> Iterator[None]:
+    """Around work on the store at `uri`: raises UserError if the store fails, whatever library says so."""
     try:
         yield
     except MlflowException as error:
+        if "disk is full" in str(error):
+            raise UserError(f"the MLflow store {uri} has no room; free some space and repeat the command.") from error
         if "database is locked" in str(error):
             raise UserError(
                 f"the MLflow store {uri} is locked by another process; end that process or wait for it, and repeat "

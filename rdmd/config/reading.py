@@ -129,9 +129,11 @@ def parse(text: str, name: str) -> Settings:
         line = f", line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "not YAML"
         raise UserError(f"{name}{line}: {problem}; correct that line.") from None
-    except ValueError as error:
-        # Such as a date without its day: YAML's reader leaves those to Python.
-        raise UserError(f"{name}: {error}; correct that value.") from None
+    except RecursionError:
+        raise UserError(f"{name} is nested too deeply; put an experiment there with `rdmd use digits`.") from None
+    except (ValueError, LookupError, AttributeError) as error:
+        # Such as a date without its day, or the tag of another type: YAML's reader leaves those to Python.
+        raise UserError(f"{name}: a value is not of its type ({error}); correct that value.") from None
     if not isinstance(raw, dict):
         raise UserError(f"{name} holds no settings; put an experiment there with `rdmd use digits`.")
     try:

@@ -11,7 +11,7 @@ import re
 import numpy as np
 from PIL import Image
 
-from rdmd.data.readers.images import MIN_SIDE, UnreadableError, decode
+from rdmd.data.readers.images import MAX_ASPECT, MIN_SIDE, UnreadableError, decode
 from rdmd.serving.images import AS_TRAINED, Sizing, translate_images
 from rdmd.serving.model import Model, translate_points
 
@@ -90,6 +90,10 @@ def _from_array(i: int, given: object) -> np.ndarray:
         raise RequestError(
             f"image {i} of `inputs` is {width}x{height}; a side needs at least {MIN_SIDE} pixels, and "
             f"an image has at most {MAX_PIXELS}."
+        )
+    if max(height, width) > MAX_ASPECT * min(height, width):
+        raise RequestError(
+            f"image {i} of `inputs` is {width}x{height}; send one whose sides differ by at most {MAX_ASPECT} times."
         )
     return image.astype(np.uint8)
 

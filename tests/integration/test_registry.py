@@ -5,6 +5,7 @@ import getpass
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,6 +17,8 @@ import pytest
 import torch
 import yaml
 from mlflow import MlflowClient
+from sqlalchemy import event
+from sqlalchemy.pool import Pool
 
 from flows.stages.register import refusal, register, register_front
 from rdmd import config
@@ -376,6 +379,19 @@ def test_a_person_promotes_by_number_or_lambda(project: Project, rdmd: Said):
     assert "--alias canary needs a version" in rdmd("registry promote --alias canary", status=2)
     # A name that MLflow keeps for itself.
     assert "MLflow refuses --alias latest" in rdmd("registry promote 3 --alias latest", status=2)
+
+
+def test_a_store_without_room_is_told_in_a_sentence(project: Project):
+    def fill(connection: sqlite3.Connection, *_: object) -> None:
+        connection.execute("PRAGMA max_page_count = 1")  # SQLite takes the present size if that is larger
+
+    project.train(SWEEP, generation=1)
+    event.listen(Pool, "checkout", fill)
+    try:
+        with pytest.raises(UserError, match=r"has no room; free some space and repeat the command\.$"):
+            register_front.fn(project.settings, project.layout)
+    finally:
+        event.remove(Pool, "checkout", fill)
 
 
 def test_features_that_do_not_see_corruption_promote_nobody(project: Project):

@@ -18,7 +18,7 @@ from rdmd.serving.request import RequestError, answer
 class Same(nn.Module):
     """Translates a sample to itself, at any lambda."""
 
-    def forward(self, x: torch.Tensor, lam: float | None) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, lam: float | None, z: torch.Tensor | None = None) -> torch.Tensor:
         return x
 
 
@@ -123,6 +123,13 @@ def test_what_is_no_image_is_refused_in_a_sentence(wrong: str):
 def test_what_are_no_points_is_refused(wrong: list):
     with pytest.raises(RequestError, match=r"not a list of points; send finite numbers of shape \(N, 2\)"):
         answer(POINTS, wrong)
+
+
+@pytest.mark.parametrize("form", [text, np.ndarray.tolist])
+def test_a_strip_that_a_network_would_enlarge_to_gigabytes_is_refused(form):
+    assert len(answer(IMAGES, [form(noise(0, 8, 800))])) == 1
+    with pytest.raises(RequestError, match=r"801x8.* side.* 100 times"):
+        answer(IMAGES, [form(noise(0, 8, 801))])
 
 
 def test_an_image_that_would_unpack_to_gigabytes_is_refused_unread():

@@ -1,8 +1,8 @@
 """Images inside a zip or tar archive, read from it without unpacking anything onto the disk."""
 
 import contextlib
+import errno
 import io
-import lzma
 import re
 import stat
 import tarfile
@@ -91,13 +91,14 @@ def _naming_damage(path: Path) -> Iterator[None]:
         # Where no method opens the file, the other lines are what each of them had to say.
         reason = str(error).splitlines()[0].rstrip(":")
         raise UserError(f"{path} is not a whole zip or tar archive ({reason}); {remedy}.") from None
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError) as error:
-        raise UserError(f"{path} is damaged ({error}); {remedy}.") from None
-    except OSError as error:
-        # gzip and bz2 report damage as an OSError without a number; real ones of the system have one.
-        if error.errno is not None:
+    except UserError:
+        raise
+    except Exception as error:
+        # gzip and bz2 report damage as an OSError without a number, and an offset out of range has EINVAL; other errors
+        # of the system are no damage. For the rest, damaged bytes can raise nearly anything.
+        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)):
             raise
-        raise UserError(f"{path} is damaged ({error}); {remedy}.") from None
+        raise UserError(f"{path} is damaged ({str(error) or type(error).__name__}); {remedy}.") from None
 
 
 def _zip_names(path: Path, gauge: _Gauge) -> list[str]:

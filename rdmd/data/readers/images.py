@@ -17,6 +17,9 @@ from rdmd.errors import UserError
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "TIFF", "GIF")
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".gif"})
 MIN_SIDE = 8
+# Of the longer side over the shorter one. A strip of few pixels would grow to gigabytes when its shorter side is
+# enlarged to the resolution of a network.
+MAX_ASPECT = 100
 
 
 class UnreadableError(Exception):
@@ -80,8 +83,8 @@ def decode(file: BinaryIO, max_pixels: int | None = None) -> np.ndarray:
     and grey become RGB, and 16-bit grey is scaled by 1/257 (65535 becomes 255). Colour profiles are ignored.
 
     Raises `UnreadableError` if the file is no image or damaged, has more than `max_pixels` (default: Pillow's limit),
-    has a side under 8 pixels, or holds numbers without a known white (32-bit integers, floats, 16 bits of which 12 or
-    fewer are used).
+    has a side under 8 pixels or over 100 times the other, or holds numbers without a known white (32-bit integers,
+    floats, 16 bits of which 12 or fewer are used).
     """
     with warnings.catch_warnings():
         # Pillow only warns about images of up to twice its limit; the check below refuses them.
@@ -92,6 +95,8 @@ def decode(file: BinaryIO, max_pixels: int | None = None) -> np.ndarray:
                 most = max_pixels or Image.MAX_IMAGE_PIXELS
                 if min(width, height) < MIN_SIDE:
                     raise UnreadableError(f"{width}x{height} pixels; a side needs at least {MIN_SIDE}")
+                if max(width, height) > MAX_ASPECT * min(width, height):
+                    raise UnreadableError(f"{width}x{height}; a side is more than {MAX_ASPECT} times the other")
                 if most is not None and width * height > most:
                     raise UnreadableError(f"{width}x{height} is more than {most} pixels")
                 return to_rgb(image)

@@ -37,6 +37,12 @@ def only_one_pixel() -> None:
     save_image(SOURCE / "dot.png", noise(1, 1, 1))
 
 
+def only_a_strip() -> None:
+    """A source of one image that is a thousand times as wide as it is high."""
+    removed(str(SOURCE))()
+    save_image(SOURCE / "strip.png", noise(1, 8, 8000))
+
+
 def without_images() -> None:
     """A source that holds a text alone."""
     removed(str(SOURCE))()
@@ -77,6 +83,7 @@ FOLDERS = [
         "mend or remove",
     ),
     Row("an image of 1x1", only_one_pixel, PREPROCESS, "dot.png: 1x1 pixels", "mend or remove them"),
+    Row("an image 8 pixels high", only_a_strip, PREPROCESS, "strip.png: 8000x8; a side", "mend or remove them"),
     Row(
         "unreadable images",
         both(cut_short(str(SOURCE / "03.png")), written(str(SOURCE / "04.png"), "no image")),
@@ -98,6 +105,23 @@ def leading_out(path: Path) -> None:
     """A zip with a member above its root."""
     with zipfile.ZipFile(path, "w") as file:
         file.writestr("../dot.png", png(noise(1)))
+
+
+def nameless(path: Path) -> None:
+    """A zip whose member has a name that ends before it begins."""
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("dot.png", png(noise(1)))
+    path.write_bytes(path.read_bytes().replace(b"dot.png", b"\0ot.png"))
+
+
+def misdirected(path: Path) -> None:
+    """A zip that says of its member that it begins before the file."""
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("dot.png", png(noise(1)))
+    content = bytearray(path.read_bytes())
+    end = content.index(b"PK\x05\x06")
+    content[end + 16 : end + 20] = (2**31).to_bytes(4, "little")
+    path.write_bytes(content)
 
 
 def swelling(path: Path) -> None:
@@ -154,6 +178,8 @@ ARCHIVES = [
         "x.zip: the member '../dot.png' is refused",
         "repack it",
     ),
+    Row("a zip with a nameless member", archived("x.zip", nameless), PREPROCESS, "x.zip is damaged", "pack it again"),
+    Row("a zip with a wrong offset", archived("x.zip", misdirected), PREPROCESS, "x.zip is damaged", "pack it again"),
     Row(
         "a zip that swells",
         archived("x.zip", swelling),

@@ -56,7 +56,9 @@ FILE = [
     spoilt("a tab", "seed: 0", "\tseed: 0", "params.yaml, line 2", "correct that line"),
     spoilt("a key twice", "seed: 0", "seed: 0\nseed: 1", "the key `seed` stands twice", "correct that line"),
     spoilt("a list as a key", "seed: 0", "? [seed]\n: 0", "params.yaml, line 2", "correct that line"),
-    spoilt("a date without its day", "seed: 0", "seed: 2026-13-45", "params.yaml: month", "correct that value"),
+    spoilt("a date without its day", "seed: 0", "seed: 2026-13-45", "month must be in 1..12", "correct that value"),
+    spoilt("a tag of another type", "seed: 0", "seed: !!bool seven", "not of its type ('seven')", "correct that value"),
+    spoilt("brackets without end", "seed: 0", f"seed: {'[' * 2000}", "nested too deeply", "`rdmd use digits`"),
 ]
 
 KEYS = [

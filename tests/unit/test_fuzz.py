@@ -1,0 +1,56 @@
+"""A short form of `python -m benchmarks.fuzz`, and whether it notices what it looks for."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import fuzz
+from benchmarks.fuzz import Target, targets
+from rdmd.errors import UserError
+
+# Reading params.yaml takes a hundred times as long as reading a small image.
+EXECUTIONS = {"params": 20}
+
+
+@pytest.mark.parametrize("name", ["images", "archives", "idx", "safetensors", "edm", "params", "request", "upload"])
+def test_damaged_input_gives_a_result_or_a_sentence(name: str, tmp_path: Path):
+    target = targets(tmp_path)[name]
+    executions, findings = fuzz.fuzz(target, seed=1, first=0, seconds=30, most=EXECUTIONS.get(name, 300))
+    assert executions > 0
+    assert findings == {}
+
+
+def raising(given: object) -> None:
+    raise KeyError(given)
+
+
+def refusing(given: object) -> None:
+    raise UserError("this is wrong; correct it.")
+
+
+def sleeping(given: object) -> None:
+    time.sleep(0.05)
+
+
+def filling(given: object) -> None:
+    np.ones(2**28, np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("run", "found"), [(raising, "KeyError"), (refusing, None), (sleeping, "slow"), (filling, "memory")]
+)
+def test_it_finds_errors_hangs_and_memory(run, found, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(fuzz, "SECONDS", 0.04)
+    monkeypatch.setattr(fuzz, "MEMORY_KIB", 2**14)
+    executions, findings = fuzz.fuzz(Target(run, lambda rng: rng.random()), seed=0, first=0, seconds=10, most=1)
+    assert executions == 1
+    kinds = [kind.split(" ")[0] for kind in findings]
+    # Filling 256 MiB may also take longer than 0.04 s.
+    assert found in kinds if found else kinds == []
+
+
+def test_an_execution_is_repeatable(tmp_path: Path):
+    make = targets(tmp_path)["archives"].make
+    assert make(fuzz.random.Random("0 7")) == make(fuzz.random.Random("0 7"))
