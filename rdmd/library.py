@@ -52,7 +52,7 @@ from rdmd.report.samples import image_grid as grid_figure
 from rdmd.report.style import png_bytes
 from rdmd.serving.images import Sizing, translate_images
 from rdmd.serving.model import BATCH, Model
-from rdmd.training.run_config import DistillRun, Shards, TeacherRun, Weights, run_name
+from rdmd.training.run_config import DistillRun, FeatureInput, Shards, TeacherRun, Weights, run_name
 from rdmd.training.run_folder import RunFolder
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -212,7 +212,8 @@ def train_teacher(
         folder: the place of the run. The same call goes on from the checkpoint of a killed run there, and returns a
             finished run at once. By default the run is in a temporary folder.
         progress: show a progress bar.
-        settings: other keys of the section `teacher` of params.yaml, such as `warmup=0` or `ema=0.99`.
+        settings: other keys of the section `teacher` of params.yaml, such as `warmup=0` or `ema=0.99`. With
+            `evaluate_every` the progress bar shows FID on EfficientNet-Lite0, or SW2 of points.
 
     Raises UserError if the samples or a setting cannot be used, or if the loss is not finite.
 
@@ -236,14 +237,17 @@ def train_teacher(
         settings=given,
         compute=compute,
         initial=initial_weights(given.init),
+        features=_features(given, shape),
     )
-    return Teacher(*_trained(run, samples, target, load_denoiser, device, folder, progress), device_of(device))
+    inputs = {run.target.path: samples}
+    return Teacher(*_trained(run, inputs, target, load_denoiser, device, folder, progress), device_of(device))
 
 
 def distill(
     teacher: Teacher | str | Path,
     source: Samples,
     *,
+    target: Samples | None = None,
     lam: float | tuple[float, float] = (0.01, 0.5),
     steps: int = 1000,
     batch: int = 64,
@@ -263,14 +267,15 @@ def distill(
     Args:
         teacher: a `Teacher`, or the folder of one.
         source: images of the teacher's size, or points, as `target` of `train_teacher`.
+        target: what the teacher learned from; only evaluations on the way (`evaluate_every`) read it.
         lam: the weight of the transport cost: small for realistic translations, large for faithful ones. The two ends
             of a range make it an input of the translator: `translator(images, lam=0.05)`.
         lr: the learning rate of the generator; `fake_lr` is that of the fake denoiser.
         sigma_init: the noise level at which the generator reads the teacher's network.
         settings: other keys of the section `distill` of params.yaml, such as `cost={"name": "huber"}`.
 
-    The other arguments are those of `train_teacher`. Raises UserError as `train_teacher`, and if the teacher's samples
-    have another shape.
+    The other arguments are those of `train_teacher`. Raises UserError as `train_teacher`, if samples do not have the
+    shape of the teacher's, and if evaluations lack a target.
 
     Examples:
         >>> import rdmd, torch
@@ -289,6 +294,17 @@ def distill(
     lambdas = {"from": lam[0], "to": lam[1]} if isinstance(lam, tuple) else [lam]
     own = {"lambdas": lambdas, "steps": steps, "batch": batch, "generator_lr": lr, "sigma_init": sigma_init}
     given = _section(config.Distill, own | {"sample_every": 0} | settings)
+    source_input, target_input = _input(digest_of(samples)), _input(card.target_digest)
+    inputs = {source_input.path: samples}
+    if given.evaluate_every:
+        reference = None if target is None else stored(target)
+        if reference is None or sample_shape(reference) != card.sample_shape:
+            raise UserError(
+                "evaluate_every compares translations with the target; give its samples, of the shape "
+                f"{card.sample_shape}, as `target`."
+            )
+        target_input = _input(digest_of(reference))
+        inputs[target_input.path] = reference
     with tempfile.TemporaryDirectory(prefix="rdmd-") as temporary:
         weights = Path(temporary) / "teacher.safetensors"
         save_weights(teacher.denoiser, weights)
@@ -297,17 +313,18 @@ def distill(
             seed=seed,
             sample_shape=card.sample_shape,
             network=card.network,
-            target=_input(card.target_digest),
+            target=target_input,
             precision=precision,
             processes=1,
             settings=given,
             compute=compute,
             lam=given.generators[0],
-            source=_input(digest_of(samples)),
+            source=source_input,
             teacher=Weights(path=weights, sha256=sha256_of(weights)),
             cost_weights=cost_weights(given.cost, card.sample_shape[-1]),
+            features=_features(given, card.sample_shape),
         )
-        return Translator(*_trained(run, samples, source, load_generator, device, folder, progress), device_of(device))
+        return Translator(*_trained(run, inputs, source, load_generator, device, folder, progress), device_of(device))
 
 
 def evaluate(
@@ -383,16 +400,26 @@ def _input(digest: str) -> Shards:
     return Shards(path=Path(digest), digest=digest)
 
 
+def _features(given: config.Evaluated, shape: tuple[int, ...]) -> FeatureInput | None:
+    """The installed feature network, or for points none; None where nothing is evaluated on the way."""
+    if given.evaluate_every == 0:
+        return None
+    if len(shape) == 1:
+        return FeatureInput(network=config.NoFeatures(network="none"))
+    return FeatureInput(network=config.EfficientNetLite0Features(network="efficientnet_lite0"))
+
+
 def _trained(
     run: TeacherRun | DistillRun,
-    samples: Tensor,
+    inputs: dict[Path, Tensor],
     data: Samples,
     load: Callable[[Path, torch.device, ModelCard | None], tuple[ModelCard, Network]],
     device: Device,
     folder: str | Path | None,
     progress: bool,
 ) -> tuple[ModelCard, Network]:
-    """Train a run in this process on the stored `samples` of `data`, unless it is finished, and load its network."""
+    """Train a run in this process on the stored samples of its `inputs`, of which those of `data` are the teacher's
+    target or the generator's source, unless it is finished, and load its network."""
     from rdmd.training.run import run_training
 
     place = device_of(device)
@@ -401,13 +428,13 @@ def _trained(
         runs = Path(folder or stack.enter_context(tempfile.TemporaryDirectory(prefix="rdmd-")))
         kept = RunFolder.prepare(runs, run)
         if kept.result() is None:
-            view = view_of(samples, place)
+            views = {path: view_of(samples, place) for path, samples in inputs.items()}
             with run_bar(run_name(run), run.settings.steps, disable=not progress) as bar:
-                run_training(run, kept, place.type, open_domain=lambda path, split, on: view, follow=bar.follow)
+                run_training(run, kept, place.type, open_domain=lambda path, split, on: views[path], follow=bar.follow)
         # Translations are made square as the images of training were.
         card = card_of_run(kept).model_copy(update={"fit": getattr(data, "fit", "crop")})
         if isinstance(run, DistillRun):
-            card = card.model_copy(update={"source": SourceStatistics.of(samples.cpu().numpy())})
+            card = card.model_copy(update={"source": SourceStatistics.of(inputs[run.source.path].cpu().numpy())})
         return load(kept.path, place, card)
 
 

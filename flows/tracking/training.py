@@ -207,6 +207,8 @@ class Recorder:
             self.client.log_metric(self.run_id, "peak_memory_mib", result.peak_memory_mib)
             self.client.set_tag(self.run_id, "device", result.device)
             self.client.set_tag(self.run_id, "sha256", result.sha256)
+            if result.kept_step is not None:
+                self.client.set_tag(self.run_id, "kept_step", str(result.kept_step))
 
     def _send(self) -> None:
         while self.waiting:

@@ -39,6 +39,7 @@ from rdmd.config.training import (
     LPIPS,
     Cadence,
     Distill,
+    Evaluated,
     FeatureCost,
     Huber,
     InputNoise,

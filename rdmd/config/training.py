@@ -94,7 +94,27 @@ class Cadence(Section):
     sample_every: Annotated[Integer, Field(ge=0)] = 200
 
 
-class Teacher(Cadence):
+class Evaluated(Cadence):
+    """The keys of the trainings that evaluate their results on the way."""
+
+    # Steps between evaluations on the training split, with one at the end; 0 for none.
+    evaluate_every: Annotated[Integer, Field(ge=0)] = 0
+    # Samples of an evaluation: outputs, and as many of the target to compare them with.
+    evaluate_n: Annotated[Integer, Field(ge=2)] = 256
+    # The weights that become the model: those of the last step, or those of the best evaluation.
+    keep: Literal["last", "best"] = "last"
+    # The training ends after so many evaluations in a row without a new best; null takes all steps.
+    patience: Count | None = None
+
+    @model_validator(mode="after")
+    def _evaluations_exist(self) -> "Evaluated":
+        if self.evaluate_every == 0 and (self.keep == "best" or self.patience is not None):
+            key = "patience" if self.patience is not None else "keep"
+            raise ValueError(f"`{key}` needs evaluations, but `evaluate_every` is 0; set it to a number of steps")
+        return self
+
+
+class Teacher(Evaluated):
     """Denoising score matching on the target: `min_D E beta ||D(x + sigma eps, sigma) - x||^2`."""
 
     # safetensors to start from (see `rdmd convert-edm`); null trains from scratch.
@@ -158,7 +178,7 @@ InputNoise = Annotated[
 ]
 
 
-class Distill(Cadence):
+class Distill(Evaluated):
     """RDMD: `min_G int omega_t KL(p_t^G || p_t^T) dt + lambda E c(x, G(x))`."""
 
     # A range {from, to}: one generator that takes lambda as an input. A list: a generator for each lambda.

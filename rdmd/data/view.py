@@ -22,6 +22,9 @@ class Source(Protocol):
     def batch(self, n: int, random: StepRandom, name: str) -> Tensor:
         """n samples, float32, on the device: a function of (seed, rank, step, name)."""
 
+    def distinct(self, n: int, random: StepRandom, name: str) -> Tensor:
+        """As `batch`, without replacement: all samples where there are fewer than n."""
+
 
 @dataclass(frozen=True)
 class FreshNoise:
@@ -34,6 +37,8 @@ class FreshNoise:
         """n draws of `sample_shape`."""
         rng = random.stream(name)
         return self.std * torch.randn(n, *self.sample_shape, generator=rng, device=rng.device)
+
+    distinct = batch
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,13 @@ class DomainView:
 
     def batch(self, n: int, random: StepRandom, name: str) -> Tensor:
         """n samples with replacement: images as float32 (n, 3, H, W) in [-1, 1], points as they are."""
-        index = drawn(len(self.stored), n, random, name)
+        return self._at(drawn(len(self.stored), n, random, name))
+
+    def distinct(self, n: int, random: StepRandom, name: str) -> Tensor:
+        """As `batch`, without replacement: all samples, in random order, where there are fewer than n."""
+        return self._at(torch.randperm(len(self.stored), generator=random.host_stream(name))[:n])
+
+    def _at(self, index: Tensor) -> Tensor:
         samples = self.stored[index.to(self.stored.device, non_blocking=True)].to(self.device, non_blocking=True)
         return seen_by_networks(samples.permute(0, 3, 1, 2).contiguous() if samples.ndim == 4 else samples)
 

@@ -17,13 +17,15 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from rdmd.config import ClassifierFeatures, Section
+from rdmd.config import ClassifierFeatures, EfficientNetLite0Features, Features, InceptionFeatures, Section
 from rdmd.data.shards import Known
 from rdmd.data.transforms import to_unit
 from rdmd.errors import UserError
 from rdmd.evaluation.corruption import corrupted
+from rdmd.evaluation.features import FeatureNetwork, load_inception
 from rdmd.files import replacing_folder, write_json
 from rdmd.networks.classifier import ClassifierNet
+from rdmd.networks.efficientnet_lite import load_efficientnet_lite0
 
 WEIGHTS = "model.safetensors"
 CARD = "features.json"
@@ -197,6 +199,23 @@ def load_classifier(folder: Path) -> tuple[FeatureClassifier, FeaturesCard]:
             f"{folder / WEIGHTS} is not the file that {CARD} beside it names (its SHA-256 differs); {remedy}."
         )
     return classifier, card
+
+
+def load_feature_network(features: Features, folder: Path | None, device: torch.device) -> FeatureNetwork:
+    """The feature network of the section `evaluate.features`; `folder` holds that of a classifier.
+
+    Raises `UserError` if its weights are missing or are not those that are expected.
+    """
+    match features:
+        case InceptionFeatures():
+            return load_inception(features.weights, device)
+        case EfficientNetLite0Features():
+            return load_efficientnet_lite0(device, features.side)
+        case ClassifierFeatures():
+            assert folder is not None, "the weights of a classifier are in a folder"
+            return load_classifier(folder)[0].to(device)
+        case _:
+            raise ValueError("points are their own features")
 
 
 class AttributeClassifier:

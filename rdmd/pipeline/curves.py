@@ -10,7 +10,7 @@ import numpy as np
 from rdmd.files import write_text
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.model_card import read_card
-from rdmd.training.run_folder import Point, RunFolder
+from rdmd.training.run_folder import RunFolder
 
 # The files are kept in git.
 POINTS = 200
@@ -25,17 +25,15 @@ def write_curves(layout: Layout, models: Path) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["model", "metric", "step", "value"])
     for file in sorted(models.rglob("model.json")):
-        for point in thinned(RunFolder(layout.runs / read_card(file.parent).run).curves()):
-            for metric, value in point.values.items():
-                writer.writerow([file.parent.name, metric, point.step, f"{value:.5g}"])
+        points = RunFolder(layout.runs / read_card(file.parent).run).curves()
+        for metric in dict.fromkeys(name for point in points for name in point.values):
+            # Evaluations are on few of the points.
+            for step, value in thinned([(p.step, p.values[metric]) for p in points if metric in p.values]):
+                writer.writerow([file.parent.name, metric, step, f"{value:.5g}"])
     write_text(layout.curves / f"{models.name}.csv", text.getvalue())
 
 
-def thinned(points: Sequence[Point], count: int = POINTS) -> list[Point]:
-    """At most `count` points: the means over equal parts of a curve, each at the last step of its part."""
-    parts = [part.tolist() for part in np.array_split(np.arange(len(points)), count) if len(part)]
-    return [
-        Point(points[part[-1]].step, {key: float(np.mean([points[i].values[key] for i in part])) for key in values})
-        for part in parts
-        for values in [points[part[0]].values]
-    ]
+def thinned(curve: Sequence[tuple[int, float]], count: int = POINTS) -> list[tuple[int, float]]:
+    """At most `count` points (step, value): the means over equal parts of a curve, each at its part's last step."""
+    parts = [part.tolist() for part in np.array_split(np.arange(len(curve)), count) if len(part)]
+    return [(curve[part[-1]][0], float(np.mean([curve[i][1] for i in part]))) for part in parts]

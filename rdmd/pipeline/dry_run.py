@@ -103,12 +103,14 @@ def shrunk(settings: config.Settings, layout: Layout, say: Say) -> config.Settin
         raw["domains"][name] |= _small_part(domain, folder, samples, settings.preprocess.resolution, say)
     raw["preprocess"]["test_fraction"] = 0.5
     raw["validation"] = {"min_train": 2, "min_test": 2}
-    raw["teacher"] |= few(settings.teacher.batch)
+    # The check of so small a feature network would refuse to rank evaluations.
+    evaluations = {"evaluate_n": samples, "keep": "last", "patience": None}
+    raw["teacher"] |= few(settings.teacher.batch) | evaluations
     if settings.teacher.init is not None and not settings.teacher.init.is_file():
         say(f"  teacher.init {settings.teacher.init} does not exist: random weights replace it")
         raw["teacher"]["init"] = None
     distill = settings.distill
-    raw["distill"] |= few(distill.batch)
+    raw["distill"] |= few(distill.batch) | evaluations
     if isinstance(distill.lambdas, list):
         raw["distill"]["lambdas"] = sorted({distill.lambdas[0], distill.lambdas[-1]})
     raw["baselines"] = {name: _first(part, few) for name, part in settings.baselines.model_dump(mode="json").items()}

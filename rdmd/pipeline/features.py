@@ -12,12 +12,11 @@ from rdmd import config
 from rdmd.data.samples import SPLITS
 from rdmd.data.shards import LoadedDomain, read_split
 from rdmd.errors import UserError
-from rdmd.evaluation.classifier import FeatureClassifier, load_classifier, save_classifier, train_classifier
+from rdmd.evaluation.classifier import FeatureClassifier, load_feature_network, save_classifier, train_classifier
 from rdmd.evaluation.corruption import FEWEST, STRENGTHS, check_corruptions
-from rdmd.evaluation.features import FeatureCache, FeatureNetwork, load_inception
+from rdmd.evaluation.features import FeatureCache, FeatureNetwork
 from rdmd.evaluation.task import ImageFeatures
 from rdmd.files import replacing_folder, write_json
-from rdmd.networks.efficientnet_lite import load_efficientnet_lite0
 from rdmd.pipeline.layout import Layout
 
 _CHECK = "check.json"
@@ -64,14 +63,22 @@ def load_features(settings: config.Settings, layout: Layout, device: torch.devic
     Raises UserError if the network or its check is missing or damaged.
     """
     network, classifier = _load_network(settings, layout, device)
-    refused = None
-    if not isinstance(settings.evaluate.features, config.InceptionFeatures):
-        file = layout.features / _CHECK
-        try:
-            refused = json.loads(file.read_bytes())["refused"]
-        except (OSError, ValueError, KeyError, TypeError):
-            raise UserError(f"{file} cannot be read; make it again with `rdmd features`.") from None
-    return ImageFeatures(network, classifier, refused, FeatureCache(layout.feature_cache))
+    return ImageFeatures(network, classifier, refusal(settings, layout), FeatureCache(layout.feature_cache))
+
+
+def refusal(settings: config.Settings, layout: Layout) -> str | None:
+    """Why realism on the feature network ranks nothing; None if it does, or if nothing checks it.
+
+    Raises UserError if the outcome of the check is missing or damaged.
+    """
+    if isinstance(settings.evaluate.features, config.InceptionFeatures | config.NoFeatures):
+        return None
+    file = layout.features / _CHECK
+    try:
+        refused: str | None = json.loads(file.read_bytes())["refused"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"{file} cannot be read; make it again with `rdmd features`.") from None
+    return refused
 
 
 def evaluation_device(settings: config.Settings) -> torch.device:
@@ -119,14 +126,10 @@ def _load_network(
     settings: config.Settings, layout: Layout, device: torch.device
 ) -> tuple[FeatureNetwork, FeatureClassifier | None]:
     """The network, and once more as a classifier where it knows the classes of the domain `features`."""
-    features = settings.evaluate.features
-    if isinstance(features, config.InceptionFeatures):
-        return load_inception(features.weights, device), None
-    if isinstance(features, config.EfficientNetLite0Features):
-        return load_efficientnet_lite0(device, features.side), None
-    classifier, _ = load_classifier(layout.features)
-    classifier.to(device)
-    return classifier, classifier if settings.domains.features is not None else None
+    network = load_feature_network(settings.evaluate.features, layout.features, device)
+    if isinstance(network, FeatureClassifier) and settings.domains.features is not None:
+        return network, network
+    return network, None
 
 
 def _labelled(settings: config.Settings, layout: Layout) -> LabelledSplits:

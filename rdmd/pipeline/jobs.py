@@ -1,7 +1,7 @@
 """From params.yaml to training runs: the teacher, the generators, and the networks of baselines.
 
-Functions import torch only to check the weights of a cost: flows plan runs and train in other processes, and start in
-half the time without torch.
+Functions import torch only to check the weights of a cost or of a feature network: flows plan runs and train in other
+processes, and start in half the time without torch.
 """
 
 from pathlib import Path
@@ -17,6 +17,7 @@ from rdmd.training.run_config import (
     CUTRun,
     DistillRun,
     DomainClassifierRun,
+    FeatureInput,
     NeuralOTRun,
     Shards,
     TeacherRun,
@@ -73,6 +74,7 @@ def plan_teacher(
         settings=settings.teacher,
         compute=compute_of(settings.launch),
         initial=initial_weights(settings.teacher.init),
+        features=_features(settings, layout, "teacher"),
         **_common(settings, _shards(layout, domain)),
     )
 
@@ -92,6 +94,7 @@ def plan_generators(settings: config.Settings, layout: Layout) -> list[DistillRu
     source, common = _shards(layout, "source"), _common(settings, _shards(layout, "target"))
     teacher = Weights(path=weights_of(layout.teacher, card), sha256=card.sha256)
     weights = cost_weights(distill.cost, settings.preprocess.resolution, layout.root)
+    features = _features(settings, layout, "distill")
     return [
         DistillRun(
             settings=distill,
@@ -101,6 +104,7 @@ def plan_generators(settings: config.Settings, layout: Layout) -> list[DistillRu
             source_noise=source_domain.std if isinstance(source_domain, config.Noise) else None,
             teacher=teacher,
             cost_weights=weights,
+            features=features,
             **common,
         )
         for lam in distill.generators
@@ -125,6 +129,30 @@ def plan_baselines(settings: config.Settings, layout: Layout) -> list[TrainingRu
     if (cut := settings.baselines.cut) is not None:
         runs += [CUTRun(source=source, settings=cut, nce_weight=weight, **common) for weight in cut.nce_weights]
     return runs
+
+
+def _features(settings: config.Settings, layout: Layout, section: Literal["teacher", "distill"]) -> FeatureInput | None:
+    """The feature network of the evaluations that `section` asks for; None where it asks for none.
+
+    Raises UserError if it is missing, or if the best weights are asked for and its distances rank nothing.
+    """
+    asked: config.Evaluated = getattr(settings, section)
+    if asked.evaluate_every == 0:
+        return None
+    from rdmd.evaluation.classifier import WEIGHTS, load_classifier
+    from rdmd.pipeline.features import refusal
+
+    ranks = asked.keep == "best" or asked.patience is not None
+    if ranks and (refused := refusal(settings, layout)) is not None:
+        raise UserError(
+            f"params.yaml: {section}.keep and {section}.patience compare evaluations, but {layout.features} ranks "
+            f"nothing: {refused}; set them to last and null, or choose other evaluate.features."
+        )
+    network = settings.evaluate.features
+    if not isinstance(network, config.ClassifierFeatures):
+        return FeatureInput(network=network)
+    _, card = load_classifier(layout.features)
+    return FeatureInput(network=network, weights=Weights(path=layout.features / WEIGHTS, sha256=card.sha256))
 
 
 def compute_of(launch: config.Launch) -> config.Compute:

@@ -1,6 +1,7 @@
 """The provenance of the report's numbers: settings, code, trained models and their training curves."""
 
 import contextlib
+import math
 import platform
 from collections.abc import Iterator
 from typing import Any
@@ -63,7 +64,9 @@ def _curve(folder: RunFolder) -> Curve | None:
     points = folder.curves()
     if not points:
         return None
-    values = {key: [point.values[key] for point in points] for key in points[0].values}
+    names = dict.fromkeys(name for point in points for name in point.values)
+    # Evaluations are on few of the points.
+    values = {name: [point.values.get(name, math.nan) for point in points] for name in names}
     return Curve([point.step for point in points], values)
 
 

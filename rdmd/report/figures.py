@@ -80,7 +80,7 @@ class Plane:
 
 @dataclass(frozen=True)
 class Curve:
-    """What one training logged: `values[metric][i]` at optimizer step `steps[i]`."""
+    """What one training logged: `values[metric][i]` at optimizer step `steps[i]`, nan where that step lacks it."""
 
     steps: list[int]
     values: dict[str, list[float]]
@@ -201,12 +201,11 @@ def curves_figure(curves: Mapping[str, Curve]) -> "Figure":
             if metric not in curve.values:
                 continue
             logged = np.asarray(curve.values[metric], dtype=float)
-            drawn.append(logged[np.isfinite(logged)])
+            steps, logged = np.asarray(curve.steps)[np.isfinite(logged)], logged[np.isfinite(logged)]
+            drawn.append(logged)
             style = CYCLE[index % len(CYCLE)]
-            axes.plot(curve.steps, logged, color=style.colour, linewidth=0.5, alpha=0.35)
-            axes.plot(
-                curve.steps, _running_mean(logged), color=style.colour, linestyle=style.line, linewidth=1.4, label=name
-            )
+            axes.plot(steps, logged, color=style.colour, linewidth=0.5, alpha=0.35)
+            axes.plot(steps, _running_mean(logged), color=style.colour, linestyle=style.line, linewidth=1.4, label=name)
         _log_scale(axes, "y", np.concatenate(drawn), _LOG_CURVE)
         axes.set_title(metric.replace("_", " "), fontsize=9)
         axes.set_xlabel("optimizer step", fontsize=8)

@@ -7,17 +7,21 @@ import torch
 
 from rdmd.errors import UserError
 from rdmd.files import replacing
+from rdmd.training.best import Best
 from rdmd.training.objective import Objective
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Optimizer steps taken so far, and the seconds that they took."""
+    """Optimizer steps taken so far, the seconds that they took, and the best evaluation. `finished`: no step is left,
+    because all are taken or because evaluations ended the run."""
 
     steps: int = 0
     seconds: float = 0.0
+    best: Best | None = None
+    finished: bool = False
 
 
 def save_checkpoint(path: Path, objective: Objective, progress: Progress) -> None:
@@ -26,6 +30,8 @@ def save_checkpoint(path: Path, objective: Objective, progress: Progress) -> Non
         "format": FORMAT,
         "steps": progress.steps,
         "seconds": progress.seconds,
+        "best": progress.best and vars(progress.best),
+        "finished": progress.finished,
         "modules": {name: module.state_dict() for name, module in objective.modules.items()},
         "optimizers": {name: optimizer.state_dict() for name, optimizer in objective.optimizers.items()},
         "average": objective.ema.averaged.state_dict(),
@@ -51,7 +57,8 @@ def load_checkpoint(path: Path, objective: Objective) -> Progress:
             optimizer.load_state_dict(state["optimizers"][name])
             _match_layout(optimizer)
         objective.ema.averaged.load_state_dict(state["average"])
-        return Progress(steps=state["steps"], seconds=state["seconds"])
+        best = state["best"] and Best(**state["best"])
+        return Progress(state["steps"], state["seconds"], best, state["finished"])
     except Exception as error:
         raise UserError(
             f"{path} cannot be resumed from ({type(error).__name__}); delete it and repeat the command "

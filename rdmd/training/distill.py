@@ -150,13 +150,17 @@ class DistillObjective(Objective):
         """The averaged generator's denoiser."""
         return self.ema.averaged.get_submodule("denoiser")
 
+    @property
+    def shown_lambdas(self) -> tuple[float | None, ...]:
+        """The lambdas of previews and evaluations: the ends and the middle of a range; None where it is no input."""
+        return (self.lambdas.from_, self.lambdas.middle, self.lambdas.to) if self.lambdas else (None,)
+
     @torch.no_grad()
     def samples(self) -> tuple[Tensor, ...]:
         """Sources, unless they are noise, and the averaged generator's outputs for them: of a range of lambdas those at
         its ends and in its middle."""
         x = self.source.batch(PREVIEW, StepRandom(0, 0, 0, self.device), "preview")
-        lambdas = (self.lambdas.from_, self.lambdas.middle, self.lambdas.to) if self.lambdas else (None,)
-        generated = [self.ema.averaged(x, lam) for lam in lambdas]
+        generated = [self.ema.averaged(x, lam) for lam in self.shown_lambdas]
         return tuple(generated) if self.from_noise else (x, *generated)
 
 

@@ -20,6 +20,7 @@ from rdmd.data.sampling import StepRandom, derived_seed, seed_global
 from rdmd.data.transforms import to_uint8
 from rdmd.errors import UserError
 from rdmd.files import replacing
+from rdmd.training.best import Evaluations, best_of
 from rdmd.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from rdmd.training.objective import Objective
 from rdmd.training.run_config import TrainingRun
@@ -33,9 +34,10 @@ def train(
     accelerator: Accelerator,
     stop: "StopRequest",
     follow: Callable[[list[Point]], None] = lambda points: None,
+    evaluations: Evaluations | None = None,
 ) -> Progress:
-    """Take the remaining steps of a run, from its checkpoint if there is one. Returns how far it came: all steps, or
-    fewer where `stop` ended it, after a checkpoint.
+    """Take the remaining steps of a run, from its checkpoint if there is one. Returns how far it came: to its end, or
+    less far where `stop` ended it, after a checkpoint. The end is the last step, or where `evaluations` end the run.
 
     Raises UserError with step, sigma and name when a value is not finite; the last checkpoint stays. `follow` takes
     each new point of the curves.
@@ -47,30 +49,48 @@ def train(
         folder.forget_curves_after(progress.steps)
     accelerator.wait_for_everyone()
     start = time.monotonic() - progress.seconds
-    t = progress.steps
+    t, best, finished = progress.steps, progress.best, progress.finished
     logged = LoggedSteps(first=t)
-    while t < cadence.steps:
+    while not finished:
         # Dropout uses the global generator, whose state thus is a function of the step too.
         seed_global(derived_seed(seed, rank, t, "global"), accelerator.device)
         logged.rows.append(objective.step(t, StepRandom(seed, rank, t, accelerator.device)))
         t += 1
-        last = t == cadence.steps
-        stopping = not last and stop.requested(accelerator, t)
-        due = last or stopping or t % cadence.checkpoint_every == 0
-        if due or t % cadence.log_every == 0:
-            means = logged.means()
+        finished = t == cadence.steps
+        stopping = not finished and stop.requested(accelerator, t)
+        evaluating = evaluations is not None and (finished or t % evaluations.every == 0)
+        due = finished or stopping or t % cadence.checkpoint_every == 0
+        if due or evaluating or t % cadence.log_every == 0:
+            values = logged.means()
             logged = LoggedSteps(first=t)
+            if evaluations is not None and evaluating:
+                if main:
+                    begun = time.monotonic()
+                    measured = evaluations.measure()
+                    values |= measured.values
+                    best = best_of(best, t, measured.distance, objective.kept().state_dict())
+                    start += time.monotonic() - begun
+                finished |= any_process(accelerator, main and evaluations.end(best))
             if main:
                 with folder.curves_file.open("a", encoding="utf-8") as file:
-                    file.write(curve_line(Point(t, means)))
-                follow([Point(t, means)])
-        if due and main:
-            save_checkpoint(folder.checkpoint, objective, Progress(t, time.monotonic() - start))
-        if main and cadence.sample_every and (last or t % cadence.sample_every == 0):
+                    file.write(curve_line(Point(t, values)))
+                follow([Point(t, values)])
+        progress = Progress(t, time.monotonic() - start, best, finished)
+        if (due or finished) and main:
+            save_checkpoint(folder.checkpoint, objective, progress)
+        if main and cadence.sample_every and (finished or t % cadence.sample_every == 0):
             save_preview(objective.samples(), folder.samples / f"{t:0{len(str(cadence.steps))}d}.png")
         if stopping:
             break
-    return Progress(t, time.monotonic() - start)
+    return progress
+
+
+def any_process(accelerator: Accelerator, here: bool) -> bool:
+    """Whether `here` is true on any process: the same answer on all of them."""
+    if accelerator.num_processes == 1:
+        return here
+    count = torch.tensor([float(here)], device=accelerator.device)
+    return bool(accelerator.reduce(count, reduction="sum").item() > 0)
 
 
 # The sigma of a step's largest loss: for the message about a non-finite value, not for the curves.
@@ -129,12 +149,9 @@ class StopRequest:
 
     def requested(self, accelerator: Accelerator, t: int) -> bool:
         """Whether to stop after step t: the same answer on every process."""
-        if accelerator.num_processes == 1:
-            return self._event.is_set()
-        if t % AGREE_EVERY:
+        if accelerator.num_processes > 1 and t % AGREE_EVERY:
             return False
-        count = torch.tensor([float(self._event.is_set())], device=accelerator.device)
-        return bool(accelerator.reduce(count, reduction="sum").item() > 0)
+        return any_process(accelerator, self._event.is_set())
 
 
 TILE = 64

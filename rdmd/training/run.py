@@ -22,6 +22,7 @@ from rdmd.training.checkpoint import Progress
 from rdmd.training.cut import CUTObjective
 from rdmd.training.distill import DistillObjective
 from rdmd.training.domain_classifier import DomainClassifierObjective
+from rdmd.training.evaluation import evaluations_of
 from rdmd.training.loop import StopRequest, train
 from rdmd.training.neural_ot import NeuralOTObjective
 from rdmd.training.objective import Objective
@@ -94,20 +95,31 @@ def run_training(
     accelerator = Accelerator(cpu=device == "cpu", mixed_precision=precision, kwargs_handlers=[averaging])
     with folder.locked(lock_seconds) if accelerator.is_main_process else nullcontext():
         objective = build_objective(run, accelerator, open_domain)
-        progress = train(objective, run, folder, accelerator, stop or StopRequest(), follow)
-        finished = progress.steps == run.settings.steps
-        if finished and accelerator.is_main_process:
+        evaluations = None
+        if isinstance(run, TeacherRun | DistillRun) and run.features is not None:
+            assert isinstance(objective, TeacherObjective | DistillObjective)
+            evaluations = evaluations_of(objective, run.features, run.target, open_domain)
+        progress = train(objective, run, folder, accelerator, stop or StopRequest(), follow, evaluations)
+        if progress.finished and accelerator.is_main_process:
             _write_result(folder, run, objective, progress, accelerator.device)
         accelerator.wait_for_everyone()
-    return finished
+    return progress.finished
 
 
 def _write_result(
     folder: RunFolder, run: TrainingRun, objective: Objective, progress: Progress, device: torch.device
 ) -> None:
-    """Write the weights, then `result.json`."""
-    kept = objective.kept()
-    save_weights(kept, folder.weights)
+    """Write the weights, then `result.json`. Of an evaluated run the weights of the last step and of the best
+    evaluation are kept: those that the settings name as the model, the others beside it."""
+    kept, best, kept_step = objective.kept(), progress.best, None
+    if best is None:
+        save_weights(kept, folder.weights)
+    else:
+        keeps_best = isinstance(run, TeacherRun | DistillRun) and run.settings.keep == "best"
+        save_weights(kept, folder.last_weights if keeps_best else folder.weights)
+        kept.load_state_dict(best.weights)
+        save_weights(kept, folder.weights if keeps_best else folder.best_weights)
+        kept_step = best.step if keeps_best else progress.steps
     result = Result(
         steps=progress.steps,
         sha256=sha256_of(folder.weights),
@@ -115,6 +127,7 @@ def _write_result(
         device=device_name(device),
         peak_memory_mib=round(peak_memory_mib(device), 1),
         parameters=sum(weight.numel() for weight in kept.parameters()),
+        kept_step=kept_step,
     )
     write_text(folder.result_file, result.model_dump_json(indent=2) + "\n")
 

@@ -39,6 +39,13 @@ class Weights(config.Section):
     sha256: str
 
 
+class FeatureInput(config.Section):
+    """The feature network of a run's evaluations as an input; `weights` are those of a classifier."""
+
+    network: config.Features
+    weights: Weights | None = None
+
+
 class _Run(config.Section):
     experiment: str
     seed: int
@@ -57,6 +64,8 @@ class TeacherRun(_Run):
     settings: config.Teacher
     compute: config.Compute = config.Compute()
     initial: Weights | None = None
+    # None where the run is not evaluated.
+    features: FeatureInput | None = None
 
 
 class DistillRun(_Run):
@@ -72,6 +81,8 @@ class DistillRun(_Run):
     teacher: Weights
     # Weights of the transport cost's network, for costs with one.
     cost_weights: Weights | None = None
+    # None where the run is not evaluated.
+    features: FeatureInput | None = None
 
 
 class DomainClassifierRun(_Run):
@@ -145,7 +156,8 @@ def fingerprint(run: TrainingRun) -> str:
     """16 hex digits that name the run's folder, a function of its resolved settings, its inputs and its code.
 
     A generator depends on its own lambda, and not on the others of a list; nor does a network of neural OT or
-    CUT depend on the other weights. The code is that of the run's objective and of the training loop.
+    CUT depend on the other weights. The code is that of the run's objective and of the training loop; of an evaluated
+    run also that of its evaluations.
     """
     described = _without(run.model_dump(mode="json"), _NOT_IN_FINGERPRINT)
     settings = described["settings"]
@@ -161,7 +173,14 @@ def fingerprint(run: TrainingRun) -> str:
             del settings["cost_weights"]
         case CUTRun():
             del settings["nce_weights"]
-    code = code_digest((_OBJECTIVES[run.kind], "rdmd.training.loop"))
+    modules: tuple[str, ...] = (_OBJECTIVES[run.kind], "rdmd.training.loop")
+    if isinstance(run, TeacherRun | DistillRun):
+        if run.features is not None:
+            modules += ("rdmd.training.evaluation",)
+        else:
+            for key in config.Evaluated.model_fields.keys() - config.Cadence.model_fields.keys():
+                del settings[key]
+    code = code_digest(modules)
     return hashlib.sha256(canonical_json({"run": described, "code": code}).encode()).hexdigest()[:16]
 
 

@@ -30,6 +30,8 @@ class Result(config.Section):
     device: str
     peak_memory_mib: float
     parameters: int
+    # The step of the weights where the run is evaluated, which is not the last one where it kept its best.
+    kept_step: int | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,16 @@ class RunFolder:
     @property
     def weights(self) -> Path:
         return self.path / "model.safetensors"
+
+    @property
+    def best_weights(self) -> Path:
+        """Those of the best evaluation, where the model has those of the last step."""
+        return self.path / "best.safetensors"
+
+    @property
+    def last_weights(self) -> Path:
+        """Those of the last step, where the model has those of the best evaluation."""
+        return self.path / "last.safetensors"
 
     @property
     def curves_file(self) -> Path:

@@ -20,7 +20,7 @@ class TeacherObjective(Objective):
     """min_D E beta_t ||D(x_0 + sigma_t eps, sigma_t) - x_0||^2 over the target's training split."""
 
     def __init__(self, run: TeacherRun, accelerator: Accelerator, open_domain: OpenDomain = open_domain) -> None:
-        s = run.settings
+        s = self.settings = run.settings
         super().__init__(run, accelerator, warmup=s.warmup, decay=s.decay)
         self.sigma_data = run.network.sigma_data
         self.target = open_domain(run.target.path, "train", accelerator.device)
@@ -49,6 +49,9 @@ class TeacherObjective(Objective):
         """Target samples, and samples of the averaged teacher from pure noise by Heun's method."""
         random = StepRandom(seed=0, rank=0, step=0, device=self.device)
         real = self.target.batch(PREVIEW, random, "preview")
+        return real, self.sampled(noise_like(real, random.stream("preview noise")))
+
+    def sampled(self, noise: Tensor) -> Tensor:
+        """Samples of the averaged teacher from standard normal noise (B, ...) by Heun's method."""
         sigmas = karras_sigmas(PREVIEW_STEPS, 0.002, 80.0)
-        noise = noise_like(real, random.stream("preview noise"))
-        return real, sample_heun(self.ema.averaged, noise * sigmas[0].item(), sigmas)
+        return sample_heun(self.ema.averaged, noise * sigmas[0].item(), sigmas)

@@ -34,9 +34,9 @@ EXCEPTIONS = {
     "flows.server": "starts Prefect's server",
 }
 OF_STAGE = {
-    "teacher": {"flows.tracking": "records", "rdmd.baselines rdmd.evaluation rdmd.report": "backends also evaluate"},
+    "teacher": {"flows.tracking": "records", "rdmd.baselines rdmd.report": "backends also evaluate"},
     "distill": {"flows.tracking": "records", "rdmd.baselines rdmd.report": "backends also evaluate"},
-    "baselines": {"flows.tracking": "records", "rdmd.evaluation rdmd.report": "backends also evaluate"},
+    "baselines": {"flows.tracking": "records", "rdmd.report": "backends also evaluate"},
     "evaluate": {"flows.tracking": "records"},
 }
 
