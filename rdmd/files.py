@@ -11,12 +11,15 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 PART, OLD = ".part", ".old"
 # Names of `tempfile` with the prefix and the suffixes that are given here.
+# Between the making of a temporary file and the lock on it, a young age protects it.
+_YOUNG_SECONDS = 2.0
 _TEMPORARY = re.compile(rf"\..+\.[a-z0-9_]{{8}}({re.escape(PART)}|{re.escape(OLD)})")
 
 
@@ -36,10 +39,11 @@ def replacing(path: Path) -> Iterator[Path]:
         os.close(handle)
         temporary = Path(name)
         try:
-            with _in_use(temporary), _asking_the_system(temporary):
-                yield temporary
-            temporary.chmod(0o644)
-            temporary.replace(path)
+            with _in_use(temporary):
+                with _asking_the_system(temporary):
+                    yield temporary
+                temporary.chmod(0o644)
+                temporary.replace(path)
         except BaseException:
             # A library that failed may hold the file open; truncating it frees the space of a full disk at once.
             with contextlib.suppress(OSError):
@@ -92,12 +96,22 @@ def _remove_left(folder: Path) -> None:
     with contextlib.suppress(OSError):
         for left in [one for one in folder.iterdir() if _TEMPORARY.fullmatch(one.name)]:
             with contextlib.suppress(OSError):
+                if time.time() - left.stat().st_mtime < _YOUNG_SECONDS:
+                    continue
                 handle = os.open(left, os.O_RDONLY)
                 try:
                     fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    _put_back(left)
                     shutil.rmtree(left) if left.is_dir() else left.unlink()
                 finally:
                     os.close(handle)
+
+
+def _put_back(left: Path) -> None:
+    """Give a folder its place again that was moved aside by a process killed before the new folder stood there."""
+    replaced = left.with_name(left.name.removeprefix(".").rsplit(".", 2)[0])
+    if left.suffix == OLD and not replaced.exists():
+        (left / "old").rename(replaced)
 
 
 @contextlib.contextmanager

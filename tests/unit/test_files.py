@@ -1,5 +1,6 @@
 """Temporary files: those of a killed process go, those of a living one stay."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -35,12 +36,18 @@ def writer(function: str, path: Path) -> Iterator[tuple[subprocess.Popen[str], P
         process.communicate()
 
 
+def age(temporary: Path) -> None:
+    """Make a temporary file older than those that its writer may not have locked yet."""
+    os.utime(temporary, (0, 0))
+
+
 @pytest.mark.parametrize("function", ["replacing", "replacing_folder"])
 def test_what_a_killed_process_left_is_removed_by_the_next(function: str, tmp_path: Path):
     with writer(function, tmp_path / "a") as (process, temporary):
         process.kill()
         process.wait()
         assert temporary.exists()
+        age(temporary)
     write_text(tmp_path / "b", "whole")
     assert [one.name for one in tmp_path.iterdir()] == ["b"]
 
@@ -48,11 +55,29 @@ def test_what_a_killed_process_left_is_removed_by_the_next(function: str, tmp_pa
 @pytest.mark.parametrize("function", ["replacing", "replacing_folder"])
 def test_what_another_process_writes_stays(function: str, tmp_path: Path):
     with writer(function, tmp_path / "a") as (process, temporary):
+        age(temporary)
         write_text(tmp_path / "b", "whole")
         assert temporary.exists()
         process.communicate("")
         assert process.returncode == 0
     assert sorted(one.name for one in tmp_path.iterdir()) == ["a", "b"]
+
+
+def test_a_young_temporary_file_stays(tmp_path: Path):
+    young = tmp_path / ".a.abcdefgh.part"
+    young.touch()
+    write_text(tmp_path / "b", "whole")
+    assert young.exists()
+
+
+def test_a_folder_that_was_moved_aside_comes_back(tmp_path: Path):
+    aside = tmp_path / ".a.abcdefgh.old"
+    (aside / "old").mkdir(parents=True)
+    (aside / "old" / "file").write_text("mine")
+    age(aside)
+    write_text(tmp_path / "b", "whole")
+    assert (tmp_path / "a" / "file").read_text() == "mine"
+    assert not aside.exists()
 
 
 def test_the_hidden_files_of_others_stay(tmp_path: Path):
