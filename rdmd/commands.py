@@ -86,14 +86,18 @@ def validate(given: Namespace) -> None:
 
     Writes reports/validation.json and the pages in reports/data_docs.
     """
+    from rdmd.data.expectations import few_images
     from rdmd.data.expectations import validate as run
 
-    report = run(config.load(), LAYOUT.shards, LAYOUT.validation, LAYOUT.reports / "data_docs")
+    settings = config.load()
+    report = run(settings, LAYOUT.shards, LAYOUT.validation, LAYOUT.reports / "data_docs")
     samples = sum(counts.train + counts.test for counts in report.domains.values())
     print(
         f"{len(report.outcomes)} expectations hold on {samples} samples of {', '.join(report.domains)}; "
         f"the pages are {LAYOUT.reports / 'data_docs' / 'index.html'}"
     )
+    if (warning := few_images(report, settings)) is not None:
+        print(warning)
 
 
 def features(given: Namespace) -> None:

@@ -83,6 +83,8 @@ def checks(settings: Settings, name: DomainName) -> list[Check]:
 
 # Failing samples named per expectation in the report; the count is always exact.
 NAMED = 20
+# Of training images, under which `few_images` warns.
+FEW = 300
 
 
 @dataclass(frozen=True)
@@ -170,6 +172,18 @@ def validate(settings: Settings, shards: Path, report: Path, docs: Path) -> Vali
     if failures:
         raise UserError(f"validation (see {report}): {' '.join(failures)}")
     return result
+
+
+def few_images(report: ValidationReport, settings: Settings) -> str | None:
+    """A warning that says what to expect, if a domain has fewer than `FEW` training images."""
+    few = {name: counts.train for name, counts in report.domains.items() if counts.train < FEW}
+    if not few or settings.preprocess.kind != "images":
+        return None
+    held = " and ".join(f"{name} has {count} training images" for name, count in few.items())
+    return (
+        f"FEW IMAGES: {held}. From fewer than {FEW} a network rather remembers than learns: expect translations that "
+        "resemble single training images, and metrics with wide intervals (docs/images.md)"
+    )
 
 
 def _run(

@@ -9,6 +9,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from rdmd import config
+from rdmd.data.manifest import read_manifest
 from rdmd.data.samples import SPLITS
 from rdmd.data.shards import LoadedDomain, read_split
 from rdmd.errors import UserError
@@ -51,6 +52,11 @@ def train_features(settings: config.Settings, layout: Layout) -> str:
         sentence = f"the feature network is {features.network}: nothing to train"
     if isinstance(features, config.InceptionFeatures | config.NoFeatures):
         return sentence
+    tested = read_manifest(layout.shards / "target").counts["test"]
+    if tested < FEWEST:
+        # So few samples rank nothing anyway, which the table and the registry say.
+        write_json(layout.features / _CHECK, {"images": tested, "refused": None})
+        return f"{sentence}; not checked on corruptions, which needs {FEWEST} test images of the target, not {tested}"
     refused = _check(settings, layout)
     if refused is None:
         return f"{sentence}; every corruption of the target's test images raises its Frechet distance"
@@ -112,10 +118,6 @@ def _check(settings: config.Settings, layout: Layout) -> str | None:
     """Check the new network, write the outcome beside it, and give the reason if it is refused."""
     device = evaluation_device(settings)
     held_out = read_split(layout.shards / "target", "test").data
-    if len(held_out) < FEWEST:
-        refused = f"the target has {len(held_out)} test images, and a check needs {FEWEST}"
-        write_json(layout.features / _CHECK, {"images": len(held_out), "refused": refused})
-        return refused
     network, _ = _load_network(settings, layout, device)
     check = check_corruptions(network, held_out, settings.evaluate.batch, settings.seed, device)
     write_json(layout.features / _CHECK, {**asdict(check), "strengths": STRENGTHS, "refused": check.refused})

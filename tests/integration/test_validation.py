@@ -10,12 +10,14 @@ import pytest
 
 from rdmd import config
 from rdmd.config import Digits, Domains, Points, Preprocess, Settings, Validation
-from rdmd.data.expectations import ValidationReport, validate
+from rdmd.data.expectations import ValidationReport, few_images, validate
 from rdmd.data.manifest import Manifest, digest_of, write_manifest
 from rdmd.data.preprocess import preprocess
 from rdmd.data.shards import Entry, write_shards
 from rdmd.data.splits import content_digest
 from rdmd.errors import UserError
+from rdmd.pipeline.features import refusal, train_features
+from rdmd.pipeline.layout import Layout
 
 ROOT = Path(__file__).parents[2]
 
@@ -249,3 +251,22 @@ def test_points_that_are_not_finite_are_named(tmp_path, plane, value, problem):
     domains["target"][6] = Entry("target[6]", "train", bad, content_digest(bad))
     with pytest.raises(UserError, match=rf"target domain has {problem}.*target\[6\]"):
         run(tmp_path, plane, domains)
+
+
+def test_few_images_bring_a_warning_and_stop_nothing(tmp_path: Path, settings: Settings, sound: dict[str, Entries]):
+    layout = Layout(tmp_path)
+    for name, entries in sound.items():
+        # Three test images are too few for the check of a feature network.
+        store(layout.shards, name, entries[:11], settings)
+    few = settings.model_copy(update={"validation": Validation(min_train=8, min_test=3)})
+    report = validate(few, layout.shards, tmp_path / "validation.json", tmp_path / "docs")
+    warning = few_images(report, few)
+    assert warning is not None
+    assert warning.startswith("FEW IMAGES: source has 8 training images and target has 8 training images.")
+    many = {name: replace(counts, train=300) for name, counts in report.domains.items()}
+    assert few_images(replace(report, domains=many), few) is None
+
+    classifier = few.evaluate.features.model_copy(update={"steps": 2, "dim": 8, "batch": 4})
+    few = few.model_copy(update={"evaluate": few.evaluate.model_copy(update={"features": classifier})})
+    assert "needs 4 test images of the target, not 3" in train_features(few, layout)
+    assert refusal(few, layout) is None
