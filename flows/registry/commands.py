@@ -19,9 +19,8 @@ from flows.registry.versions import (
     promotion_of,
     roll_back,
     row_of,
-    user_name,
 )
-from flows.tracking.runs import open_record
+from flows.tracking.runs import open_record, user_name
 from rdmd import config
 from rdmd.errors import UserError
 from rdmd.evaluation.row import Row
