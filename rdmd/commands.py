@@ -245,7 +245,7 @@ def serve(given: Namespace) -> None:
     """
 
     from rdmd.pipeline.process_group import exit_on_signals, run_in_group
-    from rdmd.pipeline.store import check_registered
+    from rdmd.pipeline.store import without_alias
 
     use_local_tracking()
     # MLflow takes half a minute to find that the port is taken.
@@ -256,12 +256,14 @@ def serve(given: Namespace) -> None:
             f"{LAYOUT.registry} names no champion, since a generator from noise does not translate; give "
             "a model of another experiment."
         )
-    check_registered(model)
+    version = without_alias(model)
     # By its path, and without that path's folder on sys.path: the model brings an `rdmd` of its own.
     server = Path(__file__).parent / "serving" / "server.py"
-    options = ["--model-uri", model, "--host", given.host, "--port", str(given.port)]
+    options = ["--model-uri", version, "--host", given.host, "--port", str(given.port)]
     command = [sys.executable, "-P", str(server), *options]
-    print(f"serving {model} at http://{given.host}:{given.port}/invocations; Ctrl-C stops it", flush=True)
+    if version != model:
+        print(f"{model} is {version} now; if the alias moves, restart this server", flush=True)
+    print(f"serving {version} at http://{given.host}:{given.port}/invocations; Ctrl-C stops it", flush=True)
     # Otherwise MLflow's server would outlive this process and keep the port.
     exit_on_signals()
     with contextlib.suppress(KeyboardInterrupt):

@@ -19,9 +19,8 @@ from flows.registry.versions import (
     promotion_of,
     roll_back,
     row_of,
-    user_name,
 )
-from flows.tracking.runs import open_record
+from flows.tracking.runs import open_record, user_name
 from rdmd import config
 from rdmd.errors import UserError
 from rdmd.evaluation.row import Row
@@ -120,7 +119,7 @@ def rollback(given: Namespace) -> None:
     if promotion is None:
         raise UserError(
             f"{model.name} has had no champion before this one; name a version: `rdmd registry promote "
-            "VERSION` (`rdmd registry list` shows them)."
+            f"VERSION{_option(given)}` (`rdmd registry list{_option(given)}` shows them)."
         )
     print(f"models:/{model.name}@{CHAMPION} is version {promotion.version} again, and was version {now}; {UNTIL}")
 
@@ -158,5 +157,10 @@ def _named_version(client: MlflowClient, model: RegisteredModel, given: Namespac
         found = [one for one in versions if row_of(one).lam == given.lam]
         asked = f"version of lambda {given.lam:g}"
     if not found:
-        raise UserError(f"{model.name} has no {asked}; `rdmd registry list` shows what it has.")
+        raise UserError(f"{model.name} has no {asked}; `rdmd registry list{_option(given)}` shows what it has.")
     return found[-1]
+
+
+def _option(given: Namespace) -> str:
+    """`--model` as it was given: the advice of an error is about the same model."""
+    return f" --model {given.model}" if given.model else ""

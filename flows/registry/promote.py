@@ -19,9 +19,8 @@ from flows.registry.versions import (
     register_generator,
     row_of,
     tag_evaluation,
-    user_name,
 )
-from flows.tracking.runs import Record
+from flows.tracking.runs import Record, user_name
 from rdmd import config
 from rdmd.errors import UserError
 from rdmd.evaluation.pareto import Rule, mark_front, pick

@@ -1,7 +1,6 @@
 """The versions of a registered model: the generator and the evaluation of each, and how the champion was promoted."""
 
 import contextlib
-import getpass
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
@@ -18,7 +17,7 @@ from flows.environment import ROOT
 from flows.registry.package import log_model
 from flows.tracking.datasets import pair_digest
 from flows.tracking.evaluation import log_evaluation_of_model, numbers_of
-from flows.tracking.runs import FINGERPRINT, Record, find_run
+from flows.tracking.runs import FINGERPRINT, Record, create_run, find_run, user_name
 from rdmd import config
 from rdmd.errors import UserError
 from rdmd.evaluation.pareto import mark_front
@@ -171,7 +170,8 @@ def register_generator(record: Record, name: str, candidate: Candidate) -> Model
             name,
             source,
             run.info.run_id,
-            tags={_WEIGHTS: card.sha256, "lambda": f"{card.lam:g}"},
+            # MLflow shows the creator of a run, and of a version only its run, which somebody else may have trained.
+            tags={_WEIGHTS: card.sha256, "lambda": f"{card.lam:g}", "registered_by": user_name()},
             model_id=model_id,
         )
         _share_weights(client, version)
@@ -248,7 +248,7 @@ def _training_run(record: Record, card: ModelCard) -> Run:
     if found is not None:
         return found
     tags = {FINGERPRINT: card.run, "rebuilt": "from files"}
-    run = record.client.create_run(record.experiment_id, run_name=f"lambda-{card.lam:g}", tags=tags)
+    run = create_run(record, f"lambda-{card.lam:g}", tags)
     record.client.set_terminated(run.info.run_id)
     return record.client.get_run(run.info.run_id)
 
@@ -310,15 +310,6 @@ def roll_back(client: MlflowClient, model: RegisteredModel, existing: set[str]) 
     client.set_registered_model_alias(model.name, CHAMPION, promotion.version)
     _write_promotion(client, model, promotion)
     return promotion
-
-
-def user_name() -> str:
-    """The name of the user of this process."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        # A container may run under a number without a name.
-        return "a user without a name"
 
 
 def _write_promotion(client: MlflowClient, model: RegisteredModel, promotion: Promotion) -> None:

@@ -9,7 +9,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from flows.tracking.datasets import evaluation_data, log_data
-from flows.tracking.runs import FINGERPRINT, Record, find_run, log_params, provenance_tags
+from flows.tracking.runs import FINGERPRINT, Record, create_run, find_run, log_params, provenance_tags
 from flows.tracking.training import record_finished
 from rdmd import config
 from rdmd.data.manifest import read_manifest
@@ -103,7 +103,7 @@ def _run_of_row(record: Record, parent: Run, row: Row, layout: Layout) -> Run:
     if found is not None:
         return found
     tags = {tag: value, MLFLOW_PARENT_RUN_ID: parent.info.run_id, **provenance_tags()}
-    made = record.client.create_run(record.experiment_id, run_name=name, tags=tags)
+    made = create_run(record, name, tags)
     record.client.set_terminated(made.info.run_id)
     return record.client.get_run(made.info.run_id)
 

@@ -1,9 +1,11 @@
 """Runs in MLflow: the store, the experiment, the run of a sweep, and the settings of a run."""
 
 import contextlib
+import getpass
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +14,15 @@ import mlflow
 import mlflow.store.db.utils
 from filelock import FileLock
 from mlflow import MlflowClient
-from mlflow.entities import Param, Run
+from mlflow.entities import Param, Run, SourceType
 from mlflow.exceptions import MlflowException
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+from mlflow.utils.mlflow_tags import (
+    MLFLOW_GIT_COMMIT,
+    MLFLOW_PARENT_RUN_ID,
+    MLFLOW_SOURCE_NAME,
+    MLFLOW_SOURCE_TYPE,
+    MLFLOW_USER,
+)
 
 from flows.environment import ROOT
 from rdmd import config
@@ -114,13 +122,33 @@ def sweep_run(record: Record, settings: config.Settings, digests: dict[str, str]
     found = find_run(record, SWEEP, key)
     if found is not None:
         return found
-    run = record.client.create_run(
-        record.experiment_id, run_name=f"sweep {key[:8]}", tags={SWEEP: key, **provenance_tags(), **digests}
-    )
+    run = create_run(record, f"sweep {key[:8]}", {SWEEP: key, **provenance_tags(), **digests})
     log_params(record, run, described)
     # Nothing runs yet; `running_sweep` says when something does.
     record.client.set_terminated(run.info.run_id)
     return record.client.get_run(run.info.run_id)
+
+
+def create_run(record: Record, name: str, tags: Mapping[str, str]) -> Run:
+    """Make a run, with the tags from which MLflow's pages show who created it, by which program and commit."""
+    program, commit = Path(sys.argv[0]).resolve(), git_commit(ROOT)
+    source = {
+        MLFLOW_USER: user_name(),
+        MLFLOW_SOURCE_TYPE: SourceType.to_string(SourceType.LOCAL),
+        MLFLOW_SOURCE_NAME: str(program.relative_to(ROOT)) if program.is_relative_to(ROOT) else program.name,
+    }
+    if commit is not None:
+        source[MLFLOW_GIT_COMMIT] = commit.sha
+    return record.client.create_run(record.experiment_id, run_name=name, tags={**source, **tags})
+
+
+def user_name() -> str:
+    """The name of the user of this process."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        # A container may run under a number without a name.
+        return "a user without a name"
 
 
 def find_run(record: Record, tag: str, value: str, parent: Run | None = None) -> Run | None:

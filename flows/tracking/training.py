@@ -22,6 +22,7 @@ from flows.tracking.datasets import log_data, training_inputs
 from flows.tracking.runs import (
     FINGERPRINT,
     Record,
+    create_run,
     find_run,
     log_params,
     open_record,
@@ -148,7 +149,7 @@ def _params(run: TrainingRun) -> dict[str, object]:
 
 def _new_run(record: Record, parent: Run, folder: RunFolder, run: TrainingRun) -> Run:
     tags = {FINGERPRINT: folder.fingerprint, MLFLOW_PARENT_RUN_ID: parent.info.run_id}
-    child = record.client.create_run(record.experiment_id, run_name=run_name(run), tags=tags)
+    child = create_run(record, run_name(run), tags)
     log_params(record, child, _params(run))
     for one in (parent, child):
         log_data(record.client, one.info.run_id, training_inputs(run))

@@ -199,9 +199,16 @@ def _mlflow_errors(uri: str) -> Iterator[None]:
         ) from error
 
 
-def check_registered(uri: str) -> None:
-    """Raises UserError if MLflow does not know the model `uri`."""
+def without_alias(uri: str) -> str:
+    """The address of a model in MLflow, `models:/NAME@alias` as the `models:/NAME/VERSION` that it names now.
+
+    Raises UserError if MLflow does not know the model.
+    """
     with asking_for(uri):
         import mlflow
 
+        name, _, alias = uri.removeprefix("models:/").partition("@")
+        if alias and uri.startswith("models:/"):
+            uri = f"models:/{name}/{mlflow.MlflowClient().get_model_version_by_alias(name, alias).version}"
         mlflow.models.get_model_info(uri)
+        return uri

@@ -310,6 +310,14 @@ def test_rdmd_serve_measures_requests_and_its_end_is_the_end_of_its_server(hande
         assert metrics["rdmd_input_distance_count"] == metrics["rdmd_cost_count"] == "3.0"
         assert metrics['rdmd_requests_total{status="200"}'] == "2.0"
         assert "1 of 2 images are unlike" in (tmp_path / "log.txt").read_text()
+        assert (
+            (tmp_path / "log.txt")
+            .read_text()
+            .startswith(
+                "models:/rdmd-images@champion is models:/rdmd-images/1 now; if the alias moves, restart this server\n"
+                "serving models:/rdmd-images/1 at http"
+            )
+        )
         # To that process alone, as when a terminal closes.
         parent.send_signal(signal.SIGHUP)
         assert parent.wait(20) == 128 + signal.SIGHUP

@@ -2,10 +2,12 @@
 
 import contextlib
 import dataclasses
+import getpass
 import json
 import re
 import shutil
 import sqlite3
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,6 +155,15 @@ def test_stage_commit_and_fingerprint_are_tags(sweep: Sweep):
         assert (sweep.layout.runs / tags["rdmd.run"] / "result.json").exists()
 
 
+def test_every_run_says_who_created_it_and_how(sweep: Sweep):
+    for run in [sweep.parent, *sweep.children().values()]:
+        tags = run.data.tags
+        assert (tags["mlflow.user"], tags["mlflow.source.type"]) == (getpass.getuser(), "LOCAL")
+        assert tags["mlflow.source.name"] == Path(sys.argv[0]).name
+        # As text the commit ends in "+changes" where a file was edited, which MLflow's link would not find.
+        assert tags["git_commit"].startswith(tags.get("mlflow.source.git.commit", "unknown"))
+
+
 def test_the_machine_is_watched_while_it_trains(sweep: Sweep):
     client = sweep.record.client
     teacher = sweep.children()["teacher"]
@@ -264,6 +275,7 @@ def test_the_model_has_its_metrics_with_their_data(sweep: Sweep):
     for _ in range(2):
         (contender,) = register_sweep(sweep.record, sweep.settings, sweep.layout).contenders
     version = contender.version
+    assert version.tags["registered_by"] == getpass.getuser()
     model = client.get_logged_model(version.source.removeprefix("models:/"))
     metrics = {one.key: one for one in model.metrics}
     assert len(model.metrics) == len(metrics), "each once"

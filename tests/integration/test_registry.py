@@ -248,6 +248,9 @@ def test_two_rollbacks_go_back_two_champions(project: Project, rdmd: Said):
     assert "is version 3 again, and was version 1" in rdmd("registry rollback")
     assert "is version 2 again, and was version 3" in rdmd("registry rollback")
     assert "has had no champion before this one" in rdmd("registry rollback", status=2)
+    # The advice is about the model of the command.
+    said = rdmd(f"registry rollback --model {NAME}", status=2)
+    assert f"`rdmd registry promote VERSION --model {NAME}`" in said and f"`rdmd registry list --model {NAME}`" in said
     # A champion that is deleted is left out.
     rdmd("registry promote 3")
     rdmd("registry promote 1")
@@ -374,6 +377,7 @@ def test_a_person_promotes_by_number_or_lambda(project: Project, rdmd: Said):
     assert "has no version 9" in rdmd("registry promote 9", status=2)
     assert "has no version of lambda 7" in rdmd("registry promote --lambda 7", status=2)
     assert f"{NAME}@champion is version 1" in rdmd(f"registry promote 1 --model {NAME}")
+    assert f"`rdmd registry list --model {NAME}`" in rdmd(f"registry promote 9 --model {NAME}", status=2)
     assert "--model needs a version" in rdmd(f"registry promote --model {NAME}", status=2)
     assert "nothing is registered as nowhere" in rdmd("registry promote 1 --model nowhere", status=2)
     assert "--alias canary needs a version" in rdmd("registry promote --alias canary", status=2)
