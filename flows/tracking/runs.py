@@ -5,7 +5,9 @@ import getpass
 import hashlib
 import json
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,9 +29,9 @@ from mlflow.utils.mlflow_tags import (
 from flows.environment import ROOT
 from rdmd import config
 from rdmd.errors import UserError
-from rdmd.files import canonical_json
+from rdmd.files import canonical_json, replacing
 from rdmd.pipeline.git import git_commit
-from rdmd.pipeline.store import check_sqlite, relocate, sqlite_file
+from rdmd.pipeline.store import SCHEME, check_sqlite, relocate, sqlite_file
 
 FINGERPRINT = "rdmd.run"
 SWEEP = "rdmd.sweep"
@@ -55,8 +57,8 @@ def open_record(experiment: str) -> Record:
     with store_errors(uri):
         file = sqlite_file(uri)
         store = file.resolve().parent if file is not None else None
-        if store is not None:
-            _prepare_local_store(store, uri)
+        if file is not None:
+            _prepare_local_store(file.resolve(), uri)
         client = MlflowClient()
         name = f"rdmd/{experiment}"
         found = client.get_experiment_by_name(name)
@@ -68,15 +70,29 @@ def open_record(experiment: str) -> Record:
         return Record(client, found.experiment_id)
 
 
-def _prepare_local_store(store: Path, uri: str) -> None:
-    """Make the SQLite schema before anybody writes: several processes on a fresh file corrupt it for good."""
-    store.mkdir(parents=True, exist_ok=True)
-    with FileLock(store / "lock"):
-        engine = mlflow.store.db.utils.create_sqlalchemy_engine_with_retry(uri)
-        try:
-            mlflow.store.db.utils._safe_initialize_tables(engine)
-        finally:
-            engine.dispose()
+def _prepare_local_store(file: Path, uri: str) -> None:
+    """Make the SQLite schema before anybody writes: several processes on a fresh file corrupt it for good.
+
+    A fresh file is made elsewhere and put in its place whole: of a process that is killed between two migrations it
+    would keep a half of a schema, which MLflow can neither use nor repair.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(file.parent / "lock"):
+        if file.exists():
+            _make_schema(uri)
+            return
+        with tempfile.TemporaryDirectory() as folder, replacing(file) as temporary:
+            fresh = Path(folder) / "mlflow.db"
+            _make_schema(f"{SCHEME}{fresh}")
+            shutil.copyfile(fresh, temporary)
+
+
+def _make_schema(uri: str) -> None:
+    engine = mlflow.store.db.utils.create_sqlalchemy_engine_with_retry(uri)
+    try:
+        mlflow.store.db.utils._safe_initialize_tables(engine)
+    finally:
+        engine.dispose()
 
 
 @contextlib.contextmanager

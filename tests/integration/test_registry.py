@@ -5,6 +5,7 @@ import getpass
 import json
 import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from sqlalchemy import event
 from sqlalchemy.pool import Pool
 
 from flows.stages.register import refusal, register, register_front
+from flows.tracking.runs import open_record
 from rdmd import config
 from rdmd.cli import main
 from rdmd.data.manifest import read_manifest
@@ -33,7 +35,7 @@ from rdmd.files import sha256_of, write_json
 from rdmd.networks.build import build_denoiser, save_weights
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.model_card import ModelCard, write_model
-from rdmd.pipeline.store import unregistered, weights_of
+from rdmd.pipeline.store import relocate, unregistered, weights_of
 from rdmd.training.run_config import lambda_name
 from tests.conftest import ROOT, params, tiny_points
 
@@ -396,6 +398,42 @@ def test_a_store_without_room_is_told_in_a_sentence(project: Project):
             register_front.fn(project.settings, project.layout)
     finally:
         event.remove(Pool, "checkout", fill)
+
+
+def test_a_locked_store_is_called_locked(tmp_path: Path):
+    # Only the checkout's own store is ever relocated.
+    with inside(tmp_path, "mlflow/store"):
+        uri = mlflow.get_tracking_uri()
+        file = Path(uri.removeprefix("sqlite:///"))
+        file.parent.mkdir(parents=True)
+        with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as lock:
+            lock.execute("BEGIN EXCLUSIVE")
+            with pytest.raises(UserError, match="is locked by another process; end that process or wait for it"):
+                relocate(uri)
+
+
+KILLED_IN_THE_SCHEMA = """
+import os, signal
+from sqlalchemy import event, Engine
+migrations = 0
+@event.listens_for(Engine, "before_cursor_execute")
+def kill(connection, cursor, statement, *rest):
+    global migrations
+    migrations += statement.startswith("UPDATE alembic_version")
+    # The tables of this one are changed, and its version is not; MLflow cannot repeat it.
+    if migrations == 12:
+        os.kill(os.getpid(), signal.SIGKILL)
+from flows.tracking.runs import open_record
+open_record("x")
+"""
+
+
+def test_a_process_killed_while_it_makes_the_store_loses_nothing(tmp_path: Path):
+    with inside(tmp_path):
+        killed = subprocess.run([sys.executable, "-c", KILLED_IN_THE_SCHEMA], check=False)
+        assert killed.returncode == -signal.SIGKILL
+        assert open_record("x").experiment_id
+        assert not [one for one in (tmp_path / "store").iterdir() if one.name.startswith(".")]
 
 
 def test_features_that_do_not_see_corruption_promote_nobody(project: Project):
