@@ -7,6 +7,18 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
+class Trial:
+    """What an evaluation computes: the averaged network at each lambda, or at None where lambda is no input.
+
+    `inputs` (n, ...) are the same every time. `from_source`: they are sources, to which outputs should be near.
+    """
+
+    inputs: Tensor
+    networks: Mapping[float | None, Callable[[Tensor], Tensor]]
+    from_source: bool
+
+
+@dataclass(frozen=True)
 class Measured:
     """One evaluation: the values to log, and the distance to the target by which evaluations are compared."""
 

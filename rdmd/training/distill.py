@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
 from accelerate import Accelerator
@@ -19,6 +20,7 @@ from rdmd.distillation.rdmd import RDMDLoss, draw_lambdas
 from rdmd.evaluation.classifier import load_classifier
 from rdmd.networks.build import build_denoiser, load_weights
 from rdmd.networks.lpips import load_lpips
+from rdmd.training.best import Trial
 from rdmd.training.objective import PREVIEW, Objective, at_largest
 from rdmd.training.run_config import DistillRun, Weights
 
@@ -149,6 +151,12 @@ class DistillObjective(Objective):
     def kept(self) -> nn.Module:
         """The averaged generator's denoiser."""
         return self.ema.averaged.get_submodule("denoiser")
+
+    def trial(self, n: int) -> Trial:
+        """Translations of n sources at `shown_lambdas`."""
+        x = self.source.distinct(n, StepRandom(0, 0, 0, self.device), "evaluated source")
+        networks = {lam: partial(self.ema.averaged, lam=lam) for lam in self.shown_lambdas}
+        return Trial(x, networks, from_source=not self.from_noise)
 
     @property
     def shown_lambdas(self) -> tuple[float | None, ...]:

@@ -7,7 +7,7 @@ weights. The samples are the same at every evaluation, and no step of the traini
 import math
 import statistics
 from collections.abc import Callable, Sequence
-from functools import partial
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -22,10 +22,8 @@ from rdmd.evaluation.faithfulness import cost
 from rdmd.evaluation.features import features_of
 from rdmd.evaluation.realism import fid
 from rdmd.evaluation.transport import sliced_w2
-from rdmd.training.best import Evaluations, Measured
-from rdmd.training.distill import DistillObjective
-from rdmd.training.run_config import FeatureInput, Shards
-from rdmd.training.teacher import TeacherObjective
+from rdmd.training.best import Evaluations, Measured, Trial
+from rdmd.training.run_config import DistillRun, FeatureInput, TeacherRun
 
 PROJECTIONS = 256
 # A distance of 0, whose logarithm does not exist, counts as this.
@@ -35,38 +33,45 @@ LEAST = 1e-12
 Distance = Callable[[Tensor], float]
 
 
-def evaluations_of(
-    objective: TeacherObjective | DistillObjective, features: FeatureInput, target: Shards, open_domain: OpenDomain
-) -> Evaluations:
-    """The evaluations that the settings of the objective's run ask for.
+class Evaluable(Protocol):
+    """The objective of a teacher or of a generator."""
 
-    They log `eval_fid` for images and `eval_sw2` for points, and for a generator of images or points `eval_cost`, the
-    squared difference as in the stage `evaluate`. A generator for a range of lambda is evaluated at the range's ends
-    and middle: each has values of its own, such as `eval_fid_0.05`; the values without a lambda are the geometric mean
-    of the distances and the mean of the costs. The geometric mean weighs a change by a factor equally at every lambda,
-    where the arithmetic one would follow the largest lambda alone. It is also what decides on the best evaluation.
+    device: torch.device
+    batch_size: int
+
+    def trial(self, n: int) -> Trial: ...
+
+
+def evaluations_of(run: TeacherRun | DistillRun, objective: Evaluable, open_domain: OpenDomain) -> Evaluations:
+    """The evaluations that the settings of `run` ask for.
+
+    They log `eval_fid` for images and `eval_sw2` for points, and for a generator `eval_cost`, the squared difference as
+    in the stage `evaluate`. A generator for a range of lambda is evaluated at the range's ends and middle: each has
+    values of its own, such as `eval_fid_0.05`; the values without a lambda are the geometric mean of the distances,
+    which decides on the best evaluation, and the mean of the costs. The geometric mean weighs a change by a factor
+    equally at every lambda, where the arithmetic one would follow the largest lambda alone.
     """
-    s, random = objective.settings, StepRandom(0, 0, 0, objective.device)
-    reference = open_domain(target.path, "train", objective.device).distinct(s.evaluate_n, random, "evaluated target")
-    name, distance = _distance(features, reference, objective.batch_size, objective.device)
-    if isinstance(objective, TeacherObjective):
-        noise = torch.randn(s.evaluate_n, *reference.shape[1:], generator=random.host_stream("evaluated noise"))
+    assert run.features is not None, "this run is not evaluated"
+    s, device, batch = run.settings, objective.device, objective.batch_size
+    random = StepRandom(0, 0, 0, device)
+    reference = open_domain(run.target.path, "train", device).distinct(s.evaluate_n, random, "evaluated target")
+    name, distance = _distance(run.features, reference.cpu(), batch, device)
+    trial = objective.trial(s.evaluate_n)
+    x = trial.inputs.cpu()
 
-        def of_teacher() -> Measured:
-            return combined({name: [distance(_outputs(objective.sampled, noise, objective))]}, (None,))
-
-        return Evaluations(s.evaluate_every, s.patience, of_teacher)
-
-    x, lambdas = objective.source.distinct(s.evaluate_n, random, "evaluated source").cpu(), objective.shown_lambdas
-
-    def of_generator() -> Measured:
-        made = [_outputs(partial(objective.ema.averaged, lam=lam), x, objective) for lam in lambdas]
+    @torch.no_grad()
+    def measure() -> Measured:
+        # As many samples at a time as a step of training has, which needs more memory.
+        made = [
+            torch.cat([network(part.to(device)).cpu() for part in x.split(batch)])
+            for network in trial.networks.values()
+        ]
         measured = {name: [distance(y) for y in made]}
-        if not objective.from_noise:
+        if trial.from_source:
             measured["cost"] = [_cost(x, y) for y in made]
-        return combined(measured, lambdas)
+        return combined(measured, list(trial.networks))
 
-    return Evaluations(s.evaluate_every, s.patience, of_generator)
+    return Evaluations(s.evaluate_every, s.patience, measure)
 
 
 def combined(measured: dict[str, list[float]], lambdas: Sequence[float | None]) -> Measured:
@@ -88,8 +93,7 @@ def geometric_mean(distances: Sequence[float]) -> float:
 def _distance(features: FeatureInput, reference: Tensor, batch: int, device: torch.device) -> tuple[str, Distance]:
     """The name of the distance to `reference`, and the distance."""
     if isinstance(features.network, config.NoFeatures):
-        points = reference.cpu()
-        return "sw2", lambda samples: sliced_w2(samples, points, PROJECTIONS, seed=0)
+        return "sw2", lambda samples: sliced_w2(samples, reference, PROJECTIONS, seed=0)
     folder = None if features.weights is None else features.weights.path.parent
     network = load_feature_network(features.network, folder, device)
 
@@ -102,9 +106,3 @@ def _distance(features: FeatureInput, reference: Tensor, batch: int, device: tor
 
 def _cost(x: Tensor, y: Tensor) -> float:
     return (cost(to_uint8(x), to_uint8(y)) if x.ndim == 4 else squared_l2(x, y)).mean().item()
-
-
-@torch.no_grad()
-def _outputs(network: Callable[[Tensor], Tensor], x: Tensor, objective: TeacherObjective | DistillObjective) -> Tensor:
-    """The network's outputs for x, on the CPU, as many at a time as a step of training has."""
-    return torch.cat([network(part.to(objective.device)).cpu() for part in x.split(objective.batch_size)])

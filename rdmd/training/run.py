@@ -98,7 +98,7 @@ def run_training(
         evaluations = None
         if isinstance(run, TeacherRun | DistillRun) and run.features is not None:
             assert isinstance(objective, TeacherObjective | DistillObjective)
-            evaluations = evaluations_of(objective, run.features, run.target, open_domain)
+            evaluations = evaluations_of(run, objective, open_domain)
         progress = train(objective, run, folder, accelerator, stop or StopRequest(), follow, evaluations)
         if progress.finished and accelerator.is_main_process:
             _write_result(folder, run, objective, progress, accelerator.device)

@@ -10,6 +10,7 @@ from rdmd.diffusion.loss import denoising_loss, noise_like
 from rdmd.diffusion.noise import NoisyBatch, noise_distribution
 from rdmd.diffusion.samplers import karras_sigmas, sample_heun
 from rdmd.networks.build import build_denoiser, load_weights
+from rdmd.training.best import Trial
 from rdmd.training.objective import PREVIEW, Objective, at_largest
 from rdmd.training.run_config import TeacherRun
 
@@ -22,7 +23,7 @@ class TeacherObjective(Objective):
     def __init__(self, run: TeacherRun, accelerator: Accelerator, open_domain: OpenDomain = open_domain) -> None:
         s = self.settings = run.settings
         super().__init__(run, accelerator, warmup=s.warmup, decay=s.decay)
-        self.sigma_data = run.network.sigma_data
+        self.sigma_data, self.sample_shape = run.network.sigma_data, run.sample_shape
         self.target = open_domain(run.target.path, "train", accelerator.device)
         self.noise = noise_distribution(s.noise)
         denoiser = build_denoiser(run.network, run.sample_shape, dropout=True)
@@ -50,6 +51,11 @@ class TeacherObjective(Objective):
         random = StepRandom(seed=0, rank=0, step=0, device=self.device)
         real = self.target.batch(PREVIEW, random, "preview")
         return real, self.sampled(noise_like(real, random.stream("preview noise")))
+
+    def trial(self, n: int) -> Trial:
+        """n samples from noise."""
+        rng = StepRandom(0, 0, 0, self.device).host_stream("evaluated noise")
+        return Trial(torch.randn(n, *self.sample_shape, generator=rng), {None: self.sampled}, from_source=False)
 
     def sampled(self, noise: Tensor) -> Tensor:
         """Samples of the averaged teacher from standard normal noise (B, ...) by Heun's method."""

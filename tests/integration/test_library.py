@@ -197,6 +197,23 @@ def test_training_leaves_the_state_of_the_process_alone(images: Tensor):
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
+def test_trainings_are_evaluated_on_the_way(tmp_path: Path):
+    """The teacher against its target, the generator against the target that it is given."""
+    rng = torch.Generator().manual_seed(0)
+    source, target = torch.randn(300, 2, generator=rng), torch.randn(300, 2, generator=rng) + 3
+    given = {"steps": 6, "evaluate_every": 3, "evaluate_n": 100, "device": "cpu", "progress": False, "folder": tmp_path}
+    teacher = rdmd.train_teacher(target, **given)
+    with pytest.raises(rdmd.UserError, match=r"give its samples, of the shape .* as `target`"):
+        rdmd.distill(teacher, source, **given)
+    translator = rdmd.distill(teacher, source, target=target, lam=0.1, **given)
+    for model, names in ((teacher, {"eval_sw2"}), (translator, {"eval_sw2", "eval_cost"})):
+        evaluated = [point for point in RunFolder(tmp_path / model.card.run).curves() if "eval_sw2" in point.values]
+        assert [point.step for point in evaluated] == [3, 6]
+        assert {name for name in evaluated[0].values if name.startswith("eval_")} == names
+    # The generator is compared with the target, which is 3 away in each coordinate, and not with its sources.
+    assert evaluated[0].values["eval_sw2"] > 1
+
+
 def test_evaluation_is_that_of_the_pipeline(images: Tensor):
     many = images.repeat(4, 1, 1, 1)
     scores = rdmd.evaluate(many, many, many, bootstrap=0, device="cpu")

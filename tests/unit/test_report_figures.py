@@ -98,6 +98,14 @@ def test_curves_have_a_panel_for_each_metric_and_a_line_for_each_training_that_l
     assert (loss.get_yscale(), cost.get_yscale()) == ("log", "linear")
 
 
+def test_a_metric_that_few_steps_have_is_drawn_through_these():
+    curves = {"a": Curve([5, 10, 15, 20], {"eval_fid": [np.nan, 9.0, np.nan, 7.0]})}
+    (panel,) = curves_figure(curves).axes
+    logged, mean = (line.get_xydata().tolist() for line in panel.lines)
+    assert logged == [[10, 9], [20, 7]]
+    assert np.isfinite(mean).all()
+
+
 def test_samples_show_every_source_and_translation():
     shown = pixels(samples_figure(image_samples(), image_rows()))
     order = [0, 2, 1, 3, 4]  # the source, generators by falling lambda, then the others

@@ -23,6 +23,7 @@ from rdmd.training.objective import DECAYS, EMA
 from rdmd.training.run_config import (
     CUTRun,
     DistillRun,
+    FeatureInput,
     NeuralOTRun,
     Shards,
     TeacherRun,
@@ -225,18 +226,20 @@ def fingerprints_with(edits: dict[str, tuple[str, str]], tmp_path: Path) -> dict
         before = (package / "rdmd" / file).read_text(encoding="utf-8")
         assert text in before, f"{file} has another text now"
         (package / "rdmd" / file).write_text(before.replace(text, replacement), encoding="utf-8")
-    runs: list[TrainingRun] = [teacher_run(), distill_run(), neural_ot_run(), cut_run()]
+    features = FeatureInput(network=config.NoFeatures(network="none"))
+    runs: dict[str, TrainingRun] = {run.kind: run for run in (teacher_run(), distill_run(), neural_ot_run(), cut_run())}
+    runs["evaluated"] = teacher_run().model_copy(update={"features": features})
     script = "import sys; from rdmd.training.run_config import *; [print(fingerprint(parse_run(r))) for r in sys.stdin]"
     printed = subprocess.run(
         [sys.executable, "-c", script],
-        input="\n".join(run.model_dump_json() for run in runs),
+        input="\n".join(run.model_dump_json() for run in runs.values()),
         env=os.environ | {"PYTHONPATH": str(package)},
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         text=True,
         check=True,
     ).stdout
-    return dict(zip([run.kind for run in runs], printed.split(), strict=True))
+    return dict(zip(runs, printed.split(), strict=True))
 
 
 def test_the_code_of_a_run_is_that_of_its_objective_and_its_data(tmp_path: Path):
@@ -252,13 +255,14 @@ def test_the_code_of_a_run_is_that_of_its_objective_and_its_data(tmp_path: Path)
         "neural OT's losses": {"baselines/neural_ot.py": ("cost - f(mapped)", "cost - 2 * f(mapped)")},
         "CUT's losses": {"baselines/cut.py": ("TEMPERATURE = 0.07", "TEMPERATURE = 0.1")},
         "the generator's loss": {"distillation/rdmd.py": ("lam * cost", "2 * lam * cost")},
+        "evaluations": {"training/evaluation.py": ("LEAST = 1e-12", "LEAST = 1e-11")},
     }
     found = {name: fingerprints_with(edits, tmp_path) for name, edits in changed.items()}
     retrained = {
         name: {kind for kind, value in prints.items() if value != found["nothing"][kind]}
         for name, prints in found.items()
     }
-    everything = {"teacher", "distill", "neural-ot", "cut"}
+    everything = {"teacher", "distill", "neural-ot", "cut", "evaluated"}
     assert retrained == {
         "nothing": set(),
         "a docstring and a comment": set(),
@@ -269,6 +273,7 @@ def test_the_code_of_a_run_is_that_of_its_objective_and_its_data(tmp_path: Path)
         "neural OT's losses": {"neural-ot", "cut"},
         "CUT's losses": {"cut"},
         "the generator's loss": {"distill"},
+        "evaluations": {"evaluated"},
     }
 
 

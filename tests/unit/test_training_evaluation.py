@@ -18,7 +18,7 @@ from rdmd.training.checkpoint import Progress
 from rdmd.training.evaluation import combined, evaluations_of
 from rdmd.training.loop import StopRequest, train
 from rdmd.training.run import run_training
-from rdmd.training.run_config import FeatureInput, TrainingRun, fingerprint
+from rdmd.training.run_config import DistillRun, FeatureInput, TeacherRun, TrainingRun, fingerprint
 from rdmd.training.run_folder import Point, RunFolder
 from tests.objectives import CPU, Materials, accelerator
 
@@ -94,7 +94,7 @@ def drawn(materials: Materials, domain: str, n: int) -> Tensor:
 def test_images_are_measured_as_the_evaluation_does(digits: Materials):
     run = digits.distill_run({"lam": RANGE, "features": IMAGES}, evaluate_every=1, evaluate_n=40)
     objective = digits.distill({"lam": RANGE, "features": IMAGES}, evaluate_every=1, evaluate_n=40)
-    measured = evaluations_of(objective, IMAGES, run.target, open_domain).measure()
+    measured = evaluations_of(run, objective, open_domain).measure()
     x, reference = drawn(digits, "source", 40), drawn(digits, "target", 40)
     assert len(x.flatten(1).unique(dim=0)) == 40
     for lam in (0.05, RANGE.middle, 0.5):
@@ -108,7 +108,7 @@ def test_images_are_measured_as_the_evaluation_does(digits: Materials):
 def test_points_are_measured_as_the_evaluation_does(points: Materials):
     run = points.distill_run({"features": POINTS}, evaluate_every=1, evaluate_n=300)
     objective = points.distill({"features": POINTS}, evaluate_every=1, evaluate_n=300)
-    measured = evaluations_of(objective, POINTS, run.target, open_domain).measure()
+    measured = evaluations_of(run, objective, open_domain).measure()
     x = drawn(points, "source", 300)
     scores = evaluate(objective.ema.averaged(x), x, drawn(points, "target", 300), bootstrap=0, projections=256)
     assert set(measured.values) == {"eval_sw2", "eval_cost"}
@@ -141,8 +141,8 @@ class Scripted:
     def __init__(self, *distances: float) -> None:
         self.left = list(distances)
 
-    def __call__(self, objective: object, *_: object) -> Evaluations:
-        settings = objective.settings
+    def __call__(self, run: TeacherRun | DistillRun, *_: object) -> Evaluations:
+        settings = run.settings
 
         def measure() -> Measured:
             distance = self.left.pop(0)
@@ -202,7 +202,7 @@ def test_a_resumed_run_knows_its_best(points: Materials, tmp_path: Path):
         evaluations = Scripted(*distances)
         for stop in [*stops, 0]:
             objective = points.distill({"features": POINTS}, **settings)
-            progress = train(objective, run, folder, accelerator(), StopAt(stop), evaluations=evaluations(objective))
+            progress = train(objective, run, folder, accelerator(), StopAt(stop), evaluations=evaluations(run))
         return progress, folder.curves()
 
     straight, curves = through("straight", [])

@@ -155,6 +155,20 @@ BASELINES = [
 
 VALUES = [
     spoilt(
+        "the best of no evaluations",
+        "lambdas: [0.1]",
+        "lambdas: [0.1]\n  keep: best",
+        "`keep` needs evaluations, but `evaluate_every` is 0",
+        "set it to a number of steps",
+    ),
+    spoilt(
+        "patience without evaluations",
+        "lambdas: [0.1]",
+        "lambdas: [0.1]\n  patience: 3",
+        "`patience` needs evaluations, but `evaluate_every` is 0",
+        "set it to a number of steps",
+    ),
+    spoilt(
         "a range of lambda from large to small",
         "lambdas: [0.1]",
         "lambdas: {from: 0.5, to: 0.1}",
