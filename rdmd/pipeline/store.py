@@ -73,6 +73,11 @@ def relocate(uri: str) -> None:
                         (here, len(there) + 1, there, len(there) + 1, f"{there}/"),
                     )
     except sqlite3.Error as error:
+        if "locked" in str(error):
+            raise UserError(
+                f"the MLflow store {file} is locked by another process; end that process or wait for it, and repeat "
+                "the command."
+            ) from None
         raise UserError(
             f"the MLflow store {file} was moved here, and its paths cannot be corrected ({error}); end "
             "what uses it, make it writable, or move it aside."
