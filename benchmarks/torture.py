@@ -75,6 +75,7 @@ class Trial:
     kills: int = 1
     longest: float = 0.0
     """Seconds within which a disturbance comes: those of the first stage in the reference run."""
+    disturbances: int = 0
     events: list[str] = field(default_factory=list)
     lost: dict[str, str] = field(default_factory=dict)
 
@@ -157,6 +158,7 @@ class Trial:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(moment)
             return False
+        self.disturbances += 1
         self.events.append(f"{self.stage()} +{moment:.1f} s")
         return True
 
@@ -189,6 +191,7 @@ def disk(trial: Trial) -> None:
     _remount(trial.path, used + room)
     process = trial.start()
     status = trial.wait(process)
+    trial.disturbances += 1
     trial.events.append(f"{room // 2**10} KiB free, {trial.stage()}, status {status}: {trial.last_line()}")
     trial.wait_for_end(END_SECONDS)
     _remount(trial.path, 2**31)
@@ -325,7 +328,7 @@ def main() -> None:
     figures: Counter[str] = Counter()
     for trial in trials:
         figures[f"{trial.kind}_trials"] += 1
-        figures[f"{trial.kind}_interruptions"] += len(trial.events)
+        figures[f"{trial.kind}_disturbances"] += trial.disturbances
         for loss in LOSSES:
             figures[f"{trial.kind}_lost_{loss}"] += loss in trial.lost
     record("torture", figures, torch.device("cpu"))
