@@ -192,7 +192,9 @@ def _weighted_fid(generated: Tensor, counts_g: Tensor, reference: Tensor, counts
     means, roots = [], []
     for features, counts in ((generated, counts_g), (reference, counts_r)):
         means.append(counts @ features / counts.sum())
-        roots.append((features - means[-1]) * (counts / (counts.sum() - 1)).sqrt()[:, None])
+        # A resample leaves out more than a third of the samples, and their zeros would only cost time.
+        occur = counts > 0
+        roots.append((features[occur] - means[-1]) * (counts[occur] / (counts.sum() - 1)).sqrt()[:, None])
     cross = torch.linalg.svdvals(roots[0] @ roots[1].T).sum()
     spread = roots[0].square().sum() + roots[1].square().sum()
     return max(0.0, ((means[0] - means[1]).square().sum() + spread - 2 * cross).item())
