@@ -42,7 +42,8 @@ from rdmd.evaluation.evaluator import evaluate as evaluate_tensors
 from rdmd.evaluation.row import Scores
 from rdmd.files import replacing_folder, sha256_of, write_text
 from rdmd.networks.build import save_weights
-from rdmd.pipeline.jobs import cost_weights, initial_weights
+from rdmd.networks.diffusers_import import is_checkpoint
+from rdmd.pipeline.jobs import beginning, cost_weights
 from rdmd.pipeline.layout import use_local_tracking
 from rdmd.pipeline.model_card import ModelCard
 from rdmd.pipeline.model_folder import load_denoiser, load_generator
@@ -212,7 +213,8 @@ def train_teacher(
         folder: the place of the run. The same call goes on from the checkpoint of a killed run there, and returns a
             finished run at once. By default the run is in a temporary folder.
         progress: show a progress bar.
-        settings: other keys of the section `teacher` of params.yaml, such as `warmup=0` or `ema=0.99`.
+        settings: other keys of the section `teacher` of params.yaml, such as `warmup=0` or `ema=0.99`. With
+            `init="FOLDER"` or `init="hf:ORG/NAME"` a diffusers checkpoint is fine-tuned, and its network is kept.
 
     Raises UserError if the samples or a setting cannot be used, or if the loss is not finite.
 
@@ -225,17 +227,20 @@ def train_teacher(
     samples = stored(target)
     shape = sample_shape(samples)
     given = _section(config.Teacher, {"steps": steps, "batch": batch, "lr": lr, "sample_every": 0} | settings)
+    if network is None and is_checkpoint(given.init):
+        network = config.DiffusersNetwork(kind="unet2d")
+    network, initial = beginning(network or default_network(shape, model_channels), given.init, shape)
     run = TeacherRun(
         experiment="library",
         seed=seed,
         sample_shape=shape,
-        network=network or default_network(shape, model_channels),
+        network=network,
         target=_input(digest_of(samples)),
         precision=precision,
         processes=1,
         settings=given,
         compute=compute,
-        initial=initial_weights(given.init),
+        initial=initial,
     )
     return Teacher(*_trained(run, samples, target, load_denoiser, device, folder, progress), device_of(device))
 
