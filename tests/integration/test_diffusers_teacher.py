@@ -1,5 +1,8 @@
 """A diffusers checkpoint as teacher: fine-tuned, distilled, served and exported, by the library and by the stages."""
 
+import os
+import subprocess
+import sys
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -7,6 +10,9 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from diffusers import DiffusionPipeline
+from diffusers.utils import dynamic_modules_utils
+from PIL import Image
 from torch import Tensor
 
 import rdmd
@@ -20,6 +26,7 @@ from rdmd.pipeline.launch import TrainingProcesses
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.model_card import read_card
 from rdmd.pipeline.training import train_generators, train_teacher
+from rdmd.serving.diffusers_pipeline import RDMDPipeline
 from rdmd.serving.export import export_onnx
 from rdmd.serving.model import open_folder
 from rdmd.serving.request import answer
@@ -54,6 +61,41 @@ def test_the_library_goes_from_a_checkpoint_to_a_translator_that_takes_lambda(tm
     expected = translator(many, lam=0.1).permute(0, 2, 3, 1).numpy()
     # Both round the same number, which may lie a float's error to either side of a half.
     assert np.abs(exported.astype(int) - expected.astype(int)).max() <= 1
+
+
+def test_diffusers_loads_a_saved_translator_as_a_pipeline(
+    tmp_path: Path, images: Tensor, monkeypatch: pytest.MonkeyPatch
+):
+    # diffusers copies pipeline.py there.
+    monkeypatch.setattr(dynamic_modules_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    # Our own network, which diffusers does not know.
+    teacher = rdmd.train_teacher(images, model_channels=8, **FEW)
+    translator = rdmd.distill(teacher, images, lam=(0.02, 0.5), **FEW)
+    # After three steps lambda moves no pixel yet.
+    for weight in translator.denoiser.parameters():
+        weight += 0.1 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1))
+    folder = str(tmp_path / "saved")
+    translator.save_pretrained(folder)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 13, 20, 3), dtype=np.uint8)
+    sources = [Image.fromarray(one) for one in pixels]
+    expected = [np.asarray(translator(source, lam=0.05)) for source in sources]
+    trusted = {"custom_pipeline": folder, "trust_remote_code": True}
+    for pipe in (RDMDPipeline.from_pretrained(folder), DiffusionPipeline.from_pretrained(folder, **trusted)):
+        assert np.array_equal(np.asarray(pipe(sources[0], lam=0.05).images[0]), expected[0])
+        assert np.array_equal(np.stack([np.asarray(one) for one in pipe(sources, lam=0.05).images]), expected)
+        other = np.asarray(translator(sources[0], lam=0.5))
+        assert not np.array_equal(other, expected[0])
+        assert np.array_equal(np.asarray(pipe(sources[0], lam=0.5).images[0]), other)
+        with pytest.raises(rdmd.UserError, match=r"takes lambda from 0\.02 to 0\.5"):
+            pipe(sources[0], lam=0.9)
+        with pytest.raises(rdmd.UserError, match="copy its folder"):
+            pipe.save_pretrained(tmp_path / "again")
+
+
+def test_the_library_and_serving_do_not_import_diffusers():
+    code = "import sys, rdmd.library, rdmd.serving.request, rdmd.training.run; print('diffusers' in sys.modules)"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    assert subprocess.check_output([sys.executable, "-c", code], text=True, env=environment) == "False\n"
 
 
 def test_the_stages_do_so_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
