@@ -36,7 +36,9 @@ REMEDIES = {
 EXTRAS = {
     "dicebear": "avatars",
     "dicebear_styles": "avatars",
+    "diffusers": "diffusers",
     "gradio": "demo",
+    "huggingface_hub": "diffusers",
     "onnxruntime": "onnx",
     "onnxscript": "onnx",
     "prefect_ray": "ray",

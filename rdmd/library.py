@@ -40,9 +40,10 @@ from rdmd.distillation.generator import Generator
 from rdmd.errors import UserError
 from rdmd.evaluation.evaluator import evaluate as evaluate_tensors
 from rdmd.evaluation.row import Scores
-from rdmd.files import replacing_folder, sha256_of, write_text
+from rdmd.files import replacing_folder, sha256_of, write_json, write_text
 from rdmd.networks.build import save_weights
-from rdmd.pipeline.jobs import cost_weights, initial_weights
+from rdmd.networks.diffusers_import import is_checkpoint
+from rdmd.pipeline.jobs import beginning, cost_weights
 from rdmd.pipeline.layout import use_local_tracking
 from rdmd.pipeline.model_card import ModelCard
 from rdmd.pipeline.model_folder import load_denoiser, load_generator
@@ -62,6 +63,12 @@ Network = TypeVar("Network", bound=nn.Module)
 
 # Compiling takes longer than a small network trains.
 EAGER = config.Compute(compile="off")
+# With these beside the model, diffusers loads the folder of a translator of images as a pipeline.
+DIFFUSERS_PIPELINE = "from rdmd.serving.diffusers_pipeline import RDMDPipeline as RDMDPipeline\n"
+DIFFUSERS_INDEX = {
+    "_class_name": "RDMDPipeline",
+    "generator": ["rdmd.serving.diffusers_pipeline", "RDMDGenerator"],
+}
 
 
 class _Pretrained:
@@ -71,11 +78,18 @@ class _Pretrained:
         self.card, self.denoiser, self.device = card, denoiser, device
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write `model.json` and `model.safetensors` to `folder`, which is replaced as a whole or stays as it was."""
+        """Write `model.json` and `model.safetensors` to `folder`, which is replaced as a whole or stays as it was.
+
+        The folder of a translator of images also has two small files by which diffusers loads it as a pipeline.
+        """
         with replacing_folder(Path(folder)) as temporary:
             save_weights(self.denoiser, temporary / "model.safetensors")
             card = self.card.model_copy(update={"sha256": sha256_of(temporary / "model.safetensors")})
             write_text(temporary / "model.json", card.model_dump_json(indent=2) + "\n")
+            self._write_more(temporary)
+
+    def _write_more(self, folder: Path) -> None:
+        """Write what else the folder of such a network holds."""
 
 
 class Teacher(_Pretrained):
@@ -124,6 +138,11 @@ class Translator(_Pretrained):
     def __init__(self, card: ModelCard, generator: Generator, device: torch.device) -> None:
         super().__init__(card, generator.denoiser, device)
         self.model = Model(generator, card.sample_shape, card.fit, device)
+
+    def _write_more(self, folder: Path) -> None:
+        if not self.model.of_points:
+            write_json(folder / "model_index.json", DIFFUSERS_INDEX)
+            write_text(folder / "pipeline.py", DIFFUSERS_PIPELINE)
 
     @classmethod
     def from_pretrained(cls, model: str | Path, device: Device = "auto") -> Self:
@@ -213,7 +232,8 @@ def train_teacher(
             finished run at once. By default the run is in a temporary folder.
         progress: show a progress bar.
         settings: other keys of the section `teacher` of params.yaml, such as `warmup=0` or `ema=0.99`. With
-            `evaluate_every` the progress bar shows FID on EfficientNet-Lite0, or SW2 of points.
+            `evaluate_every` the progress bar shows FID on EfficientNet-Lite0, or SW2 of points. With `init="FOLDER"` or
+            `init="hf:ORG/NAME"` a diffusers checkpoint is fine-tuned, and its network is kept.
 
     Raises UserError if the samples or a setting cannot be used, or if the loss is not finite.
 
@@ -226,17 +246,20 @@ def train_teacher(
     samples = stored(target)
     shape = sample_shape(samples)
     given = _section(config.Teacher, {"steps": steps, "batch": batch, "lr": lr, "sample_every": 0} | settings)
+    if network is None and is_checkpoint(given.init):
+        network = config.DiffusersNetwork(kind="unet2d")
+    network, initial = beginning(network or default_network(shape, model_channels), given.init, shape)
     run = TeacherRun(
         experiment="library",
         seed=seed,
         sample_shape=shape,
-        network=network or default_network(shape, model_channels),
+        network=network,
         target=_input(digest_of(samples)),
         precision=precision,
         processes=1,
         settings=given,
         compute=compute,
-        initial=initial_weights(given.init),
+        initial=initial,
         features=_features(given, shape),
     )
     inputs = {run.target.path: samples}

@@ -13,6 +13,7 @@ import mlflow
 import numpy as np
 from PIL import Image
 
+from rdmd import config
 from rdmd.evaluation.row import Metrics, Row, Scores
 from rdmd.files import write_text
 from rdmd.pipeline.model_card import ModelCard, weights_of, write_model
@@ -55,13 +56,18 @@ def log_model(name: str, folder: Path, card: ModelCard, row: Row, metrics: Metri
             artifacts={"model": str(model)},
             code_paths=[str(Path(temporary) / "rdmd")],
             input_example=(example(card), params) if (params := _params(card)) else example(card),
-            pip_requirements=[f"{package}=={_version(package)}" for package in PACKAGES],
+            pip_requirements=[f"{package}=={_version(package)}" for package in packages(card)],
             step=step,
             params={"lambda": f"{card.lam:g}", "nfe": str(row.nfe)},
         )
         for file in (readme, SERVER):
             mlflow.MlflowClient().log_model_artifact(info.model_id, str(file))
     return str(info.model_uri)
+
+
+def packages(card: ModelCard) -> tuple[str, ...]:
+    """The packages that the served model imports."""
+    return (*PACKAGES, "diffusers") if isinstance(card.network, config.DiffusersNetwork) else PACKAGES
 
 
 def _version(package: str) -> str:

@@ -29,7 +29,15 @@ from rdmd.config.evaluation import (
     Register,
 )
 from rdmd.config.launch import Compute, Launch, LocalRunner, RayRunner
-from rdmd.config.networks import ImageNetwork, KarrasLevels, LogNormal, Network, NoiseDistribution, PointNetwork
+from rdmd.config.networks import (
+    DiffusersNetwork,
+    ImageNetwork,
+    KarrasLevels,
+    LogNormal,
+    Network,
+    NoiseDistribution,
+    PointNetwork,
+)
 from rdmd.config.reading import EXPERIMENTS, PARAMS, load, parse
 from rdmd.config.section import Count, Fraction, Lambda, Number, Positive, Section
 from rdmd.config.settings import Settings

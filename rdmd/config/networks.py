@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, JsonValue, model_validator
 
 from rdmd.config.section import Count, Fraction, Number, Positive, Section
 
@@ -30,7 +30,25 @@ class PointNetwork(Section):
     sigma_data: Positive = 0.5
 
 
-Network = Annotated[ImageNetwork | PointNetwork, Field(discriminator="kind")]
+class DiffusersNetwork(Section):
+    """The UNet2DModel of a diffusers checkpoint, which `teacher.init` names, under its scheduler's preconditioning.
+
+    Both fields are diffusers' own files, config.json and scheduler_config.json. They are empty in params.yaml, and a
+    run reads them from the checkpoint.
+    """
+
+    kind: Literal["unet2d"]
+    unet: dict[str, JsonValue] = {}
+    scheduler: dict[str, JsonValue] = {}
+
+    @property
+    def sigma_data(self) -> float:
+        """The standard deviation of the data; 0.5, EDM's value for images in [-1, 1], where the scheduler has none."""
+        given = self.scheduler.get("sigma_data")
+        return float(given) if isinstance(given, int | float) else 0.5
+
+
+Network = Annotated[ImageNetwork | PointNetwork | DiffusersNetwork, Field(discriminator="kind")]
 
 
 class LogNormal(Section):

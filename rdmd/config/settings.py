@@ -9,7 +9,7 @@ from rdmd.config.baselines import Baselines
 from rdmd.config.domains import Digits, Domains, Noise, Points, Preprocess, Validation
 from rdmd.config.evaluation import Evaluate, Register
 from rdmd.config.launch import Launch
-from rdmd.config.networks import ImageNetwork, Network
+from rdmd.config.networks import DiffusersNetwork, ImageNetwork, Network
 from rdmd.config.section import Integer, Section
 from rdmd.config.training import FEATURES, LPIPS, Distill, FeatureCost, LowPass, Teacher
 
@@ -56,8 +56,10 @@ class Settings(Section):
         if (self.network.kind == "mlp") != points:
             yield (
                 f"network.kind is {self.network.kind!r} but preprocess.kind is {kind!r}; points need `mlp`, images "
-                "need `ddpmpp`"
+                "need `ddpmpp` or `unet2d`"
             )
+        if isinstance(self.network, DiffusersNetwork):
+            yield from self._unet2d(self.network)
         if (self.evaluate.features.network == "none") != points:
             yield (
                 f"evaluate.features.network is {self.evaluate.features.network!r} but preprocess.kind is {kind!r}; "
@@ -83,6 +85,21 @@ class Settings(Section):
                     yield (
                         f"{key} is {factor}, which does not divide preprocess.resolution {side}; use a factor that does"
                     )
+
+    def _unet2d(self, network: DiffusersNetwork) -> Iterator[str]:
+        if self.teacher.init is None:
+            yield (
+                "network.kind is 'unet2d', the network of a diffusers checkpoint, but teacher.init is null; name the "
+                "checkpoint there, a folder or hf:ORG/NAME"
+            )
+        if network.unet or network.scheduler:
+            yield "network.kind is 'unet2d', which is read from the checkpoint at teacher.init; remove its other keys"
+        for name in ("egsde", "neural_ot", "cut"):
+            if getattr(self.baselines, name) is not None:
+                yield (
+                    f"baselines.{name} builds a network of its own from `network`, which must be of kind 'ddpmpp' for "
+                    f"that, but it is 'unet2d'; set baselines.{name} to null"
+                )
 
     def _noise_source(self) -> Iterator[str]:
         source, distill = self.domains.source, self.distill

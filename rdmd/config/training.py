@@ -117,7 +117,8 @@ class Evaluated(Cadence):
 class Teacher(Evaluated):
     """Denoising score matching on the target: `min_D E beta ||D(x + sigma eps, sigma) - x||^2`."""
 
-    # safetensors to start from (see `rdmd convert-edm`); null trains from scratch.
+    # What to start from: safetensors (see `rdmd convert-edm`) or, for a network `unet2d`, a diffusers checkpoint, which
+    # is a folder or hf:ORG/NAME. null trains from scratch.
     init: Path | None = None
     lr: Positive = 1e-3
     warmup: Annotated[Integer, Field(ge=0)] = 100

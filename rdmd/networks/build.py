@@ -7,20 +7,19 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from rdmd.config import ImageNetwork, LambdaRange, Network
-from rdmd.diffusion.preconditioning import EDMPrecond
+from rdmd.config import DiffusersNetwork, ImageNetwork, LambdaRange, Network
+from rdmd.diffusion.preconditioning import EDMPrecond, Preconditioned, VPPrecond
 from rdmd.errors import UserError
 from rdmd.files import replacing
+from rdmd.networks.lambda_embedding import LambdaEmbedding
 from rdmd.networks.mlp import PointMLP
 from rdmd.networks.unet import DDPMPP
-
-# In the names of its tensors.
-LAMBDA_EMBEDDING = "embed_lambda."
+from rdmd.networks.unet2d import UNet2D
 
 
 def build_denoiser(
     network: Network, sample_shape: tuple[int, ...], lambdas: LambdaRange | None = None, *, dropout: bool = False
-) -> EDMPrecond:
+) -> Preconditioned:
     """A fresh denoiser D(x, sigma) for samples of `sample_shape`: (C, R, R) for images, (d,) for points.
 
     With `lambdas` it is D(x, sigma, lambda), for lambda in that range.
@@ -31,6 +30,8 @@ def build_denoiser(
     Raises `UserError` if the width is odd: the noise embedding is half sines, half cosines.
     """
     drawn = lambdas.drawn if lambdas else None
+    if isinstance(network, DiffusersNetwork):
+        return _of_diffusers(network, drawn, dropout)
     if not isinstance(network, ImageNetwork):
         return EDMPrecond(PointMLP(sample_shape[0], network.width, network.depth, drawn), network.sigma_data)
     if network.model_channels % 2:
@@ -49,6 +50,18 @@ def build_denoiser(
         lambdas=drawn,
     )
     return EDMPrecond(unet, network.sigma_data)
+
+
+def _of_diffusers(network: DiffusersNetwork, lambdas: tuple[float, float] | None, dropout: bool) -> Preconditioned:
+    """The network of a checkpoint, with fresh weights, under the preconditioning of its scheduler."""
+    from diffusers import DDPMScheduler
+
+    F = UNet2D(network.unet, lambdas, dropout=dropout)
+    if network.scheduler.get("_class_name") == "EDMEulerScheduler":
+        return EDMPrecond(F, network.sigma_data)
+    # DDIM has the noise levels and predictions of DDPM, and differs from it in how it samples.
+    scheduler = DDPMScheduler.from_config(network.scheduler)
+    return VPPrecond(F, scheduler.alphas_cumprod, scheduler.config.prediction_type)
 
 
 def save_weights(module: nn.Module, path: Path) -> None:
@@ -71,7 +84,8 @@ def load_weights(denoiser: nn.Module, path: Path, *, of_teacher: bool = False) -
         raise UserError(f"{path} is not a file; name a file of weights (safetensors).")
     wanted = denoiser.state_dict()
     if of_teacher:
-        wanted = {name: tensor for name, tensor in wanted.items() if LAMBDA_EMBEDDING not in name}
+        own = tuple(f"{name}." for name, part in denoiser.named_modules() if isinstance(part, LambdaEmbedding))
+        wanted = {name: tensor for name, tensor in wanted.items() if not name.startswith(own)}
     try:
         with safe_open(path, framework="pt") as file:
             found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from rdmd.config import ImageNetwork, Network
+from rdmd.config import ImageNetwork, Network, PointNetwork
 from rdmd.networks.mlp import FREQUENCIES
 from rdmd.networks.unet import Conv, DownConv, Linear, UNetBlock, sinusoidal
 
@@ -57,6 +57,7 @@ def build_encoder(network: Network, sample_shape: tuple[int, ...]) -> nn.Module:
     """An encoder of about the denoiser's width for samples (C, R, R) or (d,). `model_channels` is even."""
     if isinstance(network, ImageNetwork):
         return ImageEncoder(sample_shape[0], network.model_channels, network.channel_mult)
+    assert isinstance(network, PointNetwork), "settings allow no such baseline for another network"
     return PointEncoder(sample_shape[0], network.width, network.depth)
 
 
@@ -65,4 +66,5 @@ def encoded_shape(network: Network, sample_shape: tuple[int, ...]) -> tuple[int,
     if isinstance(network, ImageNetwork):
         side = sample_shape[1] >> (len(network.channel_mult) - 1)
         return (network.model_channels * network.channel_mult[-1], side, side)
+    assert isinstance(network, PointNetwork), "settings allow no such baseline for another network"
     return (network.width,)

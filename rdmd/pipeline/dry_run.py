@@ -25,6 +25,7 @@ from rdmd.files import write_text
 from rdmd.networks.build import build_denoiser
 from rdmd.pipeline.evaluation import evaluate
 from rdmd.pipeline.features import train_features
+from rdmd.pipeline.jobs import beginning
 from rdmd.pipeline.launch import TrainingProcesses, gpu_count
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.training import Watch, train_baselines, train_generators, train_teacher
@@ -106,8 +107,9 @@ def shrunk(settings: config.Settings, layout: Layout, say: Say) -> config.Settin
     # The check of so small a feature network would refuse to rank evaluations.
     evaluations = {"evaluate_n": samples, "keep": "last", "patience": None}
     raw["teacher"] |= few(settings.teacher.batch) | evaluations
-    if settings.teacher.init is not None and not settings.teacher.init.is_file():
-        say(f"  teacher.init {settings.teacher.init} does not exist: random weights replace it")
+    init, of_checkpoint = settings.teacher.init, isinstance(settings.network, config.DiffusersNetwork)
+    if init is not None and not of_checkpoint and not init.is_file():
+        say(f"  teacher.init {init} does not exist: random weights replace it")
         raw["teacher"]["init"] = None
     distill = settings.distill
     raw["distill"] |= few(distill.batch) | evaluations
@@ -131,12 +133,15 @@ def shrunk(settings: config.Settings, layout: Layout, say: Say) -> config.Settin
 
 def _seconds_per_sample(settings: config.Settings, device: torch.device) -> float:
     """Seconds of a forward and backward pass of the network for one sample, measured on two."""
-    denoiser = build_denoiser(settings.network, settings.sample_shape).to(device)
+    network = settings.network
+    if isinstance(network, config.DiffusersNetwork):
+        network, _ = beginning(network, settings.teacher.init, settings.sample_shape)
+    denoiser = build_denoiser(network, settings.sample_shape).to(device)
     x, took = torch.randn(2, *settings.sample_shape, device=device), 0.0
     # The first pass is slow.
     for _ in range(2):
         begun, sigma = time.monotonic(), torch.ones(2, device=device)
-        denoising_loss(denoiser, x, sigma, torch.randn_like(x), settings.network.sigma_data).mean().backward()
+        denoising_loss(denoiser, x, sigma, torch.randn_like(x), network.sigma_data).mean().backward()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         took = time.monotonic() - begun

@@ -11,6 +11,7 @@ from pathlib import Path
 from rdmd import config
 from rdmd.errors import UserError
 from rdmd.files import write_text
+from rdmd.networks.diffusers_import import is_checkpoint, not_a_checkpoint
 
 # Files of a folder of images that a message names.
 NAMED = 3
@@ -95,17 +96,31 @@ def missing_files(settings: config.Settings) -> list[str]:
         elif domain.path.is_dir() and (wrong := unusable(domain.path)):
             problems.append(f"domains.{name}: {'; '.join(wrong)}; rename, mend or remove what is named.")
     initial, cost = settings.teacher.init, settings.distill.cost
-    if initial is not None and not initial.is_file():
-        problems.append(
-            f"params.yaml: teacher.init is {initial}, which is not a file; give a safetensors file (see "
-            "`rdmd convert-edm --help`), or null."
-        )
+    if initial is not None and (problem := wrong_init(settings.network, initial)):
+        problems.append(problem)
     if isinstance(cost, config.LPIPS | config.FeatureCost) and not cost.weights.exists():
         problems.append(
             f"params.yaml: distill.cost.weights is {cost.weights}, which does not exist; put the network of the cost "
             f"{cost.name!r} there or use another cost."
         )
     return problems
+
+
+def wrong_init(network: config.Network, init: Path) -> str | None:
+    """What is wrong with the name of a teacher's initial weights, in a sentence. Nothing is read or downloaded."""
+    if isinstance(network, config.DiffusersNetwork):
+        return None if is_checkpoint(init) else not_a_checkpoint(init)
+    if is_checkpoint(init):
+        return (
+            f"params.yaml: teacher.init is {init}, which is not a file; if it is a diffusers checkpoint, set `network` "
+            "to {kind: unet2d}, else give a safetensors file."
+        )
+    if not init.is_file():
+        return (
+            f"params.yaml: teacher.init is {init}, which is not a file; give a safetensors file (see "
+            "`rdmd convert-edm --help`), or null to train from scratch."
+        )
+    return None
 
 
 def unusable(root: Path) -> list[str]:

@@ -11,6 +11,8 @@ from rdmd import config
 from rdmd.data.manifest import read_manifest
 from rdmd.errors import UserError
 from rdmd.files import sha256_of
+from rdmd.networks.diffusers_import import open_checkpoint
+from rdmd.pipeline.experiments import wrong_init
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.model_card import read_card, weights_of
 from rdmd.training.run_config import (
@@ -69,13 +71,14 @@ def plan_teacher(
     settings: config.Settings, layout: Layout, domain: Literal["target", "source"] = "target"
 ) -> TeacherRun:
     """The run of a domain's teacher. Raises UserError if the domain's shards or the initial weights are missing."""
+    network, initial = beginning(settings.network, settings.teacher.init, settings.sample_shape)
     return TeacherRun(
         domain=domain,
         settings=settings.teacher,
         compute=compute_of(settings.launch),
-        initial=initial_weights(settings.teacher.init),
+        initial=initial,
         features=_features(settings, layout, "teacher"),
-        **_common(settings, _shards(layout, domain)),
+        **_common(settings, _shards(layout, domain)) | {"network": network},
     )
 
 
@@ -85,13 +88,16 @@ def plan_generators(settings: config.Settings, layout: Layout) -> list[DistillRu
     Raises UserError if shards, the teacher or the cost's weights are missing.
     """
     card = read_card(layout.teacher)
-    if card.network != settings.network or card.sample_shape != settings.sample_shape:
+    of_checkpoint = isinstance(settings.network, config.DiffusersNetwork)
+    same = card.network.kind == settings.network.kind if of_checkpoint else card.network == settings.network
+    if not same or card.sample_shape != settings.sample_shape:
         raise UserError(
             f"{layout.teacher} holds another network than params.yaml describes; train the teacher first "
             "with `rdmd train-teacher`."
         )
     source_domain, distill = settings.domains.source, settings.distill
-    source, common = _shards(layout, "source"), _common(settings, _shards(layout, "target"))
+    source = _shards(layout, "source")
+    common = _common(settings, _shards(layout, "target")) | {"network": card.network}
     teacher = Weights(path=weights_of(layout.teacher, card), sha256=card.sha256)
     weights = cost_weights(distill.cost, settings.preprocess.resolution, layout.root)
     features = _features(settings, layout, "distill")
@@ -165,13 +171,20 @@ def _shards(layout: Layout, domain: str) -> Shards:
     return Shards(path=folder, digest=read_manifest(folder).digest)
 
 
-def initial_weights(path: Path | None) -> Weights | None:
-    """The weights that a teacher starts from; None where it is trained from scratch."""
-    if path is None:
-        return None
-    if not path.is_file():
-        raise UserError(
-            f"params.yaml: teacher.init is {path}, which is not a file; give a safetensors file (see "
-            "`rdmd convert-edm --help`), or null to train from scratch."
-        )
-    return Weights(path=path, sha256=sha256_of(path))
+def beginning(
+    network: config.Network, init: Path | None, sample_shape: tuple[int, ...]
+) -> tuple[config.Network, Weights | None]:
+    """The network of a teacher, and the weights that it starts from; None where it is trained from scratch.
+
+    A network `unet2d` is read from the checkpoint at `init`. Raises UserError if `init` cannot be used.
+    """
+    if isinstance(network, config.DiffusersNetwork):
+        if init is None:
+            raise UserError("a network `unet2d` starts from a diffusers checkpoint; name it as teacher.init.")
+        checkpoint = open_checkpoint(init, sample_shape)
+        return checkpoint.network, Weights(path=checkpoint.weights, sha256=sha256_of(checkpoint.weights))
+    if init is None:
+        return network, None
+    if problem := wrong_init(network, init):
+        raise UserError(problem)
+    return network, Weights(path=init, sha256=sha256_of(init))

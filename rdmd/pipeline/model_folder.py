@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from rdmd import config
-from rdmd.diffusion.preconditioning import EDMPrecond
+from rdmd.diffusion.preconditioning import Preconditioned
 from rdmd.distillation.generator import Generator
 from rdmd.errors import UserError
 from rdmd.networks.build import build_denoiser, load_weights
@@ -21,7 +21,9 @@ from rdmd.pipeline.model_card import ModelCard, read_card, weights_of
 Built = TypeVar("Built", bound=nn.Module)
 
 
-def load_denoiser(folder: Path, device: torch.device, card: ModelCard | None = None) -> tuple[ModelCard, EDMPrecond]:
+def load_denoiser(
+    folder: Path, device: torch.device, card: ModelCard | None = None
+) -> tuple[ModelCard, Preconditioned]:
     """The denoiser of a model folder, in inference form. Raises UserError if the weights are not those of the card.
 
     `card` is read from the folder, except for a folder below runs/, which has none.

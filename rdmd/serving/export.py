@@ -89,8 +89,9 @@ def _to_onnx(model: Model, G: Generator) -> bytes:
     module = (_AtSigma(G) if model.of_points else _FromPixels(G)).eval()
     # Two samples: one would be taken for a constant.
     inputs = _inputs(model, G, 2)
-    # One axis has the name; the others follow it.
-    shapes: tuple = ({0: torch.export.Dim("N")},)
+    # One axis has the name; the others follow it. The bound is for tracing alone, and the file takes any N: from 64 on
+    # diffusers' blocks copy their input first, which changes no number.
+    shapes: tuple = ({0: torch.export.Dim("N", max=63)},)
     if len(inputs) > 1:
         shapes += (({0: torch.export.Dim.DYNAMIC},) * (len(inputs) - 1),)
     program = torch.onnx.export(

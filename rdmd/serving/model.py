@@ -10,6 +10,7 @@ from torch import nn
 
 from rdmd.errors import UserError
 from rdmd.networks.unet import DownConv, UNetBlock
+from rdmd.networks.unet2d import UNet2D
 from rdmd.pipeline.model_folder import load_generator
 
 BATCH = 64
@@ -48,6 +49,9 @@ class Model:
     @property
     def multiple(self) -> int:
         """Sides of images must be multiples of this: its U-Net halves them so often."""
+        of_diffusers = next((module for module in self.generator.modules() if isinstance(module, UNet2D)), None)
+        if of_diffusers is not None:
+            return of_diffusers.multiple
         blocks = (module for module in self.generator.modules() if isinstance(module, UNetBlock))
         return 2 ** sum(isinstance(block.conv0, DownConv) for block in blocks)
 

@@ -15,6 +15,7 @@ from rdmd import config
 from rdmd.diffusion.noise import NoisyBatch
 from rdmd.errors import UserError
 from rdmd.networks.unet import DDPMPP
+from rdmd.networks.unet2d import UNet2D
 from rdmd.training.run_config import DistillRun, TeacherRun, TrainingRun
 
 # The modes of `torch.compile` behind the values of `launch.compile`.
@@ -41,7 +42,7 @@ class Compute:
         """`module`, compiled in place, or its wrapper that averages gradients over processes: the module to call for
         outputs that are differentiated. Call this once, after the copy for the average."""
         for part in module.modules():
-            if isinstance(part, DDPMPP):
+            if isinstance(part, DDPMPP | UNet2D):
                 part.recompute_activations(self.recompute_from)
         self.compiled(module)
         if self.accelerator.num_processes == 1:
@@ -100,7 +101,7 @@ def compute_for(run: TrainingRun, accelerator: Accelerator) -> Compute:
     """
     # Baselines are not compiled: the potential's R1 penalty needs second derivatives, which compiled networks lack.
     settings = run.compute if isinstance(run, TeacherRun | DistillRun) else config.Compute(compile="off")
-    image = isinstance(run.network, config.ImageNetwork)
+    image = not isinstance(run.network, config.PointNetwork)
     mode = _compile_mode(settings.compile, image, accelerator.device)
     # Tensor cores want channels last; eager group norm on a GPU would copy to another layout and back at every norm.
     last = image and mode is not None and accelerator.device.type == "cuda"

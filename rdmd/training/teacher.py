@@ -4,12 +4,14 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from rdmd import config
 from rdmd.data.sampling import StepRandom
 from rdmd.data.view import OpenDomain, open_domain
 from rdmd.diffusion.loss import denoising_loss, noise_like
 from rdmd.diffusion.noise import NoisyBatch, noise_distribution
 from rdmd.diffusion.samplers import karras_sigmas, sample_heun
 from rdmd.networks.build import build_denoiser, load_weights
+from rdmd.networks.unet2d import load_checkpoint
 from rdmd.training.best import Trial
 from rdmd.training.objective import PREVIEW, Objective, at_largest
 from rdmd.training.run_config import TeacherRun
@@ -28,7 +30,8 @@ class TeacherObjective(Objective):
         self.noise = noise_distribution(s.noise)
         denoiser = build_denoiser(run.network, run.sample_shape, dropout=True)
         if run.initial is not None:
-            load_weights(denoiser, run.initial.path)
+            from_diffusers = isinstance(run.network, config.DiffusersNetwork)
+            (load_checkpoint if from_diffusers else load_weights)(denoiser, run.initial.path)
         self.D = self.trained("denoiser", denoiser, lr=s.lr, beta1=0.9, ema=s.ema)
 
     def update(self, random: StepRandom) -> dict[str, Tensor]:
