@@ -5,9 +5,11 @@ import io
 import logging
 import shutil
 import tempfile
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from modulefinder import ModuleFinder
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import numpy as np
@@ -184,9 +186,17 @@ def _scores(row: Row, metrics: Metrics) -> str:
         "| metric | value |",
         "|---|---|",
     ]
-    for name in (*Scores.model_fields, "seconds_per_image"):
-        value: float | tuple[float, float] | None = getattr(row, name)
-        if value is not None:
-            text = f"{value[0]:.4g} to {value[1]:.4g}" if isinstance(value, tuple) else f"{value:.4g}"
-            lines.append(f"| `{name}` | {text} |")
+    scores = row.model_dump(include={*Scores.model_fields, "seconds_per_image"}, exclude_none=True)
+    for name, value in _flat(scores):
+        text = f"{value[0]:.4g} to {value[1]:.4g}" if isinstance(value, tuple) else f"{value:.4g}"
+        lines.append(f"| `{name}` | {text} |")
     return "\n".join(lines)
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of nested mappings under names such as `paired.agreement.beard`."""
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

@@ -27,7 +27,7 @@ from flows.server import free_port
 from flows.tracking.runs import open_record
 from rdmd import cli, config
 from rdmd.data.likeness import FEWEST, SourceStatistics
-from rdmd.evaluation.row import FeaturesRecord, Metrics, Row
+from rdmd.evaluation.row import FeaturesRecord, Metrics, PairedScores, Row
 from rdmd.files import sha256_of
 from rdmd.networks.build import build_denoiser, save_weights
 from rdmd.pipeline.model_card import ModelCard, write_model
@@ -78,7 +78,18 @@ class Handed:
 
     def candidate(self, name: str) -> Candidate:
         card = ModelCard.model_validate_json((self.folder / name / "model.json").read_text(encoding="utf-8"))
-        row = Row(method="rdmd", lam=0.1, fid=12.5, fid_ci=(11.0, 14.0), cost=0.25, nfe=1, run="abc", on_front=True)
+        paired = PairedScores(
+            psnr=21.5,
+            psnr_se=None,
+            feature_distance=9.0,
+            feature_distance_se=0.5,
+            retrieval=0.25,
+            colour_error={"hair": 0.125},
+            colour_error_se={},
+            agreement={"beard": 0.75},
+        )
+        scores = {"fid": 12.5, "fid_ci": (11.0, 14.0), "cost": 0.25, "paired": paired}
+        row = Row(method="rdmd", lam=0.1, nfe=1, run="abc", on_front=True, **scores)
         metrics = Metrics(
             experiment="tiny",
             seed=7,
@@ -219,6 +230,8 @@ def test_a_model_is_code_weights_and_a_page_about_it(handed: Handed, tmp_path: P
     assert "128 translated samples of the source's test split against 256" in page
     assert "seed 7" in page
     assert "| `fid_ci` | 11 to 14 |" in page
+    assert "| `paired.psnr` | 21.5 |" in page
+    assert "| `paired.agreement.beard` | 0.75 |" in page
     assert not list(fetched.rglob("*.pkl"))
     pinned = (fetched / "requirements.txt").read_text(encoding="utf-8").splitlines()
     assert {line.split("==")[0] for line in pinned} >= {"torch", "mlflow-skinny", "pillow", "safetensors"}
