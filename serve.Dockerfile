@@ -1,7 +1,7 @@
 # A registered model as a server. The context is the folder of the model, which holds its code, weights and requirements:
-#   mlflow artifacts download --artifact-uri models:/rdmd-digits@champion --dst-path model
-#   docker build --file serve.Dockerfile --tag rdmd-digits model
-#   docker run --rm --publish 127.0.0.1:5001:5001 rdmd-digits
+#   mlflow artifacts download --artifact-uri models:/rdmd-avatars@champion --dst-path model
+#   docker build --file serve.Dockerfile --tag rdmd-avatars model
+#   docker run --rm --publish 127.0.0.1:5001:5001 rdmd-avatars
 FROM python:3.12-slim-bookworm
 
 ARG DEVICE=cpu

@@ -22,7 +22,7 @@ Errors of input are explained in one sentence; --debug shows the traceback.
 """
 
 
-A_MODEL = "models/generators/lambda-0.1, an entry of runs/, or models:/rdmd-digits@champion"
+A_MODEL = "models/generators/lambda-0.1, an entry of runs/, or models:/rdmd-avatars@champion"
 DEVICES = ("auto", "cpu", "cuda")
 
 
