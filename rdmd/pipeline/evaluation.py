@@ -142,7 +142,9 @@ def _samples(task: EvaluationTask, translations: list[tuple[Row, Tensor]]) -> Sa
         return Samples(source, translations, task.reference, exact)
     # Noise is shown with two standard deviations from black to grey to white.
     images = to_uint8(source / (2 * source.std())) if task.from_noise else source
-    return Samples(images, [(row, to_uint8(samples)) for row, samples in translations])
+    truth = task.truth if isinstance(task, ImageTask) else None
+    counterparts = None if truth is None else truth.images[: shown(task)]
+    return Samples(images, [(row, to_uint8(each)) for row, each in translations], counterparts=counterparts)
 
 
 def _validation(layout: Layout) -> dict[str, Any] | None:

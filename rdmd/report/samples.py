@@ -32,14 +32,16 @@ _PANEL_HEIGHT = 3.3
 class Samples:
     """Sources and their translations by each method, in the same order.
 
-    Images are (n, 3, H, W) uint8. Points are (n, 2) floats, and have `target` (m, 2) and, unless the source is noise,
-    `exact` (k, 2): the exact transport of the first k sources.
+    Images are (n, 3, H, W) uint8, and have `counterparts`, the true ones of the sources, where these are known. Points
+    are (n, 2) floats, and have `target` (m, 2) and, unless the source is noise, `exact` (k, 2): the exact transport of
+    the first k sources.
     """
 
     source: Tensor
     translations: list[tuple[Row, Tensor]]
     target: Tensor | None = None
     exact: Tensor | None = None
+    counterparts: Tensor | None = None
 
     @property
     def are_images(self) -> bool:
@@ -53,6 +55,8 @@ def samples_figure(samples: Samples, rows: Sequence[Row]) -> "Figure":
     if not samples.are_images:
         return _points_figure(samples, ordered, rows)
     columns = [("source", samples.source), *((column_title(row, rows), images) for row, images in ordered)]
+    if samples.counterparts is not None:
+        columns.append(("true\ncounterpart", samples.counterparts))
     return image_grid([(title, images[:SHOWN_IMAGES]) for title, images in columns])
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from rdmd.evaluation.row import FeaturesRecord, Metrics, Row
 from rdmd.report.figures import Curve
 from rdmd.report.page import Provenance, TrainedModel, write_report
-from rdmd.report.samples import Samples
+from rdmd.report.samples import Samples, samples_figure
 
 VALIDATION = {
     "success": False,
@@ -65,6 +65,20 @@ def image_samples() -> Samples:
     """Source k is plain grey of level 10 k; every method adds its place."""
     source = (10 * torch.arange(1, 21, dtype=torch.uint8))[:, None, None, None].expand(20, 3, 8, 8).contiguous()
     return Samples(source, [(row, source + 1 + place) for place, row in enumerate(image_rows()[:4])])
+
+
+def test_true_counterparts_stand_in_the_last_column_of_the_grid():
+    samples = image_samples()
+    white = torch.full_like(samples.source, 255)
+
+    def titles(samples: Samples) -> list[str]:
+        return [text.get_text() for text in samples_figure(samples, image_rows()).axes[0].texts]
+
+    figure = samples_figure(dataclasses.replace(samples, counterparts=white), image_rows())
+    assert [text.get_text() for text in figure.axes[0].texts] == [*titles(samples), "true\ncounterpart"]
+    pixels = np.asarray(figure.axes[0].get_images()[0].get_array())
+    assert (pixels[:, -8:] == 255).all()
+    assert (pixels[:8, :8] == 10).all()
 
 
 def point_report() -> tuple[Metrics, Samples]:
