@@ -11,7 +11,7 @@ from rdmd.errors import UserError
 
 FOLDER = Path("experiments") / "studies"
 SEEDS = (0, 1, 2)
-STUDIES = ("swissroll", "eight_gaussians", "gaussian", "digits", "colored_mnist")
+STUDIES = ("avatars", "swissroll", "eight_gaussians", "gaussian", "digits", "colored_mnist")
 # Files of comparisons: each entry is a study with settings of `distill` changed.
 COMPARISONS = ("one_generator", "ablations", "costs")
 

@@ -31,6 +31,7 @@ from studies.statistics import (
 # Pixels per inch of the figures, which are kept in git.
 DPI = 110
 TITLES = {
+    "avatars": "Portraits with true counterparts, 24x24",
     "swissroll": "A Gaussian to a Swiss roll",
     "eight_gaussians": "A Gaussian to eight Gaussians",
     "gaussian": "A Gaussian to another Gaussian",
