@@ -54,4 +54,6 @@ def load_module(
     weights = weights_of(folder, card)
     module = build(card.network, card.sample_shape)
     load_weights(module, weights)
-    return card, module.eval().requires_grad_(False).to(device)
+    # Convolutions on a CPU are faster with channels last.
+    layout = torch.channels_last if device.type == "cpu" else torch.preserve_format
+    return card, module.eval().requires_grad_(False).to(device).to(memory_format=layout)

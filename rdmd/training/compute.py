@@ -103,8 +103,8 @@ def compute_for(run: TrainingRun, accelerator: Accelerator) -> Compute:
     settings = run.compute if isinstance(run, TeacherRun | DistillRun) else config.Compute(compile="off")
     image = not isinstance(run.network, config.PointNetwork)
     mode = _compile_mode(settings.compile, image, accelerator.device)
-    # Tensor cores want channels last; eager group norm on a GPU would copy to another layout and back at every norm.
-    last = image and mode is not None and accelerator.device.type == "cuda"
+    # Convolutions are faster with channels last, but eager group norm on a GPU copies to another layout and back.
+    last = image and (mode is not None or accelerator.device.type == "cpu")
     return Compute(
         accelerator,
         bf16=run.precision == "bf16",

@@ -168,7 +168,7 @@ def test_both_networks_learn_lambda(experiment: str, tmp_path):
     # Of float32 sums in another order, over ten layers.
     assert logged_parts["cost"].item() == pytest.approx(logged["cost"].item(), rel=1e-5)
     for name, expected in gradients(whole).items():
-        assert apart(gradients(parts)[name], expected) < 1e-5
+        assert apart(gradients(parts)[name], expected) < 3e-5
 
 
 def _last_layer(module: nn.Module) -> str:
