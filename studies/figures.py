@@ -27,6 +27,7 @@ _AXES = {
     "sw2": "SW2 to the target  (realistic ↓)",
     "cost": "cost: squared difference to the source, mean  (faithful ←)",
     "cost_sum": "cost: squared distance to the source  (faithful ←)",
+    "truth_feature_distance": "distance to the true counterpart, in features  (←)",
     "l2_uvp": "L2-UVP: distance to exact transport, %  (←)",
 }
 

@@ -6,6 +6,7 @@ from typing import Any
 import jinja2
 import pandas as pd
 
+from rdmd.data.samples import REGIONS
 from rdmd.errors import UserError
 from rdmd.evaluation.pareto import Point
 from rdmd.evaluation.row import GENERATOR, TARGET
@@ -20,6 +21,7 @@ from studies.statistics import (
     DATA,
     NEAR,
     REFERENCES,
+    TRUTH,
     bettered,
     hypervolumes,
     reference_point,
@@ -51,6 +53,11 @@ COLUMNS = [
     ("colour error", "colour_error", 1),
     ("precision", "precision", 1),
     ("recall", "recall", 1),
+    ("truth, dB", "truth_psnr", 1),
+    ("truth, features", "truth_feature_distance", 1),
+    ("truth found, %", "truth_retrieval", 100),
+    *((f"{name} error", f"colour_{name}", 1) for name in REGIONS),
+    *((f"{name.removeprefix('agrees_')} agrees, %", name, 100) for name in TRUTH if name.startswith("agrees_")),
     ("SW2", "sw2", 1),
     ("SW2 / data", "sw2_ratio", 1),
     ("W2", "w2", 1),
@@ -85,6 +92,8 @@ def _study(docs: Path, study: str, found: dict[str, Any]) -> dict[str, Any]:
     summary = summarise(frame)
     points = found["n_transport"] is not None
     planes = [("cost_sum", "sw2"), ("l2_uvp", "sw2")] if points else [("cost", "fid")]
+    if summary["truth_feature_distance"].notna().any():
+        planes.append(("truth_feature_distance", "fid"))
     save(front_figure([front_plane(summary, x, y) for x, y in planes], dpi=DPI), docs / f"{study}_fronts.png")
     names = [method_name(method) for method in summary["method"]]
     leads = {
@@ -109,6 +118,7 @@ def _study(docs: Path, study: str, found: dict[str, Any]) -> dict[str, Any]:
         "head": found,
         "sections": [],
         "samples": (docs / f"{study}_samples.png").exists(),
+        "truth": bool(summary["truth_psnr"].notna().any()),
         "table": _metrics(summary, leads),
         "metric": "SW2" if points else "FID",
         "reference": [number(value) for value in reference_point(found)],

@@ -1,11 +1,14 @@
 """Rows as a pandas table: means over seeds, hypervolumes, and the share of baseline points that RDMD betters."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from rdmd.data.readers.avatars import Portrait
+from rdmd.data.samples import REGIONS
 from rdmd.evaluation.pareto import Point, hypervolume, nondominated
 from rdmd.evaluation.row import GENERATOR, IDENTITY, TARGET, Row
 from rdmd.evaluation.table import Z95, hyperparameters
@@ -19,15 +22,19 @@ REFERENCES = (IDENTITY, TARGET, DATA, TEACHER, EXACT)
 # What the studies add to a row: the peak memory of the training behind it; SW2 over that of data against data; the cost
 # over that of exact transport, less 1.
 ADDED = ["peak_memory_mib", "sw2_ratio", "over_exact"]
-_NO_METRIC = {"method", "lam", "settings", "run", "nfe", "on_front", "fid_ci", "sw2_ci"}
-METRICS = [name for name in Row.model_fields if name not in _NO_METRIC] + ADDED
+_NO_METRIC = {"method", "lam", "settings", "run", "nfe", "on_front", "fid_ci", "sw2_ci", "paired"}
+# The scores against true counterparts; colour errors and agreements have a column for each region and attribute.
+TRUTH = ["truth_psnr", "truth_feature_distance", "truth_retrieval"]
+TRUTH += [f"colour_{name}" for name in REGIONS]
+TRUTH += [f"agrees_{one.name}" for one in fields(Portrait) if one.name not in REGIONS]
+METRICS = [name for name in Row.model_fields if name not in _NO_METRIC] + ADDED + TRUTH
 _SETTING = ["method", "lambda", "setting"]
 
 
 def table(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """The rows of docs/results/*.json with more columns: `realism` (FID, or SW2) and its 95% interval from
     `realism_low` to `realism_high`; `setting`, a row's settings as text. Metrics that do not apply are NaN."""
-    frame = pd.DataFrame(list(rows))
+    frame = pd.DataFrame([{**row, **_against_truth(row.get("paired"))} for row in rows])
     frame[METRICS] = frame.reindex(columns=METRICS).astype(float)
     frame["lambda"] = frame["lambda"].astype(float)
     frame["setting"] = frame["settings"].map(canonical_json)
@@ -36,6 +43,15 @@ def table(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     for end, name in enumerate(("realism_low", "realism_high")):
         frame[name] = [np.nan if pair is None or pair is np.nan else pair[end] for pair in intervals]
     return frame
+
+
+def _against_truth(paired: Mapping[str, Any] | None) -> dict[str, float]:
+    if paired is None:
+        return {}
+    names = ("psnr", "feature_distance", "retrieval")
+    colours = {f"colour_{name}": error for name, error in paired["colour_error"].items()}
+    agrees = {f"agrees_{name}": share for name, share in paired["agreement"].items()}
+    return {f"truth_{name}": paired[name] for name in names} | colours | agrees
 
 
 def setting_labels(frame: pd.DataFrame) -> list[str]:
