@@ -1,4 +1,4 @@
-"""What is measured: complete params files under experiments/studies/, seeds, and comparisons of changed settings."""
+"""What is measured: whole params files (experiments/studies/, or the experiment of that name), seeds, comparisons."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,7 +11,7 @@ from rdmd.errors import UserError
 
 FOLDER = Path("experiments") / "studies"
 SEEDS = (0, 1, 2)
-STUDIES = ("avatars", "swissroll", "eight_gaussians", "gaussian", "digits", "colored_mnist")
+STUDIES = ("avatars", "emoji", "clothing", "swissroll", "eight_gaussians", "gaussian", "digits", "colored_mnist")
 # Files of comparisons: each entry is a study with settings of `distill` changed.
 COMPARISONS = ("one_generator", "ablations", "costs")
 
@@ -36,10 +36,13 @@ class Comparison(config.Section):
 
 
 def study_settings(study: str, seed: int, folder: Path = FOLDER) -> config.Settings:
-    """A study's settings at one seed. Raises UserError if there is no such study or its file is wrong."""
-    file = folder / f"{study}.yaml"
-    if not file.is_file():
-        raise UserError(f"{file} does not exist; name one of {', '.join(STUDIES)}.")
+    """A study's settings at one seed: of its own file, or of the experiment of its name.
+
+    Raises UserError if there is no such study or its file is wrong.
+    """
+    file = next((file for file in (folder / f"{study}.yaml", folder.parent / f"{study}.yaml") if file.is_file()), None)
+    if file is None:
+        raise UserError(f"{folder / study}.yaml does not exist; name one of {', '.join(STUDIES)}.")
     return config.load(file).model_copy(update={"seed": seed})
 
 

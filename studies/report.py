@@ -34,6 +34,8 @@ from studies.statistics import (
 DPI = 110
 TITLES = {
     "avatars": "Portraits with true counterparts, 24x24",
+    "emoji": "Emoji of one vendor to another's, 32x32",
+    "clothing": "Photographs of T-shirts to long-sleeved shirts, 32x32",
     "swissroll": "A Gaussian to a Swiss roll",
     "eight_gaussians": "A Gaussian to eight Gaussians",
     "gaussian": "A Gaussian to another Gaussian",

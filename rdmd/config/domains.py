@@ -23,11 +23,16 @@ class ImageFolder(Section):
     # Folders below `path` (or inside the archive) when the data set has a split of its own.
     train: str | None = None
     test: str | None = None
+    # Whether a test image and its true counterpart in the other domain have the same path below `test`, apart from the
+    # suffix. For evaluation alone: training stays unpaired.
+    pairs: bool = False
 
     @model_validator(mode="after")
     def _both_or_none(self) -> "ImageFolder":
         if (self.train is None) != (self.test is None):
             raise ValueError("give both `train` and `test`, or neither (then test_fraction of the samples is held out)")
+        if self.pairs and self.test is None:
+            raise ValueError("`pairs` needs a test split of its own; name the folders `train` and `test`")
         return self
 
 

@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 import numpy as np
@@ -72,7 +72,8 @@ def preprocess(settings: Settings, name: DomainName, out: Path) -> Manifest:
             first[digest] = item.name
             arrays = _sized(item.array, digest, settings) if stored_as_images else [item.array]
             waiting.writelines(array.tobytes() for array in arrays)
-            kept.append(_Kept(item.name, digest, item.label, item.split, item.facts, item.regions, len(arrays)))
+            facts = item.facts or _pair(item, domain)
+            kept.append(_Kept(item.name, digest, item.label, item.split, facts, item.regions, len(arrays)))
         _check_broken(broken, reading.total, domain, settings)
         waiting.seek(0)
         waited = _read_arrays(waiting, settings.stored_shape, np.dtype(np.uint8 if stored_as_images else np.float32))
@@ -104,6 +105,13 @@ def preprocess(settings: Settings, name: DomainName, out: Path) -> Manifest:
         )
         write_manifest(folder, manifest)
     return manifest
+
+
+def _pair(sample: Sample, domain: Domain) -> dict[str, Any] | None:
+    """Of a test image whose counterpart has its name: what the two names share."""
+    if not isinstance(domain, ImageFolder) or not domain.pairs or sample.split != "test":
+        return None
+    return {"pair": PurePosixPath(sample.name).relative_to(PurePosixPath(domain.test or "")).with_suffix("").as_posix()}
 
 
 def _bar(reading: Reading, name: str) -> Items:

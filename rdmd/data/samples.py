@@ -29,7 +29,7 @@ class Sample:
     split: Split | None = None
     """The data set's own split; None if the content decides (see `splits`)."""
     facts: dict[str, Any] | None = None
-    """What is known of the sample. `pair` is a number that it shares with its true counterpart in the other domain."""
+    """What is known of the sample. `pair` is what it shares with its true counterpart in the other domain alone."""
     regions: np.ndarray | None = None
     """uint8 of the sample's height and width: which of `REGIONS` each pixel belongs to, 0 for none."""
 

@@ -84,6 +84,12 @@ def _truth(
     known = target.known()
     places = counterparts(source.known(), known)
     if places is None or known is None:
+        if isinstance(settings.domains.source, config.ImageFolder) and settings.domains.source.pairs:
+            print(
+                "left out of the table: the distance to true counterparts, because not every test image of the source "
+                "has one of its name in the target (domains.source.pairs, domains.target.pairs)",
+                file=sys.stderr,
+            )
         return None
     device, train = evaluation_device(settings), read_split(layout.shards / "target", "train")
     learned = train.known()

@@ -1,14 +1,19 @@
 """Scores against true counterparts, on constructed images whose counterparts are known."""
 
 import dataclasses
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
+from rdmd import config
 from rdmd.config import ClassifierFeatures, Evaluate
+from rdmd.data.preprocess import preprocess
 from rdmd.data.samples import REGIONS
-from rdmd.data.shards import Known
+from rdmd.data.shards import Known, read_split
 from rdmd.data.transforms import to_unit
 from rdmd.evaluation.classifier import train_attributes
 from rdmd.evaluation.evaluator import NamedTranslator, counterpart_row, evaluate_translator, identity_row, target_row
@@ -108,6 +113,27 @@ def test_counterparts_go_by_pair_and_need_every_source() -> None:
     assert counterparts(known(3), known(0, 1)) is None
     assert counterparts(None, known(0)) is None
     assert counterparts(Known([{"beard": True}], None), known(0)) is None
+
+
+def test_names_of_test_images_tell_counterparts(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for domain, suffix in (("source", "png"), ("target", "bmp")):
+        for name in ("train/a", "train/b", "test/x/1", "test/2"):
+            file = tmp_path / domain / f"{name}.{suffix}"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(rng.integers(0, 256, (16, 16, 3), np.uint8)).save(file)
+    settings = config.load(Path("experiments/folder.yaml"))
+    folder = {"reader": "images", "train": "train", "test": "test", "pairs": True}
+    domains = {name: folder | {"path": tmp_path / name} for name in ("source", "target")}
+    settings = settings.model_copy(update={"domains": config.Domains.model_validate(domains)})
+    splits = {}
+    for name in domains:
+        preprocess(settings, name, tmp_path / "shards" / name)
+        splits[name] = read_split(tmp_path / "shards" / name, "test")
+    places = counterparts(splits["source"].known(), splits["target"].known())
+    names = {name: [row.name.split("/", 1)[1].split(".")[0] for row in split.table()] for name, split in splits.items()}
+    assert [names["target"][place] for place in places] == names["source"]
+    assert read_split(tmp_path / "shards" / "source", "train").known() is None
 
 
 def test_a_sample_of_the_sources_keeps_its_counterparts(task: ImageTask) -> None:
