@@ -11,7 +11,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -21,14 +21,12 @@ from uuid import uuid4
 
 import mlflow
 import ray
-from prefect import Task, task
-from prefect.cache_policies import NO_CACHE
 from prefect.settings import get_current_settings
 from prefect_ray import RayTaskRunner
 from prefect_ray.context import remote_options
 from prefect_ray.task_runners import PrefectRayFuture
 
-from flows.backends import evaluation_name, training_name
+from flows.backends import evaluation_name, training_name, work
 from flows.tracking.training import running_sweep, watcher
 from rdmd import config
 from rdmd.errors import Interrupted, UserError
@@ -70,16 +68,14 @@ class Node:
         return Layout()
 
 
-@task(name="train", cache_policy=NO_CACHE, persist_result=False, task_run_name="{name}")
-def train_on_node(name: str, run: TrainingRun, node: Node) -> None:
+def _train(run: TrainingRun, node: Node) -> None:
     """Train, resume or reuse one run in a process of this node."""
     layout = node.enter()
     processes = TrainingProcesses(LOCK_SECONDS)
     LocalTraining(SlotPool(node.settings.launch), layout, watcher(node.settings, layout), processes).train(run)
 
 
-@task(name="evaluate", cache_policy=NO_CACHE, persist_result=False, task_run_name="{name}")
-def evaluate_on_node(name: str, index: int, node: Node) -> "Evaluated":
+def _evaluate(index: int, node: Node) -> "Evaluated":
     """Translate the test sources on this node with one method, by its place among all, and measure the result."""
     from rdmd.pipeline.evaluation import evaluate_one
 
@@ -110,7 +106,7 @@ class RayBackend:
     def train(self, run: TrainingRun) -> RunFolder:
         """As `FlowBackend.train`."""
         folder, name = prepared(self._layout, run), training_name(run)
-        self._result(name, self._submit(train_on_node, self._gpus, name=name, run=run, node=self._node))
+        self._result(name, self._submit(name, self._gpus, _train, run))
         deadline = time.monotonic() + VISIBLE_SECONDS
         while folder.result() is None and time.monotonic() < deadline:
             # Listing the folder makes an NFS client ask the server for its files again.
@@ -130,22 +126,17 @@ class RayBackend:
     def evaluate(self, methods: "Sequence[NamedTranslator]", on: "EvaluationTask") -> "Iterator[Evaluated]":
         """As `FlowBackend.evaluate`, as many at once as the nodes have room for."""
         names = [evaluation_name(method) for method in methods]
-        gpus = min(1, self._gpus)
-        futures = [
-            self._submit(evaluate_on_node, gpus, name=name, index=index, node=self._node)
-            for index, name in enumerate(names)
-        ]
+        futures = [self._submit(name, min(1, self._gpus), _evaluate, index) for index, name in enumerate(names)]
         for name, future in zip(names, futures, strict=True):
             yield self._result(name, future)
 
-    def _submit(self, what: "Task[..., Any]", gpus: int, **parameters: object) -> "PrefectRayFuture[Any]":
-        launch = self._node.settings.launch
+    def _submit(self, name: str, gpus: int, do: Callable[..., Any], what: object) -> "PrefectRayFuture[Any]":
+        """A task that does `do(what, node)` on a node with room for it."""
+        cpus = self._node.settings.launch.threads
 
         def submit() -> "PrefectRayFuture[Any]":
-            with remote_options(
-                num_cpus=launch.threads, num_gpus=gpus, max_retries=RETRIES, scheduling_strategy="SPREAD"
-            ):
-                return self._tasks.submit(what, parameters)
+            with remote_options(num_cpus=cpus, num_gpus=gpus, max_retries=RETRIES, scheduling_strategy="SPREAD"):
+                return self._tasks.submit(work, {"name": name, "do": do, "given": (what, self._node)})
 
         future = self._flow.copy().run(submit)
         self._running.add(future.wrapped_future)

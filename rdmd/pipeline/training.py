@@ -1,12 +1,17 @@
 """The training stages: plan the runs, train them in processes, write the models that DVC expects."""
 
 import queue
+import sys
+import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
+
+from filelock import FileLock, Timeout
 
 from rdmd import config
 from rdmd.data.likeness import SourceStatistics
@@ -14,7 +19,7 @@ from rdmd.data.shards import stored_array
 from rdmd.errors import UserError
 from rdmd.files import replacing_folder, write_json
 from rdmd.pipeline.jobs import plan_baselines, plan_generators, plan_teacher
-from rdmd.pipeline.launch import Slot, TrainingProcesses, slots
+from rdmd.pipeline.launch import Slot, TrainingProcesses, gpu_name, slots
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.model_card import ModelCard, write_model
 from rdmd.training.run_config import (
@@ -45,23 +50,53 @@ class Backend(Protocol):
 
 
 class SlotPool:
-    """The machine's slots; a slot serves one run at a time."""
+    """The machine's slots; a slot serves one run at a time, and no two pools, in whatever processes, share a GPU."""
 
     def __init__(self, launch: config.Launch) -> None:
         every = slots(launch)
-        self.size = len(every)
+        self._gpus = {gpu: _Gpu(gpu_name(gpu)) for slot in every for gpu in slot.gpus}
         self._free: queue.SimpleQueue[Slot] = queue.SimpleQueue()
         for slot in every:
             self._free.put(slot)
 
     @contextmanager
     def lend(self) -> Iterator[Slot]:
-        """Wait for a slot, and return it afterwards."""
+        """Wait for a slot whose GPUs no other pool uses, and return it afterwards."""
         slot = self._free.get()
         try:
-            yield slot
+            with ExitStack() as stack:
+                # In one order, so that two runs never wait for each other.
+                for gpu in sorted(slot.gpus):
+                    stack.enter_context(self._gpus[gpu].reserved())
+                yield slot
         finally:
             self._free.put(slot)
+
+
+class _Gpu:
+    """The lock of a GPU, which several slots of one pool share: a file in the system's temporary folder.
+
+    It holds across checkouts, users and Prefect servers, and the system frees it when its process dies.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name, self._mutex = name, threading.Lock()
+        # It counts how often it is acquired. Everybody may write to it, since users share GPUs.
+        self._lock = FileLock(Path(tempfile.gettempdir()) / f"rdmd-gpu-{name}.lock", mode=0o666, thread_local=False)
+
+    @contextmanager
+    def reserved(self) -> Iterator[None]:
+        with self._mutex:
+            try:
+                self._lock.acquire(blocking=False)
+            except Timeout:
+                print(f"waiting for GPU {self._name}, which another run uses", file=sys.stderr, flush=True)
+                self._lock.acquire(poll_interval=1.0)
+        try:
+            yield
+        finally:
+            with self._mutex:
+                self._lock.release()
 
 
 def prepared(layout: Layout, run: TrainingRun) -> RunFolder:
