@@ -140,4 +140,4 @@ def _markdown(registered: Registered) -> str:
 
 
 if __name__ == "__main__":
-    run_stage(register, __doc__ or "")
+    run_stage(__doc__ or "", register)
