@@ -63,7 +63,7 @@ Say = Callable[[str], None]
 Evaluated = tuple[Row, Tensor]
 
 
-@dataclass(frozen=True)
+@dataclass
 class StudyLayout(Layout):
     """One seed of one study: data and models of its own, training runs shared by all. A variant of a comparison has
     generators of its own and nothing else."""
@@ -71,13 +71,11 @@ class StudyLayout(Layout):
     shared_runs: Path = Path("results") / "runs"
     variant: str = ""
 
-    @property
-    def runs(self) -> Path:
-        return self.shared_runs
-
-    @property
-    def generators(self) -> Path:
-        return self.root / "variants" / self.variant if self.variant else self.root / "models" / "generators"
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.runs = self.shared_runs
+        if self.variant:
+            self.generators = self.root / "variants" / self.variant
 
 
 @dataclass(frozen=True)
