@@ -89,7 +89,7 @@ def _rates(name: str, best: int, timings: dict[int, Timing]) -> dict[str, float]
 
 
 def _served(network: config.Network, side: int, folder: Path, device: torch.device) -> dict[str, float]:
-    from benchmarks.served import serving
+    from benchmarks.serving_load import serving
 
     say("over HTTP")
     rng = np.random.default_rng(0)
