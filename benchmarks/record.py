@@ -11,7 +11,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat
 
 from benchmarks.machine import machine
 from rdmd.files import write_text
-from rdmd.pipeline.git import git_commit
+from rdmd.pipeline.layout import git_commit
 from rdmd.training.run import device_name
 
 RESULTS = Path(__file__).parent / "results"

@@ -28,8 +28,8 @@ from rdmd.diffusion.samplers import heun_evaluations, karras_sigmas, sample_heun
 from rdmd.distillation.generator import Generator
 from rdmd.evaluation.classifier import train_classifier
 from rdmd.evaluation.evaluator import EvaluationTask, NamedTranslator, identity_row, target_row, translate
-from rdmd.evaluation.pareto import mark_front
 from rdmd.evaluation.row import GENERATOR, IDENTITY, TARGET, Row
+from rdmd.evaluation.selection import mark_front
 from rdmd.evaluation.table import drifted
 from rdmd.evaluation.task import ImageTask, PointTask
 from rdmd.evaluation.transport import exact_plan

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from rdmd.evaluation.pareto import Point, hypervolume, nondominated
 from rdmd.evaluation.row import GENERATOR, IDENTITY, TARGET, Row
+from rdmd.evaluation.selection import Point, hypervolume, nondominated
 from rdmd.evaluation.table import Z95, hyperparameters
 from rdmd.files import canonical_json
 

@@ -23,9 +23,8 @@ from flows.registry.versions import (
 from flows.tracking.runs import Record, user_name
 from rdmd import config
 from rdmd.errors import UserError
-from rdmd.evaluation.pareto import Rule, mark_front, pick
 from rdmd.evaluation.row import GENERATOR, Row
-from rdmd.evaluation.selection import Evaluation, choose, differences, require_ranking
+from rdmd.evaluation.selection import Evaluation, Rule, choose, differences, mark_front, pick, require_ranking
 from rdmd.evaluation.table import read_metrics
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.model_card import generator_folder, read_card

@@ -20,12 +20,11 @@ from flows.tracking.evaluation import log_evaluation_of_model, numbers_of
 from flows.tracking.runs import FINGERPRINT, Record, create_run, find_run, user_name
 from rdmd import config
 from rdmd.errors import UserError
-from rdmd.evaluation.pareto import mark_front
 from rdmd.evaluation.row import GENERATOR, Interval, Metrics, Row
-from rdmd.evaluation.selection import Evaluation, caution, evaluation_of
+from rdmd.evaluation.selection import Evaluation, caution, evaluation_of, mark_front
 from rdmd.evaluation.table import number, realism_name
 from rdmd.files import sha256_of
-from rdmd.pipeline.git import git_commit
+from rdmd.pipeline.layout import git_commit
 from rdmd.pipeline.model_card import ModelCard
 from rdmd.pipeline.store import asking_for, is_local, weights_of
 from rdmd.serving.demo import FrontModel

@@ -30,7 +30,7 @@ from flows.environment import ROOT
 from rdmd import config
 from rdmd.errors import UserError
 from rdmd.files import canonical_json, replacing
-from rdmd.pipeline.git import git_commit
+from rdmd.pipeline.layout import git_commit
 from rdmd.pipeline.store import SCHEME, check_sqlite, relocate, sqlite_file
 
 FINGERPRINT = "rdmd.run"

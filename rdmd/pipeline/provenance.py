@@ -10,8 +10,7 @@ import yaml
 
 from rdmd import config
 from rdmd.evaluation.table import method_name
-from rdmd.pipeline.git import git_commit
-from rdmd.pipeline.layout import Layout
+from rdmd.pipeline.layout import Layout, git_commit
 from rdmd.pipeline.model_card import ModelCard, read_card
 from rdmd.report.page import Provenance, TrainedModel
 from rdmd.training.run_folder import RunFolder

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rdmd.evaluation.pareto import nondominated, plane
 from rdmd.evaluation.row import GENERATOR, IDENTITY, TARGET, Metrics, Row
+from rdmd.evaluation.selection import nondominated, plane
 from rdmd.evaluation.table import (
     Z95,
     hyperparameters,

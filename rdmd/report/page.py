@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rdmd.evaluation.pareto import Rule, hypervolume, pick, plane
 from rdmd.evaluation.row import COUNTERPART, IDENTITY, TARGET, Metrics, Row
+from rdmd.evaluation.selection import Rule, hypervolume, pick, plane
 from rdmd.evaluation.table import (
     FRONT_NOTE,
     columns,
