@@ -16,9 +16,8 @@ from pydantic import TypeAdapter
 
 from flows.environment import ROOT
 from flows.registry.package import log_model
-from flows.tracking.datasets import pair_digest
 from flows.tracking.evaluation import log_evaluation_of_model, numbers_of
-from flows.tracking.runs import FINGERPRINT, Record, create_run, find_run, user_name
+from flows.tracking.runs import FINGERPRINT, Record, create_run, find_run, pair_digest, user_name
 from rdmd import config
 from rdmd.errors import UserError
 from rdmd.evaluation.row import GENERATOR, Metrics, Row
