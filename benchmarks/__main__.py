@@ -11,22 +11,8 @@ import time
 from benchmarks.record import say
 
 # Run without Prefect, MLflow and DVC.
-LIGHT = (
-    "step",
-    "plain_loop",
-    "precision",
-    "shared_draws",
-    "front",
-    "memory",
-    "loader",
-    "scale",
-)
-WHOLE_PROJECT = (
-    "inference",
-    "evaluation",
-    "orchestration",
-    "serving_load",
-)
+LIGHT = ("step", "plain_loop", "plane", "memory", "loader", "scale")
+WHOLE_PROJECT = ("inference", "evaluation", "orchestration", "serving_load")
 
 
 def main() -> int:

@@ -5,11 +5,7 @@ classifier (64 features), and InceptionV3 processes a few images only; on a GPU 
 images are random: they take the same time as real ones.
 """
 
-import argparse
 import io
-import json
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -19,7 +15,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from benchmarks.machine import default_device, peak_mib, resident_peak_mib
+from benchmarks.machine import default_device, in_a_process, peak_mib, resident_peak_mib
 from benchmarks.record import record, say
 from rdmd.errors import reporting
 from rdmd.evaluation import realism, transport
@@ -27,7 +23,6 @@ from rdmd.evaluation.classifier import FeatureClassifier
 from rdmd.evaluation.features import FeatureCache, FeatureNetwork, InceptionV3, features_of
 from rdmd.networks.classifier import ClassifierNet
 
-ROOT = Path(__file__).parents[1]
 SAMPLES = 50_000
 SIDE = 64
 DIM = 64
@@ -39,18 +34,11 @@ Result = TypeVar("Result")
 
 
 def main() -> None:
-    """Measure and record; with --part, print the figures of one part."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.evaluation", description=__doc__)
-    parser.add_argument("--part", choices=sorted(PARTS), help="print the figures of one part as JSON")
-    part = parser.parse_args().part
-    if part is not None:
-        print(json.dumps(PARTS[part]()))
-        return
+    """Measure and record."""
     figures: dict[str, float] = {"samples": SAMPLES, "side": SIDE, "points": POINTS}
-    for name in PARTS:
-        say(f"{name}; it takes minutes")
-        command = [sys.executable, "-m", "benchmarks.evaluation", "--part", name]
-        figures |= json.loads(subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout)
+    for part in (features, inception, metrics, exact_transport):
+        say(f"{part.__name__}; it takes minutes")
+        figures |= in_a_process(part)
     record("evaluation", figures, default_device())
 
 
@@ -115,11 +103,6 @@ def exact_transport() -> dict[str, float]:
         "transport_peak_mib_before": before,
         "transport_cost_matrix_mib": POINTS**2 * 8 / 2**20,
     }
-
-
-PARTS: dict[str, Callable[[], dict[str, float]]] = {
-    "features": features, "inception": inception, "metrics": metrics, "transport": exact_transport
-}  # fmt: skip
 
 
 def _classifier(device: torch.device) -> FeatureNetwork:

@@ -5,11 +5,8 @@ are means over the seeds of the digits study (docs/results/digits.json) at the s
 the study does not have its factor.
 """
 
-import argparse
 import json
 import statistics
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -19,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.machine import default_device, peak_mib
+from benchmarks.machine import default_device, in_a_process, peak_mib
 from benchmarks.record import record, say
 from benchmarks.timing import Timing, interleaved
 from rdmd import config
@@ -51,16 +48,10 @@ BASELINES = ("sdedit", "ilvr", "egsde")
 
 
 def main() -> None:
-    """Measure and record; with --memory, print the peak memory of one translator."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.inference", description=__doc__)
-    parser.add_argument("--memory", nargs=2, metavar=("TRANSLATOR", "BATCH"), help="print its peak memory in MiB")
-    given = parser.parse_args().memory
+    """Measure and record."""
     device = default_device()
     settings = config.load(ROOT / "experiments" / "digits.yaml")
     side, network = settings.preprocess.resolution, settings.network
-    if given is not None:
-        print(_peak_here(given[0], int(given[1]), network, side, device))
-        return
     figures: dict[str, float] = {"side": side, **_fids()}
     with tempfile.TemporaryDirectory(prefix="rdmd-bench-") as name:
         folder = Path(name)
@@ -80,8 +71,8 @@ def main() -> None:
         figures |= _served(network, side, folder, device)
         for one in (*ONE_STEP, *BASELINES):
             say(f"memory of {one}")
-            figures[f"{one}_peak_mib_batch_1"] = _peak(one, 1)
-            figures[f"{one}_peak_mib_best_batch"] = _peak(one, best[one])
+            for which, batch in (("batch_1", 1), ("best_batch", best[one])):
+                figures[f"{one}_peak_mib_{which}"] = in_a_process(_peak, one, batch, network, side, device)
     record("inference", figures, device)
 
 
@@ -98,7 +89,7 @@ def _rates(name: str, best: int, timings: dict[int, Timing]) -> dict[str, float]
 
 
 def _served(network: config.Network, side: int, folder: Path, device: torch.device) -> dict[str, float]:
-    from benchmarks.served import serving
+    from benchmarks.serving_load import serving
 
     say("over HTTP")
     rng = np.random.default_rng(0)
@@ -112,12 +103,7 @@ def _served(network: config.Network, side: int, folder: Path, device: torch.devi
         return _rates("http", best, timings) | {"http_peak_mib": server.peak_mib()}
 
 
-def _peak(name: str, batch: int) -> float:
-    command = [sys.executable, "-m", "benchmarks.inference", "--memory", name, str(batch)]
-    return float(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
-
-
-def _peak_here(name: str, batch: int, network: config.Network, side: int, device: torch.device) -> float:
+def _peak(name: str, batch: int, network: config.Network, side: int, device: torch.device) -> float:
     with tempfile.TemporaryDirectory(prefix="rdmd-bench-") as folder:
         translate = build(name, network, side, device, Path(folder))
         for _ in range(2):

@@ -13,12 +13,12 @@ import torch
 from benchmarks.machine import default_device
 from benchmarks.materials import LARGE_64, SMALL_64, accelerator_for, distill_run, write_images
 from benchmarks.record import record, say
+from benchmarks.step import WholeStep
 from benchmarks.timing import interleaved
 from rdmd.data.sampling import StepRandom
 from rdmd.data.view import DomainView, open_domain
 from rdmd.errors import reporting
 from rdmd.training.distill import DistillObjective
-from rdmd.training.run_config import DistillRun
 
 SIDE = 64
 # Batches of a round.
@@ -37,19 +37,6 @@ class Batches:
         self.step += 1
 
 
-class Steps:
-    """Takes consecutive steps of distillation."""
-
-    def __init__(self, run: DistillRun, device: torch.device) -> None:
-        self.objective = DistillObjective(run, accelerator_for(run, device))
-        self.device = device
-        self.step = 0
-
-    def __call__(self) -> None:
-        self.objective.step(self.step, StepRandom(0, 0, self.step, self.device))
-        self.step += 1
-
-
 def main() -> None:
     """Measure and record."""
     device = default_device()
@@ -65,7 +52,8 @@ def main() -> None:
         run = distill_run(root, network, shards, SIDE, trained, precision="bf16" if on_gpu else "float32")
 
         say("steps of distillation")
-        steps = interleaved({"step": Steps(run, device)}, device, rounds, calls)
+        whole = WholeStep(DistillObjective(run, accelerator_for(run, device)), device, root / "curves.jsonl")
+        steps = interleaved({"step": whole}, device, rounds, calls)
         consumption = trained / steps["step"].spread.median
         figures["consumption_samples_per_second"] = consumption
 

@@ -1,13 +1,19 @@
 """The machine of a measurement, and the peak memory of a process on it."""
 
+import multiprocessing
 import os
 import platform
 import resource
 import subprocess
 import sys
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import torch
+
+Result = TypeVar("Result")
 
 _CPUINFO, _STATUS = Path("/proc/cpuinfo"), Path("/proc/self/status")
 
@@ -21,13 +27,6 @@ def machine() -> str:
     """The processor's model and the cores that this process may use: `AMD EPYC, 2 cores`."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return f"{_processor()}, {cores} cores"
-
-
-def device_name(device: torch.device) -> str:
-    """The GPU's model, or `CPU, n threads`."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"CPU, {torch.get_num_threads()} threads"
 
 
 def peak_mib(device: torch.device) -> float:
@@ -46,6 +45,12 @@ def resident_peak_mib() -> float:
         return high_water_mib(_STATUS)
     unit = 1 if sys.platform == "darwin" else 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
+def in_a_process(measure: Callable[..., Result], *given: object) -> Result:
+    """`measure(*given)` in a process of its own, which has a peak memory of its own."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
+        return alone.submit(measure, *given).result()
 
 
 def high_water_mib(status: Path) -> float:

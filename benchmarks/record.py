@@ -9,9 +9,10 @@ from pathlib import Path
 import torch
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat
 
-from benchmarks.machine import device_name, machine
+from benchmarks.machine import machine
 from rdmd.files import write_text
-from rdmd.pipeline.git import git_commit
+from rdmd.pipeline.layout import git_commit
+from rdmd.training.run import device_name
 
 RESULTS = Path(__file__).parent / "results"
 _ROOT = Path(__file__).parents[1]

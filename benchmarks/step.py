@@ -5,6 +5,7 @@ line of the curves where it is due. The passes are the generator forward and bac
 graph, and the fake denoiser forward and backward (with `fake_draws: own` also forward without a graph), on tensors that
 exist already, at the same batch, precision and compilation. `step_over_bare` is for the 64x64 network; `_digits` and
 `_swissroll` are for the small ones, which are also timed compiled against eager (on a GPU with CUDA graphs too).
+`shared_step_over_own` is the time with `fake_draws: shared`, the default, divided by that with `own`, at 64x64.
 """
 
 import argparse
@@ -155,10 +156,15 @@ def measure(case: Case, device: torch.device, eager: bool) -> dict[str, float]:
             objective = _objective(case, Path(name), device, mode)
             contenders[f"whole {mode}"] = WholeStep(objective, device, Path(name) / "curves.jsonl")
             contenders[f"bare {mode}"] = BarePasses(objective, device)
+        if not small:
+            own = _objective(case, Path(name), device, modes[0], fake_draws="own")
+            contenders["own"] = WholeStep(own, device, Path(name) / "curves.jsonl")
         timings = interleaved(contenders, device, case.rounds, case.calls)
     first = modes[0]
     figures = timings[f"whole {first}"].over(timings[f"bare {first}"]).figures(f"step_over_bare{case.name}")
     figures[f"step_seconds{case.name}"] = timings[f"whole {first}"].spread.median
+    if not small:
+        figures |= timings[f"whole {first}"].over(timings["own"]).figures("shared_step_over_own")
     for mode in modes[1:]:
         word = {"on": "compiled", "cuda_graphs": "cuda_graphs"}[mode]
         figures |= timings[f"whole {mode}"].over(timings[f"whole {first}"]).figures(f"{word}_over_eager{case.name}")
@@ -170,12 +176,12 @@ def _label(case: Case) -> str:
     return case.name.strip("_") or "64x64"
 
 
-def _objective(case: Case, root: Path, device: torch.device, mode: str) -> DistillObjective:
+def _objective(case: Case, root: Path, device: torch.device, mode: str, **changes: object) -> DistillObjective:
     compute = config.Compute(compile=mode)
     if case.side is not None:
         images = root / "images"
         shards = Shards(path=images, digest="") if images.exists() else write_images(images, 256, case.side)
-        changes = {"precision": case.precision, "compute": compute}
+        changes |= {"precision": case.precision, "compute": compute}
         run = distill_run(root, case.network, shards, case.side, case.batch, **changes)
         return DistillObjective(run, accelerator_for(run, device))
     weights = root / "points.safetensors"

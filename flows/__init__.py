@@ -1,7 +1,7 @@
 """Prefect flows: `stages`, one for each stage that trains, evaluates or registers, and `reproduce`, which drives DVC.
 
 `python -m flows.stages.NAME` is what `dvc.yaml` runs. The work is in `rdmd.pipeline`; this package runs it (`backends`,
-`device_pool`, `server`) and records it (`tracking`, `registry`).
+`server`) and records it (`tracking`, `registry`).
 """
 
 from flows import environment

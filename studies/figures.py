@@ -9,8 +9,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from rdmd.evaluation.pareto import cheapest_near_best, nondominated
 from rdmd.evaluation.row import GENERATOR, IDENTITY
+from rdmd.evaluation.selection import cheapest_near_best, nondominated
 from rdmd.evaluation.table import method_name
 from rdmd.evaluation.task import EvaluationTask, PointTask
 from rdmd.files import replacing

@@ -28,8 +28,8 @@ from rdmd.diffusion.samplers import heun_evaluations, karras_sigmas, sample_heun
 from rdmd.distillation.generator import Generator
 from rdmd.evaluation.classifier import train_classifier
 from rdmd.evaluation.evaluator import EvaluationTask, NamedTranslator, identity_row, target_row, translate
-from rdmd.evaluation.pareto import mark_front
 from rdmd.evaluation.row import GENERATOR, IDENTITY, TARGET, Row
+from rdmd.evaluation.selection import mark_front
 from rdmd.evaluation.table import drifted
 from rdmd.evaluation.task import ImageTask, PointTask
 from rdmd.evaluation.transport import exact_plan
@@ -63,7 +63,7 @@ Say = Callable[[str], None]
 Evaluated = tuple[Row, Tensor]
 
 
-@dataclass(frozen=True)
+@dataclass
 class StudyLayout(Layout):
     """One seed of one study: data and models of its own, training runs shared by all. A variant of a comparison has
     generators of its own and nothing else."""
@@ -71,13 +71,11 @@ class StudyLayout(Layout):
     shared_runs: Path = Path("results") / "runs"
     variant: str = ""
 
-    @property
-    def runs(self) -> Path:
-        return self.shared_runs
-
-    @property
-    def generators(self) -> Path:
-        return self.root / "variants" / self.variant if self.variant else self.root / "models" / "generators"
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.runs = self.shared_runs
+        if self.variant:
+            self.generators = self.root / "variants" / self.variant
 
 
 @dataclass(frozen=True)

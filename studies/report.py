@@ -8,8 +8,8 @@ import pandas as pd
 
 from rdmd.data.samples import REGIONS
 from rdmd.errors import UserError
-from rdmd.evaluation.pareto import Point
 from rdmd.evaluation.row import GENERATOR, TARGET
+from rdmd.evaluation.selection import Point
 from rdmd.evaluation.table import method_name, number, plus_minus
 from rdmd.files import write_text
 from rdmd.report.figures import Plane, front_figure

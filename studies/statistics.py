@@ -9,8 +9,8 @@ import pandas as pd
 
 from rdmd.data.readers.avatars import Portrait
 from rdmd.data.samples import REGIONS
-from rdmd.evaluation.pareto import Point, hypervolume, nondominated
 from rdmd.evaluation.row import GENERATOR, IDENTITY, TARGET, Row
+from rdmd.evaluation.selection import Point, hypervolume, nondominated
 from rdmd.evaluation.table import Z95, hyperparameters
 from rdmd.files import canonical_json
 

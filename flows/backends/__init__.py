@@ -1,21 +1,29 @@
 """Where the tasks of a flow run: on this machine, or on the nodes of a Ray cluster, as `launch.runner` says."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Protocol
+import contextvars
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from flows.tracking.training import running_sweep
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from flows.tracking.training import running_sweep, watcher
 from rdmd import config
 from rdmd.errors import UserError
 from rdmd.evaluation.table import method_name
+from rdmd.pipeline.launch import TrainingProcesses
 from rdmd.pipeline.layout import Layout
-from rdmd.pipeline.training import Backend
+from rdmd.pipeline.training import Backend, LocalTraining, SlotPool
 from rdmd.training.run_config import CUTRun, DistillRun, DomainClassifierRun, NeuralOTRun, TeacherRun, TrainingRun
+from rdmd.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
     # They import torch, which a flow that trains in other processes does not need.
     from rdmd.evaluation.evaluator import EvaluationTask, NamedTranslator
     from rdmd.pipeline.evaluation import Evaluated
+
+Result = TypeVar("Result")
 
 
 class FlowBackend(Backend, Protocol):
@@ -30,8 +38,6 @@ class FlowBackend(Backend, Protocol):
 def backend(settings: config.Settings, layout: Layout) -> Iterator[FlowBackend]:
     """The backend that `launch.runner` names, for the length of a flow. Raises UserError if it cannot be used."""
     if not isinstance(settings.launch.runner, config.RayRunner):
-        from flows.backends.local import LocalBackend
-
         with running_sweep(settings, layout):
             yield LocalBackend(settings, layout)
         return
@@ -47,6 +53,36 @@ def backend(settings: config.Settings, layout: Layout) -> Iterator[FlowBackend]:
 
     with ray_backend(settings, settings.launch.runner, layout) as cluster:
         yield cluster
+
+
+@task(cache_policy=NO_CACHE, persist_result=False, task_run_name="{name}")
+def work(name: str, do: Callable[..., Result], given: tuple[object, ...]) -> Result:
+    """`do(*given)` as a task called `name`: a training, or the evaluation of a method."""
+    return do(*given)
+
+
+class LocalBackend:
+    """As `FlowBackend`, on this machine: as many trainings at once as there are slots, evaluations one by one."""
+
+    def __init__(self, settings: config.Settings, layout: Layout) -> None:
+        watch = watcher(settings, layout)
+        self._training = LocalTraining(SlotPool(settings.launch), layout, watch, TrainingProcesses())
+        # A task that another thread calls belongs to the flow of this one.
+        self._flow = contextvars.copy_context()
+
+    def train(self, run: TrainingRun) -> RunFolder:
+        """As `FlowBackend.train`, in a process of its own."""
+        return self._flow.copy().run(work, training_name(run), self._training.train, (run,))
+
+    def stop_all(self) -> None:
+        """As `FlowBackend.stop_all`."""
+        self._training.stop_all()
+
+    def evaluate(self, methods: "Sequence[NamedTranslator]", on: "EvaluationTask") -> "Iterator[Evaluated]":
+        """As `FlowBackend.evaluate`, one after another: each is timed, and two would slow each other down."""
+        from rdmd.pipeline.evaluation import evaluate_one
+
+        return (work(evaluation_name(method), evaluate_one, (method, on)) for method in methods)
 
 
 def training_name(run: TrainingRun) -> str:

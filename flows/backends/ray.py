@@ -11,7 +11,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -21,14 +21,12 @@ from uuid import uuid4
 
 import mlflow
 import ray
-from prefect import Task, task
-from prefect.cache_policies import NO_CACHE
 from prefect.settings import get_current_settings
 from prefect_ray import RayTaskRunner
 from prefect_ray.context import remote_options
 from prefect_ray.task_runners import PrefectRayFuture
 
-from flows.backends import evaluation_name, training_name
+from flows.backends import evaluation_name, training_name, work
 from flows.tracking.training import running_sweep, watcher
 from rdmd import config
 from rdmd.errors import Interrupted, UserError
@@ -69,22 +67,18 @@ class Node:
         os.chdir(self.project)
         return Layout()
 
+    def train(self, run: TrainingRun) -> None:
+        """Train, resume or reuse one run in a process of this node."""
+        layout, launch = self.enter(), self.settings.launch
+        processes = TrainingProcesses(LOCK_SECONDS)
+        LocalTraining(SlotPool(launch), layout, watcher(self.settings, layout), processes).train(run)
 
-@task(name="train", cache_policy=NO_CACHE, persist_result=False, task_run_name="{name}")
-def train_on_node(name: str, run: TrainingRun, node: Node) -> None:
-    """Train, resume or reuse one run in a process of this node."""
-    layout = node.enter()
-    processes = TrainingProcesses(LOCK_SECONDS)
-    LocalTraining(SlotPool(node.settings.launch), layout, watcher(node.settings, layout), processes).train(run)
+    def evaluate(self, index: int) -> "Evaluated":
+        """Translate the test sources with one method, by its place among all, and measure the result."""
+        from rdmd.pipeline.evaluation import evaluate_one
 
-
-@task(name="evaluate", cache_policy=NO_CACHE, persist_result=False, task_run_name="{name}")
-def evaluate_on_node(name: str, index: int, node: Node) -> "Evaluated":
-    """Translate the test sources on this node with one method, by its place among all, and measure the result."""
-    from rdmd.pipeline.evaluation import evaluate_one
-
-    on, methods = _loaded(node)
-    return evaluate_one(methods[index], on)
+        on, methods = _loaded(self)
+        return evaluate_one(methods[index], on)
 
 
 @lru_cache(maxsize=1)
@@ -110,7 +104,7 @@ class RayBackend:
     def train(self, run: TrainingRun) -> RunFolder:
         """As `FlowBackend.train`."""
         folder, name = prepared(self._layout, run), training_name(run)
-        self._result(name, self._submit(train_on_node, self._gpus, name=name, run=run, node=self._node))
+        self._result(name, self._submit(name, self._gpus, self._node.train, run))
         deadline = time.monotonic() + VISIBLE_SECONDS
         while folder.result() is None and time.monotonic() < deadline:
             # Listing the folder makes an NFS client ask the server for its files again.
@@ -130,22 +124,19 @@ class RayBackend:
     def evaluate(self, methods: "Sequence[NamedTranslator]", on: "EvaluationTask") -> "Iterator[Evaluated]":
         """As `FlowBackend.evaluate`, as many at once as the nodes have room for."""
         names = [evaluation_name(method) for method in methods]
-        gpus = min(1, self._gpus)
         futures = [
-            self._submit(evaluate_on_node, gpus, name=name, index=index, node=self._node)
-            for index, name in enumerate(names)
+            self._submit(name, min(1, self._gpus), self._node.evaluate, index) for index, name in enumerate(names)
         ]
         for name, future in zip(names, futures, strict=True):
             yield self._result(name, future)
 
-    def _submit(self, what: "Task[..., Any]", gpus: int, **parameters: object) -> "PrefectRayFuture[Any]":
-        launch = self._node.settings.launch
+    def _submit(self, name: str, gpus: int, do: Callable[..., Any], what: object) -> "PrefectRayFuture[Any]":
+        """A task that does `do(what)` on a node with room for it."""
+        cpus = self._node.settings.launch.threads
 
         def submit() -> "PrefectRayFuture[Any]":
-            with remote_options(
-                num_cpus=launch.threads, num_gpus=gpus, max_retries=RETRIES, scheduling_strategy="SPREAD"
-            ):
-                return self._tasks.submit(what, parameters)
+            with remote_options(num_cpus=cpus, num_gpus=gpus, max_retries=RETRIES, scheduling_strategy="SPREAD"):
+                return self._tasks.submit(work, {"name": name, "do": do, "given": (what,)})
 
         future = self._flow.copy().run(submit)
         self._running.add(future.wrapped_future)
@@ -177,46 +168,42 @@ def ray_backend(settings: config.Settings, runner: config.RayRunner, layout: Lay
     Prefect and MLflow.
     """
     project = runner.project or layout.root.resolve()
-    with _connected(runner, project):
+    with contextlib.ExitStack() as stack:
+        tasks = _connected(runner, project, stack)
         nodes = [node for node in ray.nodes() if node["Alive"]]
         _check_servers(len({node["NodeManagerAddress"] for node in nodes}))
         launch, gpus = _share(settings.launch, [node["Resources"] for node in nodes])
         layout.runs.mkdir(parents=True, exist_ok=True)
         witness = layout.runs / f".flow-{uuid4().hex}"
         witness.touch()
+        stack.callback(witness.unlink, missing_ok=True)
         node = Node(project, witness.relative_to(layout.root), settings.model_copy(update={"launch": launch}))
-        try:
-            # The nodes find the sweep's run in MLflow, which must not be made by two of them.
-            with running_sweep(settings, layout), RayTaskRunner() as tasks:
-                yield RayBackend(tasks, node, layout, gpus)
-        finally:
-            witness.unlink(missing_ok=True)
+        # The nodes find the sweep's run in MLflow, which must not be made by two of them.
+        stack.enter_context(running_sweep(settings, layout))
+        yield RayBackend(tasks, node, layout, gpus)
 
 
-@contextlib.contextmanager
-def _connected(runner: config.RayRunner, project: Path) -> Iterator[None]:
+def _connected(runner: config.RayRunner, project: Path, stack: contextlib.ExitStack) -> "RayTaskRunner[Any]":
+    """Join the cluster, until `stack` is left."""
     address = os.environ.get("RAY_ADDRESS", runner.address) if runner.address == "auto" else runner.address
     passed_on = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     given = {"PYTHONPATH": str(project), "DVC_ROOT": str(project), "MLFLOW_TRACKING_URI": mlflow.get_tracking_uri()}
+    init = {
+        "address": address, "namespace": "rdmd", "runtime_env": {"env_vars": passed_on | given},
+        "log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False,
+    }  # fmt: skip
     try:
         place = urlsplit(f"//{address}")
         if place.hostname and place.port:
             # Ray itself would try for minutes.
             socket.create_connection((place.hostname, place.port), CONNECT_SECONDS).close()
-        ray.init(
-            address=address, namespace="rdmd", runtime_env={"env_vars": passed_on | given}, log_to_driver=False,
-            logging_level=logging.ERROR, configure_logging=False,
-        )  # fmt: skip
+        return stack.enter_context(RayTaskRunner(init_kwargs=init))
     except (OSError, RuntimeError, ValueError) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise UserError(
             f"launch.runner.address is {runner.address!r}, but no Ray cluster of this version answers at "
             f"{address} ({first}); start one (docs/cluster.md), or set launch.runner to local."
         ) from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 def _check_servers(machines: int) -> None:

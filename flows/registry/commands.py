@@ -105,7 +105,7 @@ def _promote_by_rule(settings: config.Settings) -> None:
     record = open_record(settings.experiment)
     sweep = register_sweep(record, settings, Layout())
     decision = decide(record, sweep, settings.register_, asked=True)
-    chosen = f"version {decision.chosen.number}, lambda {decision.chosen.row.lam:g}"
+    chosen = f"version {decision.chosen.version}, lambda {row_of(decision.chosen).lam:g}"
     if decision.refused is not None:
         raise UserError(f"{chosen}, is not promoted: {decision.refused}; `{decision.command}` promotes it anyway.")
     print(f"models:/{sweep.name}@{CHAMPION} is {chosen}, the rule's choice")

@@ -23,9 +23,8 @@ from flows.registry.versions import (
 from flows.tracking.runs import Record, user_name
 from rdmd import config
 from rdmd.errors import UserError
-from rdmd.evaluation.pareto import Rule, mark_front, pick
-from rdmd.evaluation.row import GENERATOR, Row
-from rdmd.evaluation.selection import Evaluation, choose, differences, require_ranking
+from rdmd.evaluation.row import GENERATOR
+from rdmd.evaluation.selection import Evaluation, Rule, choose, differences, mark_front, pick, require_ranking
 from rdmd.evaluation.table import read_metrics
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.model_card import generator_folder, read_card
@@ -37,19 +36,6 @@ ENDS: tuple[Rule, ...] = ("most-faithful", "most-realistic")
 
 
 @dataclass(frozen=True)
-class Contender:
-    """A registered version with the row in its tags."""
-
-    version: ModelVersion
-    row: Row
-
-    @property
-    def number(self) -> int:
-        """The number of the version."""
-        return int(self.version.version)
-
-
-@dataclass(frozen=True)
 class RegisteredSweep:
     """A version for each generator of the sweep's front, and their evaluation.
 
@@ -57,7 +43,7 @@ class RegisteredSweep:
     """
 
     name: str
-    contenders: list[Contender]
+    versions: list[ModelVersion]
     evaluation: Evaluation
     caution: str | None
 
@@ -66,8 +52,8 @@ class RegisteredSweep:
 class Decision:
     """The rule's choice and the aliases. If it is not promoted, `refused` is the reason; `command` promotes it."""
 
-    chosen: Contender
-    aliases: dict[str, Contender]
+    chosen: ModelVersion
+    aliases: dict[str, ModelVersion]
     refused: str | None = None
     command: str | None = None
 
@@ -80,17 +66,13 @@ def register_sweep(record: Record, settings: config.Settings, layout: Layout) ->
     found = candidates(layout)
     client, name = record.client, model_name(settings.experiment)
     ensure_model(record, name, f"One-step translation, experiment {settings.experiment}.")
-    contenders = []
+    versions = []
     for one in found:
         if one.row.on_front:
-            contenders.append(_contender(register_generator(record, name, one)))
+            versions.append(register_generator(record, name, one))
         elif (known := find_version(record, name, one.card)) is not None:
             tag_evaluation(client, known, one)
-    return RegisteredSweep(name, contenders, found[0].evaluation, found[0].caution)
-
-
-def _contender(version: ModelVersion) -> Contender:
-    return Contender(version, row_of(version))
+    return RegisteredSweep(name, versions, found[0].evaluation, found[0].caution)
 
 
 def candidates(layout: Layout) -> list[Candidate]:
@@ -117,18 +99,18 @@ def decide(record: Record, sweep: RegisteredSweep, rules: config.Register, *, as
     first. A choice that is not promoted becomes the challenger. Raises UserError if no generator is within the bounds.
     """
     client, name = record.client, sweep.name
-    every = [_contender(version) for version in measured_versions(client, name)]
-    equal = [one for one in every if evaluation_in_tags(one.version) == sweep.evaluation]
-    chosen = equal[choose([one.row for one in equal], rules)]
+    every = measured_versions(client, name)
+    equal = [one for one in every if evaluation_in_tags(one) == sweep.evaluation]
+    chosen = equal[choose([row_of(one) for one in equal], rules)]
     model = client.get_registered_model(name)
     refused, command = _refusal(client, model, sweep, chosen, rules, asked)
     if refused is None:
         by_hand = asked and rules.champion.rule == "manual"
-        if asked or _champion_number(model) != chosen.number:
-            promote_version(client, model, str(chosen.number), user_name() if by_hand else RULE)
+        if asked or str(model.aliases.get(CHAMPION)) != str(chosen.version):
+            promote_version(client, model, str(chosen.version), user_name() if by_hand else RULE)
         champion = chosen
     else:
-        champion = _contender(client.get_model_version(name, str(_champion_number(model))))
+        champion = client.get_model_version(name, str(model.aliases[CHAMPION]))
     aliases = {CHAMPION: champion, **_ends(every, champion)}
     if refused is not None:
         aliases[CHALLENGER] = chosen
@@ -136,24 +118,19 @@ def decide(record: Record, sweep: RegisteredSweep, rules: config.Register, *, as
     return Decision(chosen, aliases, refused, command)
 
 
-def _champion_number(model: RegisteredModel) -> int | None:
-    number = model.aliases.get(CHAMPION)
-    return None if number is None else int(number)
-
-
 def _refusal(
     client: MlflowClient,
     model: RegisteredModel,
     sweep: RegisteredSweep,
-    chosen: Contender,
+    chosen: ModelVersion,
     rules: config.Register,
     asked: bool,
 ) -> tuple[str | None, str | None]:
     """Why the rule's choice does not replace the champion, and the command that promotes it; None if it does."""
     last = promotion_of(model)
-    if last is None or last.version == str(chosen.number):
+    if last is None or last.version == str(chosen.version):
         return None, None
-    this_one = f"rdmd registry promote {chosen.number}"
+    this_one = f"rdmd registry promote {chosen.version}"
     measured = evaluation_in_tags(client.get_model_version(model.name, last.version))
     if measured is None:
         return f"the tags of the champion, version {last.version}, lack its evaluation", this_one
@@ -171,17 +148,17 @@ def _refusal(
     return None, None
 
 
-def _ends(every: list[Contender], champion: Contender) -> dict[str, Contender]:
+def _ends(every: list[ModelVersion], champion: ModelVersion) -> dict[str, ModelVersion]:
     """The ends of the front of all versions that compare with the champion, by their alias."""
-    evaluation = evaluation_in_tags(champion.version)
-    equal = [one for one in every if evaluation_in_tags(one.version) == evaluation] if evaluation else []
-    rows = mark_front([one.row for one in equal])
+    evaluation = evaluation_in_tags(champion)
+    equal = [one for one in every if evaluation_in_tags(one) == evaluation] if evaluation else []
+    rows = mark_front([row_of(one) for one in equal])
     return {alias: equal[rows.index(pick(rows, alias))] for alias in ENDS} if equal else {}
 
 
-def _set_aliases(client: MlflowClient, model: RegisteredModel, aliases: dict[str, Contender]) -> None:
+def _set_aliases(client: MlflowClient, model: RegisteredModel, aliases: dict[str, ModelVersion]) -> None:
     for alias, one in aliases.items():
-        if str(model.aliases.get(alias)) != str(one.number):
-            client.set_registered_model_alias(model.name, alias, str(one.number))
+        if str(model.aliases.get(alias)) != str(one.version):
+            client.set_registered_model_alias(model.name, alias, str(one.version))
     if CHALLENGER in model.aliases and CHALLENGER not in aliases:
         client.delete_registered_model_alias(model.name, CHALLENGER)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import mlflow
 from mlflow import MlflowClient
@@ -15,17 +16,15 @@ from pydantic import TypeAdapter
 
 from flows.environment import ROOT
 from flows.registry.package import log_model
-from flows.tracking.datasets import pair_digest
 from flows.tracking.evaluation import log_evaluation_of_model, numbers_of
-from flows.tracking.runs import FINGERPRINT, Record, create_run, find_run, user_name
+from flows.tracking.runs import FINGERPRINT, Record, create_run, find_run, pair_digest, user_name
 from rdmd import config
 from rdmd.errors import UserError
-from rdmd.evaluation.pareto import mark_front
-from rdmd.evaluation.row import GENERATOR, Interval, Metrics, Row
-from rdmd.evaluation.selection import Evaluation, caution, evaluation_of
+from rdmd.evaluation.row import GENERATOR, Metrics, Row
+from rdmd.evaluation.selection import Evaluation, caution, evaluation_of, mark_front
 from rdmd.evaluation.table import number, realism_name
 from rdmd.files import sha256_of
-from rdmd.pipeline.git import git_commit
+from rdmd.pipeline.layout import git_commit
 from rdmd.pipeline.model_card import ModelCard
 from rdmd.pipeline.store import asking_for, is_local, weights_of
 from rdmd.serving.demo import FrontModel
@@ -76,27 +75,11 @@ def model_name(experiment: str) -> str:
 def row_of(version: ModelVersion) -> Row:
     """The version's row as its tags have it."""
     tags = version.tags
-    return Row(
-        method=GENERATOR,
-        lam=_number(tags, "lambda"),
-        nfe=int(tags.get("nfe", 1)),
-        fid=_number(tags, "fid"),
-        fid_ci=_interval(tags, "fid_ci"),
-        sw2=_number(tags, "sw2"),
-        sw2_ci=_interval(tags, "sw2_ci"),
-        cost=_number(tags, "cost"),
-        cost_se=_number(tags, "cost_se"),
-        seconds_per_image=_number(tags, "seconds_per_image"),
-    )
-
-
-def _number(tags: Mapping[str, str], name: str) -> float | None:
-    return float(tags[name]) if name in tags else None
-
-
-def _interval(tags: Mapping[str, str], name: str) -> Interval | None:
-    low, high = _number(tags, f"{name}_low"), _number(tags, f"{name}_high")
-    return None if low is None or high is None else (low, high)
+    found: dict[str, Any] = {name: float(tags[name]) for name in ("lambda", *NUMBERS) if name in tags}
+    for metric in ("fid", "sw2"):
+        ends = [found.pop(f"{metric}_ci_{end}", None) for end in ("low", "high")]
+        found[f"{metric}_ci"] = None if None in ends else ends
+    return Row(method=GENERATOR, nfe=int(tags.get("nfe", 1)), **found)
 
 
 def evaluation_in_tags(version: ModelVersion) -> Evaluation | None:

@@ -44,4 +44,4 @@ def evaluate(settings: config.Settings, layout: Layout) -> Metrics:
 
 
 if __name__ == "__main__":
-    run_stage(evaluate, __doc__ or "")
+    run_stage(__doc__ or "", evaluate)

@@ -4,12 +4,13 @@ import os
 from typing import TypedDict
 
 import mlflow
+from mlflow.entities.model_registry import ModelVersion
 from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
-from flows.registry.promote import Contender, candidates, decide, register_sweep
-from flows.registry.versions import CHAMPION, model_name
+from flows.registry.promote import candidates, decide, register_sweep
+from flows.registry.versions import CHAMPION, model_name, row_of
 from flows.stages.stage import run_stage
 from flows.tracking.runs import open_record, store_errors
 from rdmd import config
@@ -51,11 +52,11 @@ def register_front(settings: config.Settings, layout: Layout) -> Registered:
     refused: Refused | None = None
     if decision.refused is not None:
         refused = {**_pointed(decision.chosen), "reason": decision.refused, "command": decision.command}
-    write_json(layout.champion, {"champion": chosen_numbers(decision.aliases[CHAMPION].row)})
+    write_json(layout.champion, {"champion": chosen_numbers(row_of(decision.aliases[CHAMPION]))})
     return {
         **_nothing(settings),
         "champion": f"models:/{sweep.name}@{CHAMPION}",
-        "versions": [_version(one.number, one.row, one.version.tags["sha256"]) for one in sweep.contenders],
+        "versions": [_version(int(one.version), row_of(one), one.tags["sha256"]) for one in sweep.versions],
         "aliases": {alias: _pointed(one) for alias, one in decision.aliases.items()},
         "refused": refused,
         "caution": sweep.caution,
@@ -73,8 +74,8 @@ def unregistered_front(settings: config.Settings, layout: Layout) -> Registered:
     }
 
 
-def _pointed(one: Contender) -> Pointed:
-    return {"version": one.number, "lambda": one.row.lam}
+def _pointed(one: ModelVersion) -> Pointed:
+    return {"version": int(one.version), "lambda": row_of(one).lam}
 
 
 def _version(number: int | None, row: Row, sha256: str) -> dict[str, int | float | str | None]:
@@ -140,4 +141,4 @@ def _markdown(registered: Registered) -> str:
 
 
 if __name__ == "__main__":
-    run_stage(register, __doc__ or "")
+    run_stage(__doc__ or "", register)

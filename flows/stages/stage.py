@@ -29,11 +29,16 @@ PARENT_SECONDS = 10.0
 StageFlow = Flow[[config.Settings, Layout], Any]
 
 
-def run_stage(flow: StageFlow, description: str) -> None:
-    """Read params.yaml in the current folder and run one flow with it, as a stage of `dvc.yaml` does."""
+def run_stage(description: str, *flows: StageFlow) -> None:
+    """Read params.yaml in the current folder and run a flow with it, as a stage of `dvc.yaml` does: of several the one
+    that the command line names."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument(DEBUG, action="store_true", help="show tracebacks and every log line")
-    with reporting(parser.parse_args().debug):
+    if len(flows) > 1:
+        parser.add_argument("stage", choices=[flow.name for flow in flows])
+    given = parser.parse_args()
+    (flow,) = [one for one in flows if one.name == getattr(given, "stage", one.name)]
+    with reporting(given.debug):
         settings = config.load()
         wait_for_api()
         # A store that cannot be used is reported before hours of work, not after them.

@@ -8,8 +8,16 @@ from mlflow.entities import Metric, Run
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from flows.tracking.datasets import evaluation_data, log_data
-from flows.tracking.runs import FINGERPRINT, Record, create_run, find_run, log_params, provenance_tags
+from flows.tracking.runs import (
+    FINGERPRINT,
+    Record,
+    create_run,
+    evaluation_data,
+    find_run,
+    log_data,
+    log_params,
+    provenance_tags,
+)
 from flows.tracking.training import record_finished
 from rdmd import config
 from rdmd.data.manifest import read_manifest

@@ -1,4 +1,4 @@
-"""Runs in MLflow: the store, the experiment, the run of a sweep, and the settings of a run."""
+"""Runs in MLflow: the store, the experiment, the run of a sweep, and the settings and the data of a run."""
 
 import contextlib
 import getpass
@@ -14,11 +14,15 @@ from pathlib import Path
 
 import mlflow
 import mlflow.store.db.utils
+import numpy as np
 from filelock import FileLock
 from mlflow import MlflowClient
-from mlflow.entities import Param, Run, SourceType
+from mlflow.data.schema import TensorDatasetSchema
+from mlflow.entities import Dataset, DatasetInput, InputTag, Param, Run, SourceType
 from mlflow.exceptions import MlflowException
+from mlflow.types.schema import Schema, TensorSpec
 from mlflow.utils.mlflow_tags import (
+    MLFLOW_DATASET_CONTEXT,
     MLFLOW_GIT_COMMIT,
     MLFLOW_PARENT_RUN_ID,
     MLFLOW_SOURCE_NAME,
@@ -28,14 +32,19 @@ from mlflow.utils.mlflow_tags import (
 
 from flows.environment import ROOT
 from rdmd import config
+from rdmd.data.manifest import Manifest, read_manifest
+from rdmd.data.samples import Split
 from rdmd.errors import UserError
 from rdmd.files import canonical_json, replacing
-from rdmd.pipeline.git import git_commit
+from rdmd.pipeline.layout import git_commit
 from rdmd.pipeline.store import SCHEME, check_sqlite, relocate, sqlite_file
+from rdmd.training.run_config import TeacherRun, TrainingRun
 
 FINGERPRINT = "rdmd.run"
 SWEEP = "rdmd.sweep"
 PARAM_LENGTH = 6000
+# MLflow takes 36 characters; tags and manifests have the whole digest.
+DIGEST_LENGTH = 16
 
 
 @dataclass(frozen=True)
@@ -202,3 +211,62 @@ def provenance_tags() -> dict[str, str]:
     tags = {"git_commit": str(git_commit(ROOT) or "unknown")}
     stage = os.environ.get("DVC_STAGE")
     return tags | ({"dvc_stage": stage} if stage else {})
+
+
+def pair_digest(source: str, target: str) -> str:
+    """The digest of two domains together, such as `1f0c...-77ab...`: 33 characters."""
+    return f"{source[:DIGEST_LENGTH]}-{target[:DIGEST_LENGTH]}"
+
+
+def training_inputs(run: TrainingRun) -> list[DatasetInput]:
+    """The train splits that a run learns from."""
+    domains = [run.target] if isinstance(run, TeacherRun) else [run.source, run.target]
+    return [_input(_of_domain(domain.path, "train"), "training") for domain in domains]
+
+
+def evaluation_data(source_digest: str, target_digest: str, shards: Path | None = None) -> DatasetInput:
+    """The test splits of both domains as one dataset, since a method is measured on the two together.
+
+    Its shape and counts come from the folder `shards`, where there is one.
+    """
+    manifests = [read_manifest(shards / name) for name in ("source", "target")] if shards else []
+    counts = {f"num_{one.domain}": one.counts["test"] for one in manifests}
+    data = Dataset(
+        name="test",
+        digest=pair_digest(source_digest, target_digest),
+        source_type="local",
+        source=json.dumps({"uri": "data/shards", "source_digest": source_digest, "target_digest": target_digest}),
+        schema=_schema(manifests[0]) if manifests else None,
+        profile=json.dumps(counts) if manifests else None,
+    )
+    return _input(data, "evaluation")
+
+
+def log_data(client: MlflowClient, run_id: str, data: list[DatasetInput]) -> None:
+    """Record that a run used `data`. Repeating it changes nothing."""
+    try:
+        client.log_inputs(run_id, data)
+    except MlflowException:
+        # Of two runs that begin together with new data, one finds that the other has just made the entry.
+        client.log_inputs(run_id, data)
+
+
+def _of_domain(folder: Path, split: Split) -> Dataset:
+    manifest = read_manifest(folder)
+    return Dataset(
+        name=f"{manifest.domain}-{split}",
+        digest=manifest.digest[:DIGEST_LENGTH],
+        source_type="local",
+        source=json.dumps({"uri": str(folder), "digest": manifest.digest, "reader": manifest.reader}),
+        schema=_schema(manifest),
+        profile=json.dumps({"num_rows": manifest.counts[split], "labels": manifest.label_counts[split]}),
+    )
+
+
+def _schema(manifest: Manifest) -> str:
+    sample = TensorSpec(np.dtype(manifest.dtype), (-1, *manifest.sample_shape), "sample")
+    return json.dumps(TensorDatasetSchema(features=Schema([sample])).to_dict())
+
+
+def _input(data: Dataset, context: str) -> DatasetInput:
+    return DatasetInput(dataset=data, tags=[InputTag(MLFLOW_DATASET_CONTEXT, context)])

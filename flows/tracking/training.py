@@ -18,17 +18,18 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from PIL import Image
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
-from flows.tracking.datasets import log_data, training_inputs
 from flows.tracking.runs import (
     FINGERPRINT,
     Record,
     create_run,
     find_run,
+    log_data,
     log_params,
     open_record,
     provenance_tags,
     reason,
     sweep_run,
+    training_inputs,
 )
 from rdmd import config
 from rdmd.data.manifest import read_manifest
@@ -36,15 +37,7 @@ from rdmd.errors import Interrupted, UserError
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.training import Watch
 from rdmd.progress import run_bar
-from rdmd.training.run_config import (
-    CUTRun,
-    DistillRun,
-    DomainClassifierRun,
-    NeuralOTRun,
-    TeacherRun,
-    TrainingRun,
-    run_name,
-)
+from rdmd.training.run_config import CUTRun, DistillRun, NeuralOTRun, TrainingRun, run_name
 from rdmd.training.run_folder import Point, RunFolder
 
 LOG = logging.getLogger(__name__)
@@ -120,31 +113,32 @@ def record_finished(record: Record, parent: Run, folder: RunFolder) -> None:
         record_points(folder.curves())
 
 
+# The keys in params.yaml of the settings of each kind of run.
+_SECTIONS = {
+    "teacher": "teacher",
+    "distill": "distill",
+    "domain-classifier": "baselines.egsde.classifier",
+    "neural-ot": "baselines.neural_ot",
+    "cut": "baselines.cut",
+}
+
+
 def _params(run: TrainingRun) -> dict[str, object]:
     """A run's settings by their keys in params.yaml, and the parameters in which it differs from its siblings."""
-    everything = run.model_dump(mode="json")
-    settings = everything["settings"]
+    every = run.model_dump(mode="json")
+    siblings = ("lambdas", "cost_weights", "nce_weights")
     own: dict[str, object] = {}
-    match run:
-        case TeacherRun():
-            section = {"teacher": settings}
-        case DistillRun():
-            section = {"distill": {key: value for key, value in settings.items() if key != "lambdas"}}
-            own = {"method": "rdmd", "lambda": str(run.lam)}
-        case DomainClassifierRun():
-            section = {"baselines": {"egsde": {"classifier": settings}}}
-        case NeuralOTRun():
-            kept = {key: value for key, value in settings.items() if key != "cost_weights"}
-            section = {"baselines": {"neural_ot": kept}}
-            own = {"method": "neural-ot", "cost_weight": run.cost_weight}
-        case CUTRun():
-            section = {"baselines": {"cut": {key: value for key, value in settings.items() if key != "nce_weights"}}}
-            own = {"method": "cut", "nce_weight": run.nce_weight}
-    common = {
-        **{key: everything[key] for key in ("experiment", "seed", "kind", "network")},
-        "launch": {key: everything[key] for key in ("precision", "processes")} | everything.get("compute", {}),
+    if isinstance(run, DistillRun):
+        own = {"method": "rdmd", "lambda": str(run.lam)}
+    elif isinstance(run, NeuralOTRun):
+        own = {"method": "neural-ot", "cost_weight": run.cost_weight}
+    elif isinstance(run, CUTRun):
+        own = {"method": "cut", "nce_weight": run.nce_weight}
+    return own | {
+        **{key: every[key] for key in ("experiment", "seed", "kind", "network")},
+        "launch": {key: every[key] for key in ("precision", "processes")} | every.get("compute", {}),
+        _SECTIONS[run.kind]: {key: value for key, value in every["settings"].items() if key not in siblings},
     }
-    return common | own | section
 
 
 def _new_run(record: Record, parent: Run, folder: RunFolder, run: TrainingRun) -> Run:

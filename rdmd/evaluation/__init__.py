@@ -1,7 +1,7 @@
 """The quality of translations: realism, faithfulness, exact transport, the Pareto front, and the table of results.
 
 `evaluator` evaluates tensors (`evaluate`) or a translator on a `task` (the test samples), and returns the scores of
-`row`. `pareto` and `selection` find the front and the champion among rows; `table` prints rows and writes their files.
+`row`. `selection` finds the front and the champion among rows; `table` prints rows and writes their files.
 The metrics are pure functions on tensors: `realism`, `faithfulness`, `transport`. `features`, `classifier` and
 `corruption` hold the feature networks of realism and their check.
 

@@ -11,9 +11,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from rdmd.errors import UserError
-from rdmd.evaluation.pareto import cheapest_near_best
 from rdmd.evaluation.row import COUNTERPART, GENERATOR, IDENTITY, TARGET, Interval, Metrics, PairedScores, Row
-from rdmd.evaluation.selection import caution
+from rdmd.evaluation.selection import caution, cheapest_near_best
 from rdmd.files import write_json, write_text
 
 # Labels of methods and numbers
@@ -330,8 +329,8 @@ def chosen_numbers(row: Row) -> dict[str, float]:
 def write_summary(metrics: Metrics, path: Path) -> None:
     """Write summary.json, the metrics that DVC compares: for each method the numbers of one setting.
 
-    The setting is the method's cheapest near its best (`rdmd.evaluation.pareto`). The untranslated source and methods
-    without realism are left out.
+    The setting is the method's cheapest near its best (`rdmd.evaluation.selection`). The untranslated source and
+    methods without realism are left out.
     """
     methods: dict[str, dict[str, float]] = {}
     for method in dict.fromkeys(row.method for row in metrics.rows):

@@ -15,8 +15,8 @@ from rdmd.errors import UserError
 from rdmd.evaluation.classifier import train_attributes
 from rdmd.evaluation.evaluator import NamedTranslator, counterpart_row, identity_row, score, target_row, translate
 from rdmd.evaluation.paired import PairedTruth, counterparts
-from rdmd.evaluation.pareto import mark_front
 from rdmd.evaluation.row import Metrics, Row
+from rdmd.evaluation.selection import mark_front
 from rdmd.evaluation.table import write_metrics, write_pareto, write_summary
 from rdmd.evaluation.task import EvaluationTask, ImageFeatures, ImageTask, PointTask, image_task, point_task
 from rdmd.pipeline.features import evaluation_device, load_features

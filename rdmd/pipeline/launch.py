@@ -70,6 +70,12 @@ def gpu_count() -> int:
     return torch.cuda.device_count()
 
 
+def gpu_name(gpu: int) -> str:
+    """The name by which the system knows the GPU that is the `gpu`-th for this process."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return visible.split(",")[gpu].strip() if visible else str(gpu)
+
+
 class TrainingProcesses:
     """The training processes of this one. Safe to use from several threads, one run each.
 
@@ -193,9 +199,7 @@ def _environment(slot: Slot) -> dict[str, str]:
         }
     )
     if slot.gpus:
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        names = visible.split(",") if visible else [str(i) for i in range(max(slot.gpus) + 1)]
-        environment["CUDA_VISIBLE_DEVICES"] = ",".join(names[i] for i in slot.gpus)
+        environment["CUDA_VISIBLE_DEVICES"] = ",".join(map(gpu_name, slot.gpus))
     return environment
 
 

@@ -1,13 +1,17 @@
-"""The folders and files of a project."""
+"""The folders and files of a project, and the git commit of its code."""
 
 import os
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+# Files in git that the pipeline and the benchmarks write themselves.
+_WRITTEN = (":(exclude)reports", ":(exclude)dvc.lock", ":(exclude)benchmarks/results")
 
-@dataclass(frozen=True)
+
+@dataclass
 class Layout:
-    """The folders that stages read and write. Relative paths are taken from the current folder.
+    """The folders and files that stages read and write. Relative paths are taken from the current folder.
 
     kept: the folder of runs/ and of caches, if it is not `root`: a queued DVC experiment runs in a copy of the project,
     which DVC deletes afterwards.
@@ -16,61 +20,22 @@ class Layout:
     root: Path = Path()
     kept: Path | None = None
 
-    @property
-    def shards(self) -> Path:
-        return self.root / "data" / "shards"
-
-    @property
-    def runs(self) -> Path:
-        return (self.kept or self.root) / "runs"
-
-    @property
-    def teacher(self) -> Path:
-        return self.root / "models" / "teacher"
-
-    @property
-    def features(self) -> Path:
-        return self.root / "models" / "features"
-
-    @property
-    def generators(self) -> Path:
-        return self.root / "models" / "generators"
-
-    @property
-    def baselines(self) -> Path:
-        return self.root / "models" / "baselines"
-
-    @property
-    def reports(self) -> Path:
-        return self.root / "reports"
-
-    @property
-    def feature_cache(self) -> Path:
-        return (self.kept or self.root) / ".cache" / "features"
-
-    @property
-    def metrics(self) -> Path:
-        return self.reports / "metrics.json"
-
-    @property
-    def summary(self) -> Path:
-        return self.reports / "summary.json"
-
-    @property
-    def champion(self) -> Path:
-        return self.reports / "champion.json"
-
-    @property
-    def curves(self) -> Path:
-        return self.reports / "curves"
-
-    @property
-    def validation(self) -> Path:
-        return self.reports / "validation.json"
-
-    @property
-    def registry(self) -> Path:
-        return self.reports / "registry.json"
+    def __post_init__(self) -> None:
+        kept = self.kept or self.root
+        self.runs = kept / "runs"
+        self.feature_cache = kept / ".cache" / "features"
+        self.shards = self.root / "data" / "shards"
+        self.teacher = self.root / "models" / "teacher"
+        self.features = self.root / "models" / "features"
+        self.generators = self.root / "models" / "generators"
+        self.baselines = self.root / "models" / "baselines"
+        self.reports = self.root / "reports"
+        self.curves = self.reports / "curves"
+        self.metrics = self.reports / "metrics.json"
+        self.summary = self.reports / "summary.json"
+        self.champion = self.reports / "champion.json"
+        self.validation = self.reports / "validation.json"
+        self.registry = self.reports / "registry.json"
 
 
 def use_local_tracking(root: Path | None = None) -> None:
@@ -81,3 +46,30 @@ def use_local_tracking(root: Path | None = None) -> None:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     # Its bars fill a log with a line for every file, and models are small.
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+
+
+@dataclass(frozen=True)
+class Commit:
+    """A commit, and whether a tracked file differs from it. As text `<sha>`, or `<sha>+changes`."""
+
+    sha: str
+    edited: bool
+
+    def __str__(self) -> str:
+        return f"{self.sha}+changes" if self.edited else self.sha
+
+
+def git_commit(root: Path) -> Commit | None:
+    """The commit that is checked out in the folder `root`; None outside git, without git, or without a commit.
+
+    Changes of files that the pipeline and the benchmarks write do not count.
+    """
+    try:
+        sha = _git(root, "rev-parse", "HEAD")
+        return Commit(sha, bool(_git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", *_WRITTEN)))
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _git(root: Path, *arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=True).stdout.strip()

@@ -1,7 +1,6 @@
 """The provenance of the report's numbers: settings, code, trained models and their training curves."""
 
 import contextlib
-import math
 import platform
 from collections.abc import Iterator
 from typing import Any
@@ -11,10 +10,8 @@ import yaml
 
 from rdmd import config
 from rdmd.evaluation.table import method_name
-from rdmd.pipeline.git import git_commit
-from rdmd.pipeline.layout import Layout
+from rdmd.pipeline.layout import Layout, git_commit
 from rdmd.pipeline.model_card import ModelCard, read_card
-from rdmd.report.figures import Curve
 from rdmd.report.page import Provenance, TrainedModel
 from rdmd.training.run_folder import RunFolder
 
@@ -56,18 +53,8 @@ def _trained(name: str, card: ModelCard, folder: RunFolder) -> TrainedModel:
         card.trained_on,
         None if result is None else result.steps,
         None if result is None else result.peak_memory_mib,
-        _curve(folder),
+        folder.curves(),
     )
-
-
-def _curve(folder: RunFolder) -> Curve | None:
-    points = folder.curves()
-    if not points:
-        return None
-    names = dict.fromkeys(name for point in points for name in point.values)
-    # Evaluations are on few of the points.
-    values = {name: [point.values.get(name, math.nan) for point in points] for name in names}
-    return Curve([point.step for point in points], values)
 
 
 def _facts(

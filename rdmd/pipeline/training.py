@@ -1,22 +1,30 @@
 """The training stages: plan the runs, train them in processes, write the models that DVC expects."""
 
+import csv
+import io
 import queue
-from collections.abc import Callable, Iterator
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
+
+import numpy as np
+from filelock import FileLock, Timeout
 
 from rdmd import config
 from rdmd.data.likeness import SourceStatistics
 from rdmd.data.shards import stored_array
 from rdmd.errors import UserError
-from rdmd.files import replacing_folder, write_json
+from rdmd.files import replacing_folder, write_json, write_text
 from rdmd.pipeline.jobs import plan_baselines, plan_generators, plan_teacher
-from rdmd.pipeline.launch import Slot, TrainingProcesses, slots
+from rdmd.pipeline.launch import Slot, TrainingProcesses, gpu_name, slots
 from rdmd.pipeline.layout import Layout
-from rdmd.pipeline.model_card import ModelCard, write_model
+from rdmd.pipeline.model_card import ModelCard, read_card, write_model
 from rdmd.training.run_config import (
     CUTRun,
     DomainClassifierRun,
@@ -27,6 +35,8 @@ from rdmd.training.run_config import (
 )
 from rdmd.training.run_folder import Point, Result, RunFolder
 
+# Of a file of curves, which is kept in git.
+CURVE_POINTS = 200
 # Opens the observer of a run (a bar, a tracking run); the context gives a function for new points of its curves.
 Watch = Callable[[RunFolder, TrainingRun], AbstractContextManager[Callable[[list[Point]], None]]]
 
@@ -45,23 +55,53 @@ class Backend(Protocol):
 
 
 class SlotPool:
-    """The machine's slots; a slot serves one run at a time."""
+    """The machine's slots; a slot serves one run at a time, and no two pools, in whatever processes, share a GPU."""
 
     def __init__(self, launch: config.Launch) -> None:
         every = slots(launch)
-        self.size = len(every)
+        self._gpus = {gpu: _Gpu(gpu_name(gpu)) for slot in every for gpu in slot.gpus}
         self._free: queue.SimpleQueue[Slot] = queue.SimpleQueue()
         for slot in every:
             self._free.put(slot)
 
     @contextmanager
     def lend(self) -> Iterator[Slot]:
-        """Wait for a slot, and return it afterwards."""
+        """Wait for a slot whose GPUs no other pool uses, and return it afterwards."""
         slot = self._free.get()
         try:
-            yield slot
+            with ExitStack() as stack:
+                # In one order, so that two runs never wait for each other.
+                for gpu in sorted(slot.gpus):
+                    stack.enter_context(self._gpus[gpu].reserved())
+                yield slot
         finally:
             self._free.put(slot)
+
+
+class _Gpu:
+    """The lock of a GPU, which several slots of one pool share: a file in the system's temporary folder.
+
+    It holds across checkouts, users and Prefect servers, and the system frees it when its process dies.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name, self._mutex = name, threading.Lock()
+        # It counts how often it is acquired. Everybody may write to it, since users share GPUs.
+        self._lock = FileLock(Path(tempfile.gettempdir()) / f"rdmd-gpu-{name}.lock", mode=0o666, thread_local=False)
+
+    @contextmanager
+    def reserved(self) -> Iterator[None]:
+        with self._mutex:
+            try:
+                self._lock.acquire(blocking=False)
+            except Timeout:
+                print(f"waiting for GPU {self._name}, which another run uses", file=sys.stderr, flush=True)
+                self._lock.acquire(poll_interval=1.0)
+        try:
+            yield
+        finally:
+            with self._mutex:
+                self._lock.release()
 
 
 def prepared(layout: Layout, run: TrainingRun) -> RunFolder:
@@ -118,6 +158,7 @@ def train_teacher_on(backend: Backend, settings: config.Settings, layout: Layout
     folder = backend.train(plan_teacher(settings, layout))
     with replacing_folder(layout.teacher) as temporary:
         _write_model(settings, folder, temporary)
+    write_curves(layout, layout.teacher)
     return folder
 
 
@@ -155,6 +196,7 @@ def train_baselines_on(backend: Backend, settings: config.Settings, layout: Layo
             _write_model(settings, folder, temporary / name)
         trained = {name: folder.fingerprint for name, folder in zip(names, folders, strict=True)}
         write_json(temporary / "baselines.json", {"trained": trained})
+    write_curves(layout, layout.baselines)
     return folders
 
 
@@ -179,6 +221,30 @@ def publish_generators(settings: config.Settings, layout: Layout, folders: list[
     with replacing_folder(layout.generators) as temporary:
         for folder in folders:
             _write_model(settings, folder, temporary / run_name(folder.read_run()), source)
+    write_curves(layout, layout.generators)
+
+
+def write_curves(layout: Layout, models: Path) -> None:
+    """Write reports/curves/<stage>.csv from the runs of the models in the folder `models`, which names the stage.
+
+    A line is (model, metric, step, value). A model whose run is no longer in `runs/` has no lines.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["model", "metric", "step", "value"])
+    for file in sorted(models.rglob("model.json")):
+        points = RunFolder(layout.runs / read_card(file.parent).run).curves()
+        for metric in dict.fromkeys(name for point in points for name in point.values):
+            # Evaluations are on few of the points.
+            for step, value in thinned([(p.step, p.values[metric]) for p in points if metric in p.values]):
+                writer.writerow([file.parent.name, metric, step, f"{value:.5g}"])
+    write_text(layout.curves / f"{models.name}.csv", text.getvalue())
+
+
+def thinned(curve: Sequence[tuple[int, float]], count: int = CURVE_POINTS) -> list[tuple[int, float]]:
+    """At most `count` points (step, value): the means over equal parts of a curve, each at its part's last step."""
+    parts = [part.tolist() for part in np.array_split(np.arange(len(curve)), count) if len(part)]
+    return [(curve[part[-1]][0], float(np.mean([curve[i][1] for i in part]))) for part in parts]
 
 
 def _write_model(

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rdmd.evaluation.pareto import nondominated, plane
 from rdmd.evaluation.row import GENERATOR, IDENTITY, TARGET, Metrics, Row
+from rdmd.evaluation.selection import nondominated, plane
 from rdmd.evaluation.table import (
     Z95,
     hyperparameters,
@@ -21,6 +21,7 @@ from rdmd.evaluation.table import (
     varying_hyperparameters,
 )
 from rdmd.report.style import CYCLE, DPI, FAINT, GRID, INK, Style, new_figure, plain_axes, styles
+from rdmd.training import run_folder
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -76,14 +77,6 @@ class Plane:
     references: Sequence[Reference] = field(default_factory=list)
     log_x: bool = False
     title: str = ""
-
-
-@dataclass(frozen=True)
-class Curve:
-    """What one training logged: `values[metric][i]` at optimizer step `steps[i]`, nan where that step lacks it."""
-
-    steps: list[int]
-    values: dict[str, list[float]]
 
 
 def front_figure(
@@ -186,9 +179,11 @@ def realism_figure(metrics: Metrics) -> "Figure":
     return figure
 
 
-def curves_figure(curves: Mapping[str, Curve]) -> "Figure":
-    """One panel for each metric, one line for each training: the logged values, thin, and their running mean."""
-    metrics = list(dict.fromkeys(metric for curve in curves.values() for metric in curve.values))
+def curves_figure(curves: Mapping[str, Sequence[run_folder.Point]]) -> "Figure":
+    """One panel for each metric, one line for each training: the logged values, thin, and their running mean.
+
+    A metric may be on few of the points."""
+    metrics = list(dict.fromkeys(metric for curve in curves.values() for point in curve for metric in point.values))
     columns = min(3, len(metrics))
     lines = math.ceil(len(metrics) / columns)
     figure = new_figure(3.4 * columns + 0.2, 2.5 * lines + 0.5)
@@ -198,10 +193,10 @@ def curves_figure(curves: Mapping[str, Curve]) -> "Figure":
     for axes, metric in zip(panels, metrics, strict=False):
         drawn: list[np.ndarray] = []
         for index, (name, curve) in enumerate(curves.items()):
-            if metric not in curve.values:
+            found = [(point.step, point.values[metric]) for point in curve if metric in point.values]
+            if not found:
                 continue
-            logged = np.asarray(curve.values[metric], dtype=float)
-            steps, logged = np.asarray(curve.steps)[np.isfinite(logged)], logged[np.isfinite(logged)]
+            steps, logged = np.array(found).T
             drawn.append(logged)
             style = CYCLE[index % len(CYCLE)]
             axes.plot(steps, logged, color=style.colour, linewidth=0.5, alpha=0.35)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rdmd.evaluation.pareto import Rule, hypervolume, pick, plane
 from rdmd.evaluation.row import COUNTERPART, IDENTITY, TARGET, Metrics, Row
+from rdmd.evaluation.selection import Rule, hypervolume, pick, plane
 from rdmd.evaluation.table import (
     FRONT_NOTE,
     columns,
@@ -18,9 +18,10 @@ from rdmd.evaluation.table import (
     summary,
 )
 from rdmd.files import replacing, write_text
-from rdmd.report.figures import Curve, curves_figure, metrics_figure
+from rdmd.report.figures import curves_figure, metrics_figure
 from rdmd.report.samples import Samples, extremes_figure, samples_figure
 from rdmd.report.style import png_bytes
+from rdmd.training.run_folder import Point
 
 # Training times have a table of their own.
 _TRAINING = "training s"
@@ -30,7 +31,7 @@ _TRAINING = "training s"
 class TrainedModel:
     """A trained model: training time in seconds, device, optimizer steps, peak memory in MiB, training curve.
 
-    The last three are None if the folder of the training run no longer exists.
+    Steps and memory are None, and the curve has no points, if the folder of the training run no longer exists.
     """
 
     name: str
@@ -38,7 +39,7 @@ class TrainedModel:
     device: str
     steps: int | None = None
     memory_mib: float | None = None
-    curve: Curve | None = None
+    curve: Sequence[Point] = ()
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def write_report(
     rows = metrics.rows
     front_png = png_bytes(metrics_figure(metrics))
     samples_png = png_bytes(samples_figure(samples, rows))
-    curves = {model.name: model.curve for model in provenance.models if model.curve and model.curve.values}
+    curves = {model.name: model.curve for model in provenance.models if model.curve}
     page = _render(
         metrics=metrics,
         provenance=provenance,

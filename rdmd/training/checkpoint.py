@@ -1,16 +1,34 @@
 """Checkpoints: everything that the next step depends on, in one file."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from rdmd.errors import UserError
 from rdmd.files import replacing
-from rdmd.training.best import Best
 from rdmd.training.objective import Objective
 
 FORMAT = 2
+
+
+@dataclass(frozen=True)
+class Best:
+    """The weights of the least distance so far, their step, and how many evaluations came since."""
+
+    step: int
+    distance: float
+    weights: dict[str, Tensor]
+    since: int = 0
+
+
+def best_of(best: Best | None, step: int, distance: float, weights: Mapping[str, Tensor]) -> Best:
+    """The best after one more evaluation: a copy of `weights` on the CPU if its distance is less, else as before."""
+    if best is None or distance < best.distance:
+        return Best(step, distance, {name: value.detach().to("cpu", copy=True) for name, value in weights.items()})
+    return replace(best, since=best.since + 1)
 
 
 @dataclass(frozen=True)

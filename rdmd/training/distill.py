@@ -20,8 +20,7 @@ from rdmd.distillation.rdmd import RDMDLoss, draw_lambdas
 from rdmd.evaluation.classifier import load_classifier
 from rdmd.networks.build import build_denoiser, load_weights
 from rdmd.networks.lpips import load_lpips
-from rdmd.training.best import Trial
-from rdmd.training.objective import PREVIEW, Objective, at_largest
+from rdmd.training.objective import PREVIEW, Objective, Trial, at_largest
 from rdmd.training.run_config import DistillRun, Weights
 
 

@@ -22,7 +22,8 @@ from rdmd.evaluation.faithfulness import cost
 from rdmd.evaluation.features import features_of
 from rdmd.evaluation.realism import fid
 from rdmd.evaluation.transport import sliced_w2
-from rdmd.training.best import Evaluations, Measured, Trial
+from rdmd.training.loop import Evaluations, Measured
+from rdmd.training.objective import Trial
 from rdmd.training.run_config import DistillRun, FeatureInput, TeacherRun
 
 PROJECTIONS = 256

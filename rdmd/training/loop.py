@@ -20,11 +20,32 @@ from rdmd.data.sampling import StepRandom, derived_seed, seed_global
 from rdmd.data.transforms import to_uint8
 from rdmd.errors import UserError
 from rdmd.files import replacing
-from rdmd.training.best import Evaluations, best_of
-from rdmd.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from rdmd.training.checkpoint import Best, Progress, best_of, load_checkpoint, save_checkpoint
 from rdmd.training.objective import Objective
 from rdmd.training.run_config import TrainingRun
 from rdmd.training.run_folder import WATCH_STDIN, Point, RunFolder, curve_line
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One evaluation: the values to log, and the distance to the target by which evaluations are compared."""
+
+    values: dict[str, float]
+    distance: float
+
+
+@dataclass(frozen=True)
+class Evaluations:
+    """`measure` is called after every `every` steps and after the last one. With `patience` the run ends after so many
+    evaluations in a row without a new best."""
+
+    every: int
+    patience: int | None
+    measure: Callable[[], Measured]
+
+    def end(self, best: Best | None) -> bool:
+        """Whether the patience is used up."""
+        return self.patience is not None and best is not None and best.since >= self.patience
 
 
 def train(

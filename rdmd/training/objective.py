@@ -7,7 +7,8 @@ An objective itself is a subclass whose `update` states its equations: `teacher`
 import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 
 import torch
 from accelerate import Accelerator
@@ -48,6 +49,18 @@ DECAYS: dict[str, Callable[[float], float]] = {
     "linear": lambda taken: 1.0 - taken,
     "cosine": lambda taken: (1.0 + math.cos(math.pi * taken)) / 2.0,
 }
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What an evaluation computes: the averaged network at each lambda, or at None where lambda is no input.
+
+    `inputs` (n, ...) are the same every time. `from_source`: they are sources, to which outputs should be near.
+    """
+
+    inputs: Tensor
+    networks: Mapping[float | None, Callable[[Tensor], Tensor]]
+    from_source: bool
 
 
 class Objective(ABC):

@@ -42,58 +42,26 @@ class Point:
     values: dict[str, float]
 
 
-@dataclass(frozen=True)
+@dataclass
 class RunFolder:
     """Paths and state of one run."""
 
     path: Path
 
-    @property
-    def run_file(self) -> Path:
-        return self.path / "run.json"
-
-    @property
-    def checkpoint(self) -> Path:
-        return self.path / "checkpoint.pt"
-
-    @property
-    def weights(self) -> Path:
-        return self.path / "model.safetensors"
-
-    @property
-    def best_weights(self) -> Path:
-        """Those of the best evaluation, where the model has those of the last step."""
-        return self.path / "best.safetensors"
-
-    @property
-    def last_weights(self) -> Path:
-        """Those of the last step, where the model has those of the best evaluation."""
-        return self.path / "last.safetensors"
-
-    @property
-    def curves_file(self) -> Path:
-        return self.path / "curves.jsonl"
-
-    @property
-    def samples(self) -> Path:
-        return self.path / "samples"
-
-    @property
-    def log(self) -> Path:
-        return self.path / "log.txt"
-
-    @property
-    def error_file(self) -> Path:
-        """Why the last start of the run failed, in one sentence; absent where it did not."""
-        return self.path / "error.txt"
-
-    @property
-    def result_file(self) -> Path:
-        return self.path / "result.json"
-
-    @property
-    def fingerprint(self) -> str:
-        return self.path.name
+    def __post_init__(self) -> None:
+        self.fingerprint = self.path.name
+        self.run_file = self.path / "run.json"
+        self.result_file = self.path / "result.json"
+        self.checkpoint = self.path / "checkpoint.pt"
+        self.weights = self.path / "model.safetensors"
+        # Those of the best evaluation, where the model has those of the last step; and the other way round.
+        self.best_weights = self.path / "best.safetensors"
+        self.last_weights = self.path / "last.safetensors"
+        self.curves_file = self.path / "curves.jsonl"
+        self.samples = self.path / "samples"
+        self.log = self.path / "log.txt"
+        # Why the last start of the run failed, in one sentence; absent where it did not.
+        self.error_file = self.path / "error.txt"
 
     @staticmethod
     def prepare(runs: Path, run: TrainingRun) -> "RunFolder":

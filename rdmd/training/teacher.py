@@ -12,8 +12,7 @@ from rdmd.diffusion.noise import NoisyBatch, noise_distribution
 from rdmd.diffusion.samplers import karras_sigmas, sample_heun
 from rdmd.networks.build import build_denoiser, load_weights
 from rdmd.networks.unet2d import load_checkpoint
-from rdmd.training.best import Trial
-from rdmd.training.objective import PREVIEW, Objective, at_largest
+from rdmd.training.objective import PREVIEW, Objective, Trial, at_largest
 from rdmd.training.run_config import TeacherRun
 
 PREVIEW_STEPS = 18

@@ -30,8 +30,8 @@ from rdmd.data.manifest import read_manifest
 from rdmd.data.preprocess import preprocess
 from rdmd.data.shards import stored_array
 from rdmd.errors import UserError
-from rdmd.evaluation.pareto import mark_front
 from rdmd.evaluation.row import FeaturesRecord, Metrics, Row
+from rdmd.evaluation.selection import mark_front
 from rdmd.evaluation.table import write_metrics
 from rdmd.files import sha256_of
 from rdmd.networks.build import build_denoiser, save_weights

@@ -21,14 +21,13 @@ from rdmd.errors import UserError
 from rdmd.evaluation.classifier import load_classifier
 from rdmd.evaluation.evaluator import evaluate
 from rdmd.files import sha256_of
-from rdmd.pipeline.curves import write_curves
 from rdmd.pipeline.features import train_features
 from rdmd.pipeline.jobs import plan_teacher
 from rdmd.pipeline.launch import Slot, TrainingProcesses
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.model_card import read_card
 from rdmd.pipeline.model_folder import load_generator
-from rdmd.pipeline.training import train_generators, train_teacher
+from rdmd.pipeline.training import train_generators, train_teacher, write_curves
 from rdmd.training.run_config import DistillRun, FeatureInput
 from rdmd.training.run_folder import Point, RunFolder
 from tests.conftest import ROOT, params, tiny_digits

@@ -29,11 +29,9 @@ def harness() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def ran(harness: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[config.Settings, Layout]]:
     """Everything run once, in a folder that is the current one while this module's tests run."""
-    from flows.stages.baselines import baselines
-    from flows.stages.distill import distill
     from flows.stages.evaluate import evaluate
     from flows.stages.register import register
-    from flows.stages.teacher import teacher
+    from flows.stages.training import baselines, distill, teacher
 
     folder = tmp_path_factory.mktemp("flows")
     (folder / "params.yaml").write_text(params("swissroll", tiny_points_with_baselines), encoding="utf-8")
@@ -159,8 +157,8 @@ def test_the_registered_model_gives_what_its_files_give(ran: tuple[config.Settin
 
 
 def test_running_the_stages_again_doubles_nothing(ran: tuple[config.Settings, Layout]):
-    from flows.stages.distill import distill
     from flows.stages.register import register
+    from flows.stages.training import distill
 
     settings, layout = ran
     before = (len(runs_of(settings)), len(MlflowClient().search_model_versions("name = 'rdmd-swissroll'")))
@@ -194,8 +192,6 @@ def test_the_registry_is_rebuilt_from_files_alone(
 
 
 def test_flows_that_train_in_processes_of_their_own_start_without_torch():
-    script = (
-        "import flows.stages.baselines, flows.stages.distill, flows.stages.teacher, sys; print('torch' in sys.modules)"
-    )
+    script = "import flows.stages.training, sys; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -188,7 +188,7 @@ def wait_for(condition: Callable[[], object], otherwise: str) -> None:
 
 
 def test_a_training_on_a_node_is_that_of_this_machine_in_the_same_folder(here: Project, there: Project):
-    from flows.stages.distill import distill
+    from flows.stages.training import distill
 
     lambdas = there.settings.distill.model_copy(update={"lambdas": [0.05]})
     (fingerprint,) = distill(there.settings.model_copy(update={"distill": lambdas}), there.layout)
@@ -211,7 +211,7 @@ def test_what_is_missing_is_told_at_once(there: Project, tmp_path_factory: pytes
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     from flows.server import free_port
-    from flows.stages.distill import distill
+    from flows.stages.training import distill
 
     runner = there.settings.launch.runner
     said = pytest.raises(UserError, match="Prefect, but they cannot reach any server")
@@ -235,7 +235,7 @@ def test_what_is_missing_is_told_at_once(there: Project, tmp_path_factory: pytes
 
 
 def test_a_failure_on_a_node_is_the_runs_own_sentence(there: Project):
-    from flows.stages.distill import distill
+    from flows.stages.training import distill
 
     diverging = there.settings.distill.model_copy(update={"generator_lr": 1e30, "lambdas": [0.05]})
     with pytest.raises(UserError, match=r"^training in runs/\w+ failed: step .* is not finite"):
@@ -274,7 +274,7 @@ def test_no_training_outlives_the_driver_and_checkpoints_stay(
 
     environment = os.environ | {"PREFECT_API_URL": get_current_settings().api.url}
     with subprocess.Popen(
-        [sys.executable, "-m", "flows.stages.distill"], env=environment, stderr=subprocess.PIPE
+        [sys.executable, "-m", "flows.stages.training", "distill"], env=environment, stderr=subprocess.PIPE
     ) as flow:
         # Two nodes of one CPU: the third run waits for its turn, and is to end as well.
         wait_for(lambda: flow.poll() is not None or len(begun()) == 2, "two runs do not begin")
@@ -298,7 +298,7 @@ def test_no_training_outlives_the_driver_and_checkpoints_stay(
 @pytest.mark.slow
 @pytest.mark.parametrize("trainings", [True, False], ids=["with its trainings", "with a training that lives on"])
 def test_a_sweep_survives_the_loss_of_a_node(trainings: bool, here: Project, there: Project, nodes: Nodes):
-    from flows.stages.distill import distill
+    from flows.stages.training import distill
 
     seen: dict[str, object] = {}
 

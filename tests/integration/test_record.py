@@ -273,8 +273,7 @@ def test_the_model_has_its_metrics_with_their_data(sweep: Sweep):
     sweep.score(0.5)
     ended = {run.info.run_id: run.info.end_time for run in client.search_runs([sweep.record.experiment_id])}
     for _ in range(2):
-        (contender,) = register_sweep(sweep.record, sweep.settings, sweep.layout).contenders
-    version = contender.version
+        (version,) = register_sweep(sweep.record, sweep.settings, sweep.layout).versions
     assert version.tags["registered_by"] == getpass.getuser()
     model = client.get_logged_model(version.source.removeprefix("models:/"))
     metrics = {one.key: one for one in model.metrics}
@@ -296,4 +295,4 @@ def test_it_is_registered_from_files_where_no_shards_are(sweep: Sweep, tmp_path:
     for name in ("models", "reports"):
         shutil.copytree(sweep.layout.root / name, tmp_path / name)
     assert read_metrics(Layout(tmp_path).metrics).rows
-    assert register_sweep(sweep.record, sweep.settings, Layout(tmp_path)).contenders
+    assert register_sweep(sweep.record, sweep.settings, Layout(tmp_path)).versions

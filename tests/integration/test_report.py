@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 
 from rdmd.evaluation.row import FeaturesRecord, Metrics, Row
-from rdmd.report.figures import Curve
 from rdmd.report.page import Provenance, TrainedModel, write_report
 from rdmd.report.samples import Samples, samples_figure
+from rdmd.training.run_folder import Point
 
 VALIDATION = {
     "success": False,
@@ -26,8 +26,8 @@ VALIDATION = {
 }
 STEPS = list(range(10, 210, 10))
 MODELS = [
-    TrainedModel("teacher", 50.0, "CPU", 200, 779.4, Curve(STEPS, {"loss": [1 / step for step in range(1, 21)]})),
-    TrainedModel("lambda-0.1", 80.0, "CPU", curve=Curve(STEPS, {"cost": [0.1] * 20})),
+    TrainedModel("teacher", 50.0, "CPU", 200, 779.4, [Point(step, {"loss": 1 / i}) for i, step in enumerate(STEPS, 1)]),
+    TrainedModel("lambda-0.1", 80.0, "CPU", curve=[Point(step, {"cost": 0.1}) for step in STEPS]),
 ]
 PROVENANCE = Provenance(
     facts=[("source", "reader <images>, path data/raw/source"), ("teacher", "700 steps of 64 samples")],

@@ -29,7 +29,7 @@ def test_a_run_whose_server_dies_ends_with_a_sentence_and_a_checkpoint(points_pr
     dropped = {"MLFLOW_TRACKING_URI", "PREFECT_HOME", "DVC_ROOT", "DVC_STAGE"}
     environment = {key: value for key, value in os.environ.items() if key not in dropped}
     started = subprocess.Popen(
-        [sys.executable, "-m", "flows.server", sys.executable, "-m", "flows.stages.teacher"],
+        [sys.executable, "-m", "flows.server", sys.executable, "-m", "flows.stages.training", "teacher"],
         env=environment | {"PYTHONPATH": str(points_project)},
         text=True,
         stdout=subprocess.PIPE,

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from rdmd.pipeline import curves
-from rdmd.pipeline.curves import thinned, write_curves
 from rdmd.pipeline.layout import Layout
+from rdmd.pipeline.training import thinned, write_curves
 from rdmd.training.run_folder import Point, RunFolder, curve_line
 
 
@@ -31,7 +30,7 @@ def test_evaluations_are_curves_of_their_own(tmp_path: Path, monkeypatch: pytest
     class Card:
         run = "r"
 
-    monkeypatch.setattr(curves, "read_card", lambda folder: Card)
+    monkeypatch.setattr("rdmd.pipeline.training.read_card", lambda folder: Card)
     write_curves(Layout(tmp_path), tmp_path / "models" / "generators")
     with (tmp_path / "reports" / "curves" / "generators.csv").open(encoding="utf-8") as file:
         rows = [(row["model"], row["metric"], int(row["step"]), float(row["value"])) for row in csv.DictReader(file)]

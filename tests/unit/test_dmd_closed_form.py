@@ -11,8 +11,8 @@ from rdmd.diffusion.noise import lognormal
 from rdmd.distillation.costs import squared_l2
 from rdmd.distillation.matching import WEIGHTINGS
 from rdmd.distillation.rdmd import RDMDLoss
-from rdmd.evaluation.pareto import mark_front, pick
 from rdmd.evaluation.row import Row
+from rdmd.evaluation.selection import mark_front, pick
 
 MEAN, S, D, STD = 0.7, 0.5, 4, 80.0
 

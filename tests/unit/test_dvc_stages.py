@@ -27,7 +27,6 @@ EXCEPTIONS = {
     "rdmd.progress": "progress bars",
     "rdmd.ports": "keeps proxies from the loopback interface",
     "flows.artifacts": "shows results in Prefect's UI",
-    "flows.device_pool": "decides when a task runs",
     "flows.dvc_project": "mends DVC's locks",
     "flows.form": "the form of a run in Prefect's UI",
     "flows.environment": "settings of Prefect and MLflow",

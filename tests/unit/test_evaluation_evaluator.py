@@ -20,8 +20,8 @@ from rdmd.evaluation.evaluator import (
     target_row,
     translate,
 )
-from rdmd.evaluation.pareto import mark_front
 from rdmd.evaluation.row import FeaturesRecord, Metrics, Row
+from rdmd.evaluation.selection import mark_front
 from rdmd.evaluation.table import format_table
 from rdmd.evaluation.task import ImageFeatures, ImageTask, PointTask, groups_of, image_task, point_task, sample_of
 from rdmd.report.figures import metrics_figure, realism_figure

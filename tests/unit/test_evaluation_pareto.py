@@ -2,8 +2,8 @@
 
 import pytest
 
-from rdmd.evaluation.pareto import NEAR, cheapest_near_best, hypervolume, mark_front, nondominated, pick
 from rdmd.evaluation.row import Row
+from rdmd.evaluation.selection import NEAR, cheapest_near_best, hypervolume, mark_front, nondominated, pick
 
 
 def test_front_of_a_staircase() -> None:

@@ -1,6 +1,5 @@
 """The provenance that the report states, taken from real files."""
 
-import math
 import subprocess
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from rdmd.files import sha256_of, write_json
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.model_card import ModelCard, write_model
 from rdmd.pipeline.provenance import SECTIONS, provenance_of
-from rdmd.report.figures import Curve
 from rdmd.training.run_folder import Point, RunFolder, curve_line
 from tests.conftest import ROOT, params, tiny_digits
 
@@ -69,16 +67,7 @@ def test_what_a_run_left_is_taken_and_what_is_gone_is_named(settings: config.Set
         ("lambda-0.5", None, 12.5),
     ]
     curves = [one.curve for one in provenance.models]
-    assert curves == [Curve([10, 20], {"loss": [0.1, 0.05]}), None, None]
-
-
-def test_a_curve_of_evaluations_is_taken_though_the_first_point_lacks_it(settings: config.Settings, layout: Layout):
-    run = RunFolder(layout.runs / "run-of-teacher")
-    points = [Point(10, {"loss": 1.0}), Point(20, {"loss": 2.0, "eval_fid": 5.0})]
-    run.curves_file.write_text("".join(map(curve_line, points)))
-    curve = provenance_of(settings, layout).models[0].curve
-    assert list(curve.values) == ["loss", "eval_fid"]
-    assert curve.values["eval_fid"] == pytest.approx([math.nan, 5.0], nan_ok=True)
+    assert curves == [[Point(10, {"loss": 0.1}), Point(20, {"loss": 0.05})], [], []]
 
 
 def test_a_result_of_another_version_is_done_without(settings: config.Settings, layout: Layout):

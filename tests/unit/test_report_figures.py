@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from rdmd.evaluation.row import Row
-from rdmd.report.figures import Curve, Plane, Point, Series, curves_figure, front_figure, metrics_figure, realism_figure
+from rdmd.report.figures import Plane, Point, Series, curves_figure, front_figure, metrics_figure, realism_figure
 from rdmd.report.samples import extremes_figure, image_grid, samples_figure
 from rdmd.report.style import CYCLE, styles
+from rdmd.training import run_folder
 from tests.integration.test_report import image_metrics, image_rows, image_samples, point_report
 
 # The first image's corner in a grid of 8 x 8 images below titles of three lines; the step from image to image.
@@ -91,7 +92,10 @@ def test_realism_alone_has_a_line_for_every_method():
 
 
 def test_curves_have_a_panel_for_each_metric_and_a_line_for_each_training_that_logged_it():
-    curves = {"a": Curve([1, 2], {"loss": [1.0, 100.0]}), "b": Curve([1, 2], {"loss": [1.0, 2.0], "cost": [0.1, 0.2]})}
+    curves = {
+        "a": [run_folder.Point(1, {"loss": 1.0}), run_folder.Point(2, {"loss": 100.0})],
+        "b": [run_folder.Point(1, {"loss": 1.0, "cost": 0.1}), run_folder.Point(2, {"loss": 2.0, "cost": 0.2})],
+    }
     loss, cost = curves_figure(curves).axes
     assert [text.get_text() for text in loss.get_legend().get_texts()] == ["a", "b"]
     assert [text.get_text() for text in cost.get_legend().get_texts()] == ["b"]
@@ -99,7 +103,8 @@ def test_curves_have_a_panel_for_each_metric_and_a_line_for_each_training_that_l
 
 
 def test_a_metric_that_few_steps_have_is_drawn_through_these():
-    curves = {"a": Curve([5, 10, 15, 20], {"eval_fid": [np.nan, 9.0, np.nan, 7.0]})}
+    logged = {5: {}, 10: {"eval_fid": 9.0}, 15: {}, 20: {"eval_fid": 7.0}}
+    curves = {"a": [run_folder.Point(step, values) for step, values in logged.items()]}
     (panel,) = curves_figure(curves).axes
     logged, mean = (line.get_xydata().tolist() for line in panel.lines)
     assert logged == [[10, 9], [20, 7]]

@@ -13,10 +13,9 @@ from rdmd.evaluation.evaluator import evaluate
 from rdmd.files import sha256_of
 from rdmd.networks.efficientnet_lite import load_efficientnet_lite0
 from rdmd.progress import run_bar
-from rdmd.training.best import Best, Evaluations, Measured, best_of
-from rdmd.training.checkpoint import Progress
+from rdmd.training.checkpoint import Best, Progress, best_of
 from rdmd.training.evaluation import combined, evaluations_of
-from rdmd.training.loop import StopRequest, train
+from rdmd.training.loop import Evaluations, Measured, StopRequest, train
 from rdmd.training.run import run_training
 from rdmd.training.run_config import DistillRun, FeatureInput, TeacherRun, TrainingRun, fingerprint
 from rdmd.training.run_folder import Point, RunFolder

@@ -220,14 +220,14 @@ FLOWS = [
     Row(
         "a stage with a wrong key",
         edited("distill:", "distil:"),
-        "python -m flows.stages.distill",
+        "python -m flows.stages.training distill",
         "unknown key `distil`",
         "did you mean `distill`?",
     ),
     Row(
         "a stage without Prefect's server",
         nothing,
-        "python -m flows.stages.teacher",
+        "python -m flows.stages.training teacher",
         f"Prefect's server at {DEAD}/api",
         "correct PREFECT_API_URL",
         environment={"PREFECT_API_URL": f"{DEAD}/api"},
@@ -235,7 +235,7 @@ FLOWS = [
     Row(
         "a stage whose store does not answer",
         nothing,
-        "python -m flows.stages.teacher",
+        "python -m flows.stages.training teacher",
         f"the MLflow store {DEAD} cannot be used",
         "correct MLFLOW_TRACKING_URI",
         environment={"MLFLOW_TRACKING_URI": DEAD},
@@ -243,7 +243,7 @@ FLOWS = [
     Row(
         "a stage on a cluster that does not answer",
         edited("launch:\n", "launch:\n  runner: {name: ray, address: 127.0.0.1:1}\n"),
-        "python -m flows.stages.teacher",
+        "python -m flows.stages.training teacher",
         "no Ray cluster of this version answers at 127.0.0.1:1",
         "set launch.runner to local",
         ("mlflow", "mlflow/store", "mlflow/store/lock", "mlflow/store/mlflow.db"),
@@ -251,7 +251,7 @@ FLOWS = [
     Row(
         "a stage whose store is a text",
         written("notes.txt", "These are notes.\n" * 99),
-        "python -m flows.stages.teacher",
+        "python -m flows.stages.training teacher",
         "notes.txt cannot be used",
         "move it aside",
         environment=TEXT,

@@ -8,16 +8,16 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from flows.device_pool import DevicePool, gpu_name
 from rdmd import config
-from rdmd.pipeline.launch import Slot
+from rdmd.pipeline.launch import Slot, gpu_name
+from rdmd.pipeline.training import SlotPool
 from tests.conftest import ROOT
 
 MEET_SECONDS = 20.0
 # Holds the first GPU until it is killed.
 HOLD = """
 import time
-from flows.device_pool import _Gpu
+from rdmd.pipeline.training import _Gpu
 with _Gpu("0").reserved():
     print("held", flush=True)
     time.sleep(600)
@@ -31,15 +31,14 @@ def own_locks(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", None)
 
 
-def pool(monkeypatch: pytest.MonkeyPatch, *groups: tuple[int, ...]) -> DevicePool:
+def pool(monkeypatch: pytest.MonkeyPatch, *groups: tuple[int, ...]) -> SlotPool:
     """A pool with a slot for each group of GPUs."""
     made = [Slot("cuda", gpus, 1) for gpus in groups]
-    for module in ("flows.device_pool", "rdmd.pipeline.training"):
-        monkeypatch.setattr(f"{module}.slots", lambda launch: made)
-    return DevicePool(config.Launch())
+    monkeypatch.setattr("rdmd.pipeline.training.slots", lambda launch: made)
+    return SlotPool(config.Launch())
 
 
-def span(pool: DevicePool) -> tuple[float, float]:
+def span(pool: SlotPool) -> tuple[float, float]:
     """When a slot was held, for half a second."""
     with pool.lend():
         begun = time.monotonic()
@@ -47,11 +46,11 @@ def span(pool: DevicePool) -> tuple[float, float]:
         return begun, time.monotonic()
 
 
-def meet(pools: list[DevicePool]) -> None:
+def meet(pools: list[SlotPool]) -> None:
     """Hold a slot of every pool at the same time; a broken barrier is raised where they wait for each other."""
     barrier = threading.Barrier(len(pools))
 
-    def hold(pool: DevicePool) -> None:
+    def hold(pool: SlotPool) -> None:
         with pool.lend():
             barrier.wait(MEET_SECONDS)
 
