@@ -77,8 +77,14 @@ def preprocess(given: Namespace) -> None:
     for name in given.domain:
         if name not in known:
             raise UserError(f"params.yaml has no domain {name!r}; name one of {', '.join(known)}, or add it.")
+    codec = None
+    if settings.preprocess.codec is not None:
+        # It imports torch, which takes seconds.
+        from rdmd.networks.codec import encoder_for
+
+        codec = encoder_for(settings)
     for name in given.domain or known:
-        print(describe(run(settings, name, LAYOUT.shards / name)))
+        print(describe(run(settings, name, LAYOUT.shards / name, codec)))
 
 
 def validate(given: Namespace) -> None:

@@ -42,11 +42,12 @@ from rdmd.evaluation.evaluator import evaluate as evaluate_tensors
 from rdmd.evaluation.row import Scores
 from rdmd.files import replacing_folder, sha256_of, write_json, write_text
 from rdmd.networks.build import save_weights
+from rdmd.networks.codec import Codec, open_codec
 from rdmd.networks.diffusers_import import is_checkpoint
 from rdmd.pipeline.jobs import beginning, cost_weights
 from rdmd.pipeline.layout import use_local_tracking
-from rdmd.pipeline.model_card import ModelCard
-from rdmd.pipeline.model_folder import load_denoiser, load_generator
+from rdmd.pipeline.model_card import CODEC, ModelCard
+from rdmd.pipeline.model_folder import codec_of, load_denoiser, load_generator
 from rdmd.pipeline.model_source import REGISTRY_SCHEME, card_of_run, open_model
 from rdmd.progress import run_bar
 from rdmd.report.samples import image_grid as grid_figure
@@ -74,17 +75,21 @@ DIFFUSERS_INDEX = {
 class _Pretrained:
     """A network and its card, which a folder can hold."""
 
-    def __init__(self, card: ModelCard, denoiser: nn.Module, device: torch.device) -> None:
-        self.card, self.denoiser, self.device = card, denoiser, device
+    def __init__(self, card: ModelCard, denoiser: nn.Module, device: torch.device, codec: Codec | None = None) -> None:
+        self.card, self.denoiser, self.device, self.codec = card, denoiser, device, codec
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write `model.json` and `model.safetensors` to `folder`, which is replaced as a whole or stays as it was.
+        """Write `model.json`, `model.safetensors` and, where there is one, the codec to `folder`, which is replaced as
+        a whole or stays as it was.
 
         The folder of a translator of images also has two small files by which diffusers loads it as a pipeline.
         """
         with replacing_folder(Path(folder)) as temporary:
             save_weights(self.denoiser, temporary / "model.safetensors")
             card = self.card.model_copy(update={"sha256": sha256_of(temporary / "model.safetensors")})
+            if self.codec is not None:
+                file = self.codec.save(temporary / CODEC).model_copy(update={"path": Path(CODEC)})
+                card = card.model_copy(update={"codec": file})
             write_text(temporary / "model.json", card.model_dump_json(indent=2) + "\n")
             self._write_more(temporary)
 
@@ -105,10 +110,10 @@ class Teacher(_Pretrained):
     @classmethod
     def from_pretrained(cls, model: str | Path, device: Device = "auto") -> Self:
         """The teacher in the folder `model`, or of an entry of runs/. Raises UserError if it holds none."""
-        card, denoiser = open_model(str(model), load_denoiser, device_of(device))
+        card, parts = open_model(str(model), _load_teacher, device_of(device))
         if card.kind != "teacher":
             raise UserError(f"{model} holds a {card.kind} and not a teacher; give a folder such as models/teacher.")
-        return cls(card, denoiser, device_of(device))
+        return cls(card, *_of_teacher(parts, device_of(device)))
 
     @torch.no_grad()
     def sample(self, n: int, steps: int = 18, seed: int = 0) -> Tensor:
@@ -118,6 +123,7 @@ class Teacher(_Pretrained):
         sigmas = karras_sigmas(steps, 0.002, 80.0)
         noise = noise_like(torch.empty(n, *self.card.sample_shape, device=self.device), rng)
         samples = sample_heun(self.denoiser, noise * sigmas[0].item(), sigmas)
+        samples = samples if self.codec is None else self.codec.decoded(samples)
         return samples.clamp(-1, 1) if samples.ndim == 4 else samples
 
 
@@ -136,8 +142,8 @@ class Translator(_Pretrained):
     """
 
     def __init__(self, card: ModelCard, generator: Generator, device: torch.device) -> None:
-        super().__init__(card, generator.denoiser, device)
-        self.model = Model(generator, card.sample_shape, card.fit, device)
+        super().__init__(card, generator.denoiser, device, generator.codec)
+        self.model = Model(generator, card.outer_shape, card.fit, device)
 
     def _write_more(self, folder: Path) -> None:
         if not self.model.of_points:
@@ -188,9 +194,9 @@ class Translator(_Pretrained):
             translated = torch.from_numpy(results).permute(0, 3, 1, 2)
         else:
             samples = channels_first(samples)
-            if samples.shape[1:] != self.card.sample_shape:
+            if samples.shape[1:] != self.card.outer_shape:
                 raise UserError(
-                    f"this model translates samples of the shape {self.card.sample_shape}, and floats of the shape "
+                    f"this model translates samples of the shape {self.card.outer_shape}, and floats of the shape "
                     f"{tuple(samples.shape[1:])} came; give uint8 or PIL images, which may have any size."
                 )
             translated = torch.cat([model.generator(part.to(self.device), model.lam) for part in samples.split(BATCH)])
@@ -208,6 +214,7 @@ def train_teacher(
     lr: float = 1e-3,
     model_channels: int = 32,
     network: config.Network | None = None,
+    codec: str | Path | None = None,
     precision: Precision = "float32",
     compute: config.Compute = EAGER,
     device: Device = "auto",
@@ -226,6 +233,8 @@ def train_teacher(
         lr: the learning rate of Adam.
         model_channels: the width of the default network, which suits small images.
         network: a section `network` of params.yaml, instead of the default network.
+        codec: an autoencoder of diffusers, a folder or `hf:ORG/NAME`, whose latents the networks then see; images stay
+            what goes in and comes out.
         precision: as in the section `launch` of params.yaml; so is `compute`.
         device: `auto` is the first GPU, or the CPU where there is none.
         folder: the place of the run. The same call goes on from the checkpoint of a killed run there, and returns a
@@ -243,12 +252,14 @@ def train_teacher(
         >>> rdmd.train_teacher(images, steps=2, batch=4, model_channels=8, progress=False).card.sample_shape
         (3, 8, 8)
     """
-    samples = stored(target)
+    samples, latents = stored(target), None if codec is None else open_codec(str(codec))[1]
     shape = sample_shape(samples)
+    if latents is not None:
+        shape = latents.shape(*shape[1:])
     given = _section(config.Teacher, {"steps": steps, "batch": batch, "lr": lr, "sample_every": 0} | settings)
     if network is None and is_checkpoint(given.init):
         network = config.DiffusersNetwork(kind="unet2d")
-    network, initial = beginning(network or default_network(shape, model_channels), given.init, shape)
+    network, initial = beginning(network or default_network(shape, model_channels, latents), given.init, shape)
     run = TeacherRun(
         experiment="library",
         seed=seed,
@@ -263,7 +274,8 @@ def train_teacher(
         features=_features(given, shape),
     )
     inputs = {run.target.path: samples}
-    return Teacher(*_trained(run, inputs, target, load_denoiser, device, folder, progress), device_of(device))
+    card, parts = _trained(run, inputs, target, _load_teacher, device, folder, progress, latents)
+    return Teacher(card, *_of_teacher(parts, device_of(device)))
 
 
 def distill(
@@ -309,10 +321,10 @@ def distill(
     """
     teacher = teacher if isinstance(teacher, Teacher) else Teacher.from_pretrained(teacher, device)
     samples, card = stored(source), teacher.card
-    if sample_shape(samples) != card.sample_shape:
+    if sample_shape(samples) != card.outer_shape:
         raise UserError(
             f"samples of the source have the shape {sample_shape(samples)}, and those of the teacher "
-            f"{card.sample_shape}; give both domains one size."
+            f"{card.outer_shape}; give both domains one size."
         )
     lambdas = {"from": lam[0], "to": lam[1]} if isinstance(lam, tuple) else [lam]
     own = {"lambdas": lambdas, "steps": steps, "batch": batch, "generator_lr": lr, "sigma_init": sigma_init}
@@ -321,10 +333,10 @@ def distill(
     inputs = {source_input.path: samples}
     if given.evaluate_every:
         reference = None if target is None else stored(target)
-        if reference is None or sample_shape(reference) != card.sample_shape:
+        if reference is None or sample_shape(reference) != card.outer_shape:
             raise UserError(
                 "evaluate_every compares translations with the target; give its samples, of the shape "
-                f"{card.sample_shape}, as `target`."
+                f"{card.outer_shape}, as `target`."
             )
         target_input = _input(digest_of(reference))
         inputs[target_input.path] = reference
@@ -344,10 +356,11 @@ def distill(
             lam=given.generators[0],
             source=source_input,
             teacher=Weights(path=weights, sha256=sha256_of(weights)),
-            cost_weights=cost_weights(given.cost, card.sample_shape[-1]),
+            cost_weights=cost_weights(given.cost, card.outer_shape[-1]),
             features=_features(given, card.sample_shape),
         )
-        return Translator(*_trained(run, inputs, source, load_generator, device, folder, progress), device_of(device))
+        trained = _trained(run, inputs, source, load_generator, device, folder, progress, teacher.codec)
+        return Translator(*trained, device_of(device))
 
 
 def evaluate(
@@ -399,7 +412,7 @@ def device_of(name: Device) -> torch.device:
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def default_network(shape: tuple[int, ...], model_channels: int) -> config.Network:
+def default_network(shape: tuple[int, ...], model_channels: int, codec: Codec | None = None) -> config.Network:
     """A U-Net of up to four levels, with attention at the lowest, or a perceptron for points."""
     if len(shape) == 1:
         return config.PointNetwork(kind="mlp")
@@ -407,6 +420,7 @@ def default_network(shape: tuple[int, ...], model_channels: int) -> config.Netwo
     while len(mult) < 4 and side % 2 == 0 and side > 4:
         side, mult = side // 2, [*mult, 2]
     own = {"model_channels": model_channels, "channel_mult": mult, "num_blocks": 1, "attn_resolutions": [side]}
+    own |= {} if codec is None else {"sigma_data": 1.0}
     return _section(config.ImageNetwork, {"kind": "ddpmpp"} | own)
 
 
@@ -440,18 +454,22 @@ def _trained(
     device: Device,
     folder: str | Path | None,
     progress: bool,
+    codec: Codec | None,
 ) -> tuple[ModelCard, Network]:
     """Train a run in this process on the stored samples of its `inputs`, of which those of `data` are the teacher's
-    target or the generator's source, unless it is finished, and load its network."""
+    target or the generator's source, unless it is finished, and load its network. With a codec it trains on latents."""
     from rdmd.training.run import run_training
 
     place = device_of(device)
     with ExitStack() as stack:
         stack.enter_context(_own_state())
         runs = Path(folder or stack.enter_context(tempfile.TemporaryDirectory(prefix="rdmd-")))
+        if codec is not None:
+            run = run.model_copy(update={"codec": codec.save(runs / CODEC)})
+            codec.to(place)
         kept = RunFolder.prepare(runs, run)
         if kept.result() is None:
-            views = {path: view_of(samples, place) for path, samples in inputs.items()}
+            views = {path: view_of(_seen(samples, codec), place) for path, samples in inputs.items()}
             with run_bar(run_name(run), run.settings.steps, disable=not progress) as bar:
                 run_training(run, kept, place.type, open_domain=lambda path, split, on: views[path], follow=bar.follow)
         # Translations are made square as the images of training were.
@@ -459,6 +477,25 @@ def _trained(
         if isinstance(run, DistillRun):
             card = card.model_copy(update={"source": SourceStatistics.of(inputs[run.source.path].cpu().numpy())})
         return load(kept.path, place, card)
+
+
+def _seen(samples: Tensor, codec: Codec | None) -> Tensor:
+    """Stored samples as the networks are trained on."""
+    return samples if codec is None else torch.from_numpy(codec.latents(samples.numpy()))
+
+
+def _load_teacher(folder: Path, device: torch.device, card: ModelCard | None) -> tuple[ModelCard, nn.ModuleDict]:
+    """A denoiser and, where it has one, its codec."""
+    card, denoiser = load_denoiser(folder, device, card)
+    codec = codec_of(folder, device, card)
+    return card, nn.ModuleDict({"denoiser": denoiser} if codec is None else {"denoiser": denoiser, "codec": codec})
+
+
+def _of_teacher(parts: nn.ModuleDict, device: torch.device) -> tuple[nn.Module, torch.device, Codec | None]:
+    """What `_load_teacher` read, as a `Teacher` takes it."""
+    codec = dict(parts.items()).get("codec")
+    assert codec is None or isinstance(codec, Codec)
+    return parts["denoiser"], device, codec
 
 
 @contextmanager

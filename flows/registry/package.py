@@ -69,7 +69,7 @@ def log_model(name: str, folder: Path, card: ModelCard, row: Row, metrics: Metri
 
 def packages(card: ModelCard) -> tuple[str, ...]:
     """The packages that the served model imports."""
-    return (*PACKAGES, "diffusers") if isinstance(card.network, config.DiffusersNetwork) else PACKAGES
+    return (*PACKAGES, "diffusers") if isinstance(card.network, config.DiffusersNetwork) or card.codec else PACKAGES
 
 
 def _version(package: str) -> str:
@@ -94,14 +94,14 @@ def copy_code(into: Path) -> None:
 def _params(card: ModelCard) -> dict[str, float | bool]:
     """The inference parameters with their defaults."""
     lam = {"lambda": card.lam} if card.lambdas is not None and card.lam is not None else {}
-    return lam | ({"keep_detail": False} if len(card.sample_shape) == 3 else {})
+    return lam | ({"keep_detail": False} if len(card.outer_shape) == 3 else {})
 
 
 def example(card: ModelCard) -> list[str] | list[list[float]]:
     """A request of two samples: PNG files in base64 with a colour gradient, or points."""
-    if len(card.sample_shape) == 1:
+    if len(card.outer_shape) == 1:
         return [[0.5, -0.25], [0.0, 1.0]]
-    ramp = np.linspace(0, 255, card.sample_shape[-1]).astype(np.uint8)
+    ramp = np.linspace(0, 255, card.outer_shape[-1]).astype(np.uint8)
     right, down = np.meshgrid(ramp, ramp)
     images = [np.stack([right, down, 255 - right], axis=2), np.stack([down, 255 - right, right], axis=2)]
     texts = []
@@ -160,10 +160,10 @@ def _lambdas(card: ModelCard) -> str:
 
 
 def _request(card: ModelCard) -> str:
-    if len(card.sample_shape) == 1:
-        dims = card.sample_shape[0]
+    if len(card.outer_shape) == 1:
+        dims = card.outer_shape[0]
         return f"`inputs` is a list of 1 to {MAX_POINTS} points of {dims} finite numbers; so is `predictions`."
-    side = card.sample_shape[-1]
+    side = card.outer_shape[-1]
     scale = (
         "its shorter side becomes" if card.fit == "crop" else "it is padded to a square with white, whose side becomes"
     )

@@ -150,6 +150,9 @@ class Preprocess(Section):
     fit: Literal["crop", "pad", "random_crop"] = "crop"
     crops: Annotated[int, Field(ge=1, le=360)] = 8
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    # An autoencoder of diffusers, a folder or hf:ORG/NAME: the networks then see latents, which shards hold beside the
+    # images.
+    codec: Annotated[str, Field(min_length=1)] | None = None
     max_broken_fraction: Fraction = 0.01
     samples_per_shard: Count = 1024
 

@@ -37,6 +37,7 @@ class Settings(Section):
     def _sections_agree(self) -> "Settings":
         problems = [
             *self._kinds(),
+            *self._codec(),
             *self._noise_source(),
             *self._cost(),
             *self._launch(),
@@ -65,26 +66,55 @@ class Settings(Section):
                 f"evaluate.features.network is {self.evaluate.features.network!r} but preprocess.kind is {kind!r}; "
                 "points take `none`, images `classifier`, `efficientnet_lite0` or `inception`"
             )
+        for baseline in ("ilvr", "cut"):
+            if points and getattr(self.baselines, baseline) is not None:
+                yield f"baselines.{baseline} works on images alone, and preprocess.kind is 'points'; set it to null"
+        # The side of latents is known when the codec is opened.
+        if not points and self.preprocess.codec is None:
+            yield from self.misfits(side, "preprocess.resolution")
+
+    def misfits(self, side: int, name: str) -> Iterator[str]:
+        """What does not fit samples of `side`, which messages call `name`: a sentence for each."""
         if isinstance(self.network, ImageNetwork):
             halvings = len(self.network.channel_mult) - 1
             if side % 2**halvings:
                 yield (
-                    f"preprocess.resolution {side} cannot be halved {halvings} times; use a multiple of {2**halvings} "
-                    "or fewer entries in network.channel_mult"
+                    f"{name} {side} cannot be halved {halvings} times; use a multiple of {2**halvings} or fewer "
+                    "entries in network.channel_mult"
                 )
         ilvr, egsde = self.baselines.ilvr, self.baselines.egsde
-        if points and ilvr is not None:
-            yield "baselines.ilvr works on images alone, and preprocess.kind is 'points'; set it to null"
-        if points and self.baselines.cut is not None:
-            yield "baselines.cut works on images alone, and preprocess.kind is 'points'; set it to null"
-        if not points:
-            factors = {f"baselines.ilvr.factors.{i}": factor for i, factor in enumerate(ilvr.factors if ilvr else [])}
-            factors |= {"baselines.egsde.factor": egsde.factor} if egsde else {}
-            for key, factor in factors.items():
-                if side % factor:
-                    yield (
-                        f"{key} is {factor}, which does not divide preprocess.resolution {side}; use a factor that does"
-                    )
+        factors = {f"baselines.ilvr.factors.{i}": factor for i, factor in enumerate(ilvr.factors if ilvr else [])}
+        factors |= {"baselines.egsde.factor": egsde.factor} if egsde else {}
+        for key, factor in factors.items():
+            if side % factor:
+                yield f"{key} is {factor}, which does not divide {name} {side}; use a factor that does"
+        least = self.launch.activation_checkpointing
+        if least is not None and least > side:
+            yield (
+                f"launch.activation_checkpointing is {least}, but no level of the network is larger than {name} {side}"
+                "; use at most that"
+            )
+
+    def _codec(self) -> Iterator[str]:
+        cost, in_pixels = self.distill.cost, self.distill.cost_on == "pixels"
+        if self.preprocess.codec is None:
+            if in_pixels:
+                yield (
+                    "distill.cost_on is 'pixels', but preprocess.codec is null, so that samples are pixels; remove it"
+                )
+            return
+        if self.preprocess.kind == "points" or isinstance(self.domains.source, Noise):
+            yield "preprocess.codec encodes images, and the samples are points or noise; set it to null"
+        if isinstance(self.network, ImageNetwork) and "sigma_data" not in self.network.model_fields_set:
+            yield (
+                "preprocess.codec gives latents of about unit variance, but network.sigma_data is "
+                f"{self.network.sigma_data:g}, which is for pixels; set it to 1.0"
+            )
+        if isinstance(cost, LPIPS | FeatureCost) and not in_pixels:
+            yield (
+                f"distill.cost is {cost.name!r}, which compares images, but samples are latents; set distill.cost_on "
+                "to pixels"
+            )
 
     def _unet2d(self, network: DiffusersNetwork) -> Iterator[str]:
         if self.teacher.init is None:
@@ -150,7 +180,7 @@ class Settings(Section):
             )
 
     def _launch(self) -> Iterator[str]:
-        launch, side = self.launch, self.preprocess.resolution
+        launch = self.launch
         parts = launch.processes * launch.accumulate
         batches = {"teacher.batch": self.teacher.batch, "distill.batch": self.distill.batch}
         for key, batch in batches.items():
@@ -164,11 +194,6 @@ class Settings(Section):
             yield (
                 f"launch.activation_checkpointing is {least}, which names levels of a U-Net, but preprocess.kind is "
                 "'points'; set it to null"
-            )
-        elif least is not None and least > side:
-            yield (
-                f"launch.activation_checkpointing is {least}, but no level of the network is larger than "
-                f"preprocess.resolution {side}; use at most that"
             )
 
     def _bounds(self) -> Iterator[str]:

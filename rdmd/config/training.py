@@ -192,6 +192,8 @@ class Distill(Evaluated):
     input_noise: InputNoise = 0.0
     # A bare name, or a section with the name and the cost's own keys.
     cost: TransportCost = SquaredL2(name="squared_l2")
+    # With preprocess.codec alone: what the cost compares. Pixels need the decoder's passes, and its memory.
+    cost_on: Literal["latents", "pixels"] = "latents"
     weighting: Weighting = "unscaled"
     noise: NoiseDistribution = LogNormal(distribution="lognormal")
     # Noise of the fake denoiser; null takes `noise`.

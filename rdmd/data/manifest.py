@@ -45,6 +45,15 @@ class Duplicate(_Frozen):
     same_as: str
 
 
+class Latents(_Frozen):
+    """The latents beside the images: their shape (h, w, C), the codec's SHA-256, and their standard deviation over the
+    training split. They are float16."""
+
+    shape: tuple[int, int, int]
+    codec: str
+    std: float
+
+
 class Manifest(_Frozen):
     """One domain. `digest` changes if, and only if, the samples or their order change."""
 
@@ -55,6 +64,8 @@ class Manifest(_Frozen):
     resolution: int | None
     """Side in pixels; null for points."""
     channels: int | None
+    latents: Latents | None = None
+    """null where networks see the images themselves."""
     seed: int
     reader: dict[str, Any]
     """The domain's settings in params.yaml, for people; no code reads them back."""
@@ -81,6 +92,12 @@ class Manifest(_Frozen):
         if self.resolution is None or self.channels is None:
             return (2,)
         return (self.resolution, self.resolution, self.channels)
+
+    @property
+    def trained_shape(self) -> tuple[int, ...]:
+        """Shape of a sample as networks see it: (C, H, W) of images or latents, or (2,)."""
+        *sides, channels = self.sample_shape if self.latents is None else self.latents.shape
+        return (channels, *sides)
 
     def of(self, split: Split) -> tuple[Shard, ...]:
         """The shards of one split, in order."""
@@ -123,6 +140,8 @@ def describe(manifest: Manifest) -> str:
     shown = ", ".join(f"{count} {kind}" for kind, count in left_out.items() if count)
     tail = f"; left out: {shown}" if shown else ""
     shape = "x".join(str(side) for side in manifest.sample_shape)
+    if manifest.latents is not None:
+        shape += f", as latents {'x'.join(map(str, manifest.latents.shape))} (deviation {manifest.latents.std:.3g})"
     return (
         f"{manifest.domain}: {manifest.counts['train']} train and {manifest.counts['test']} test samples of "
         f"{shape}, digest {manifest.digest[:12]}{tail}"

@@ -3,15 +3,15 @@
 import math
 import tempfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import numpy as np
 
 from rdmd.config import Avatars, Digits, Domain, DomainName, ImageFolder, Noise, Points, Settings
-from rdmd.data.manifest import BrokenSample, Duplicate, Manifest, digest_of, write_manifest
+from rdmd.data.manifest import BrokenSample, Duplicate, Latents, Manifest, digest_of, write_manifest
 from rdmd.data.readers import archives, avatars, digits, images, mnist, noise, points
 from rdmd.data.samples import Broken, Reading, Sample, Split
 from rdmd.data.shards import Entry, write_shards
@@ -21,6 +21,17 @@ from rdmd.errors import UserError
 from rdmd.files import replacing_folder
 
 Items = Iterable[Sample | Broken]
+# Images that are encoded together.
+ENCODED = 64
+
+
+class Encoder(Protocol):
+    """What gives images their latents (`rdmd.networks.codec.Codec`)."""
+
+    sha256: str
+
+    def latents(self, images: np.ndarray) -> np.ndarray:
+        """uint8 (N, H, W, 3) to float16 (N, h, w, C)."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +48,12 @@ class _Kept:
     arrays: int
 
 
-def preprocess(settings: Settings, name: DomainName, out: Path) -> Manifest:
+def preprocess(settings: Settings, name: DomainName, out: Path, codec: Encoder | None = None) -> Manifest:
     """Read the domain `name`; size, colour and split its samples; write shards to `out`.
 
     The folder `out` is replaced as a whole or left as it was. Equal inputs and settings give equal bytes. The manifest
     names the samples that were left out: those that cannot be decoded, and exact repetitions of an earlier sample.
+    `codec` is the one at `preprocess.codec`, if there is one; latents may differ in their last bits between machines.
 
     Raises `UserError` if the domain is missing, empty or malformed, or if more than `preprocess.max_broken_fraction`
     of its samples are broken.
@@ -54,6 +66,7 @@ def preprocess(settings: Settings, name: DomainName, out: Path) -> Manifest:
         raise UserError(
             f"domains.{name}: {domain.path} holds no sample of these classes; change domains.{name}.classes."
         )
+    assert (codec is None) == (settings.preprocess.codec is None), "preprocess.codec is not the codec that was opened"
     stored_as_images = not isinstance(domain, Points | Noise)
     broken: list[BrokenSample] = []
     duplicates: list[Duplicate] = []
@@ -84,13 +97,17 @@ def preprocess(settings: Settings, name: DomainName, out: Path) -> Manifest:
             if split is not None
             for entry in _entries(sample, split, array, domain, settings.seed)
         )
-        written = write_shards(folder, entries, settings.preprocess.samples_per_shard)
+        # The domain `features` is for a classifier of images.
+        moments = _Moments(codec) if codec is not None and name != "features" else None
+        encoded = entries if moments is None else moments.encoded(entries)
+        written = write_shards(folder, encoded, settings.preprocess.samples_per_shard)
         images = settings.preprocess.kind == "images"
         manifest = Manifest(
             domain=name,
             kind="noise" if images and isinstance(domain, Noise) else settings.preprocess.kind,
             resolution=settings.preprocess.resolution if images else None,
             channels=3 if images else None,
+            latents=None if moments is None else moments.described(),
             seed=settings.seed,
             reader=domain.model_dump(mode="json"),
             preprocess=settings.preprocess.model_dump(mode="json"),
@@ -112,6 +129,30 @@ def _pair(sample: Sample, domain: Domain) -> dict[str, Any] | None:
     if not isinstance(domain, ImageFolder) or not domain.pairs or sample.split != "test":
         return None
     return {"pair": PurePosixPath(sample.name).relative_to(PurePosixPath(domain.test or "")).with_suffix("").as_posix()}
+
+
+class _Moments:
+    """Encodes entries, and adds up the values of their latents and of the squares."""
+
+    def __init__(self, codec: Encoder) -> None:
+        self.codec, self.shape = codec, (0, 0, 0)
+        self.count, self.sum, self.squares = 0, 0.0, 0.0
+
+    def encoded(self, entries: Iterator[Entry]) -> Iterator[Entry]:
+        while batch := list(islice(entries, ENCODED)):
+            latents = self.codec.latents(np.stack([entry.array for entry in batch]))
+            self.shape = latents.shape[1:]
+            for entry, one in zip(batch, latents, strict=True):
+                if entry.split == "train":
+                    values = one.astype(np.float64)
+                    self.count, self.sum = self.count + one.size, self.sum + values.sum()
+                    self.squares += np.square(values).sum()
+                yield replace(entry, latents=one)
+
+    def described(self) -> Latents:
+        mean = self.sum / max(1, self.count)
+        std = math.sqrt(max(0.0, self.squares / max(1, self.count) - mean**2))
+        return Latents(shape=self.shape, codec=self.codec.sha256, std=std)
 
 
 def _bar(reading: Reading, name: str) -> Items:

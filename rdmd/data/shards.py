@@ -3,7 +3,8 @@
 Only the functions that read samples import WebDataset and torch, which takes seconds: writing needs neither.
 A folder holds `train-000000.tar`, ..., `test-000000.tar`, ... with an entry `<key>.npy` (uint8 (H, W, 3), or
 float32 (2,)) and, where samples are labelled, `<key>.cls` for each sample; where more is known, also `<key>.json`
-(facts) and `<key>.regions.npy` (uint8 (H, W)), as `Sample` describes them; `samples.csv` names the samples;
+(facts) and `<key>.regions.npy` (uint8 (H, W)), as `Sample` describes them; with a codec `<key>.latents.npy` (float16
+(h, w, C)); `samples.csv` names the samples;
 `manifest.json` has the hashes.
 """
 
@@ -44,6 +45,7 @@ class Entry:
     hue: float | None = None
     facts: dict[str, Any] | None = None
     regions: np.ndarray | None = None
+    latents: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,8 @@ def write_shards(folder: Path, entries: Iterable[Entry], samples_per_shard: int)
                 _add(open_shards[split], f"{key}.json", json.dumps(entry.facts, sort_keys=True).encode())
             if entry.regions is not None:
                 _add(open_shards[split], f"{key}.regions.npy", _npy_bytes(entry.regions))
+            if entry.latents is not None:
+                _add(open_shards[split], f"{key}.latents.npy", _npy_bytes(entry.latents))
             counts[split] += 1
             sha256 = hashlib.sha256(entry.array.tobytes()).hexdigest()
             shown = "" if label is None else label
@@ -179,8 +183,15 @@ def _shards(folder: Path, split: Split, count: int, samples_per_shard: int) -> I
         )
 
 
-def stored_array(folder: Path, split: Split) -> np.ndarray:
-    """All samples of a split in stored order as one memory-mapped array: uint8 (N, H, W, 3), or float32 (N, 2).
+def trained_array(folder: Path, split: Split) -> np.ndarray:
+    """All samples of a split as networks see them: latents, float16 (N, h, w, C), where there are any, or else
+    `stored_array`."""
+    return stored_array(folder, split, latents=read_manifest(folder).latents is not None)
+
+
+def stored_array(folder: Path, split: Split, *, latents: bool = False) -> np.ndarray:
+    """All samples of a split in stored order as one memory-mapped array: uint8 (N, H, W, 3), or float32 (N, 2); or
+    their `latents`.
 
     The first call writes the array beside the shards, named by their digest, and checks every shard's bytes against
     the manifest; later calls check their sizes. Raises `UserError`, naming the file, if a shard is missing, altered or
@@ -192,16 +203,21 @@ def stored_array(folder: Path, split: Split) -> np.ndarray:
         raise empty_split(folder, split)
     for shard in manifest.of(split):
         _check_size(folder, shard)
-    path = folder / f"{split}-{manifest.digest[:16]}.npy"
+    what, suffix, shape, dtype = "", "npy", manifest.sample_shape, manifest.dtype
+    if latents:
+        assert manifest.latents is not None, f"{folder} holds no latents"
+        what, suffix, shape, dtype = "-latents", "latents.npy", manifest.latents.shape, np.float16
+    path = folder / f"{split}{what}-{manifest.digest[:16]}.npy"
     if not path.exists():
         with files.replacing(path) as temporary:
-            array = np.lib.format.open_memmap(temporary, "w+", manifest.dtype, (count, *manifest.sample_shape))
+            array = np.lib.format.open_memmap(temporary, "w+", dtype, (count, *shape))
             # One header for all: reading it from each entry, as numpy does, takes as long as unpacking the entry.
             header = _npy_bytes(array[0])[: -array[0].nbytes]
             for row, (_, entry) in zip(array, stored_samples(folder, manifest, split), strict=True):
-                if not entry["npy"].startswith(header) or len(entry["npy"]) != len(header) + row.nbytes:
+                content = entry.get(suffix, b"")
+                if not content.startswith(header) or len(content) != len(header) + row.nbytes:
                     raise UserError(f"{folder} holds something else than its manifest says; {remedy(folder)}.")
-                row.reshape(-1)[:] = np.frombuffer(entry["npy"], row.dtype, offset=len(header))
+                row.reshape(-1)[:] = np.frombuffer(content, row.dtype, offset=len(header))
             array.flush()
     # Copy on write: torch warns of arrays that cannot be written.
     return np.load(path, mmap_mode="c")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rdmd.data.samples import Split
 from rdmd.data.sampling import StepRandom, drawn, seen_by_networks
-from rdmd.data.shards import stored_array
+from rdmd.data.shards import trained_array
 
 # Share of the free GPU memory that one domain may take: the networks and the other domain need the rest.
 RESIDENT_SHARE = 0.25
@@ -43,7 +43,8 @@ class FreshNoise:
 
 @dataclass(frozen=True)
 class DomainView:
-    """All samples of one split: uint8 (N, H, W, 3) images or float32 (N, 2) points, on the GPU or memory-mapped."""
+    """All samples of one split, on the GPU or memory-mapped: uint8 images (N, H, W, 3), float16 latents (N, h, w, C) or
+    float32 points (N, 2)."""
 
     stored: Tensor
     device: torch.device
@@ -52,7 +53,7 @@ class DomainView:
         return len(self.stored)
 
     def batch(self, n: int, random: StepRandom, name: str) -> Tensor:
-        """n samples with replacement: images as float32 (n, 3, H, W) in [-1, 1], points as they are."""
+        """n samples with replacement, float32: images (n, 3, H, W) in [-1, 1], latents (n, C, h, w), points (n, 2)."""
         return self._at(drawn(len(self.stored), n, random, name))
 
     def distinct(self, n: int, random: StepRandom, name: str) -> Tensor:
@@ -74,7 +75,7 @@ def open_domain(shards: Path, split: Split, device: torch.device) -> DomainView:
     It is memory-mapped, so the system's file cache decides how much of it is in memory. Raises UserError for missing
     or damaged shards.
     """
-    return view_of(torch.from_numpy(stored_array(shards, split)), device)
+    return view_of(torch.from_numpy(trained_array(shards, split)), device)
 
 
 def view_of(stored: Tensor, device: torch.device) -> DomainView:

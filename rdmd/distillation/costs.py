@@ -96,3 +96,17 @@ class FeatureCost:
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
         """Two (B, C, H, W) batches -> (B,)."""
         return (normalize(self.features(x), dim=1) - normalize(self.features(y), dim=1)).square().sum(1)
+
+
+@dataclass(frozen=True)
+class InPixels:
+    """c(decode(x), decode(y)): the cost of latents by their images. The gradient goes through the decoder."""
+
+    cost: Cost
+    decode: Callable[[Tensor], Tensor]
+
+    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
+        """Two (B, C, h, w) batches -> (B,)."""
+        with torch.no_grad():
+            source = self.decode(x)
+        return self.cost(source, self.decode(y))

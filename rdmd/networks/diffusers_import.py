@@ -1,9 +1,10 @@
-"""Find the network, the scheduler and the weights of a diffusers checkpoint. Nothing of the checkpoint is executed.
+"""Find the files of a diffusers checkpoint: a network with its scheduler, or a codec. Nothing of it is executed.
 
 This module does not import torch, so that flows start quickly.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,16 @@ class Checkpoint:
     weights: Path
 
 
+class CodecFile(config.Section):
+    """A codec as an input of a run or a part of a model: its folder, the SHA-256 of its weights and scale, and the
+    side of an image divided by that of its latents. `path` is relative to the folder of the model that it belongs to.
+    """
+
+    path: Path
+    sha256: str
+    factor: int
+
+
 def is_checkpoint(init: Path | None) -> bool:
     """Whether `teacher.init` names a checkpoint of diffusers and not a file of weights."""
     return init is not None and (str(init).startswith(HUB) or init.is_dir())
@@ -46,45 +57,85 @@ def open_checkpoint(init: Path, sample_shape: tuple[int, ...]) -> Checkpoint:
     another network or scheduler than those known here, for a network that does not take samples of `sample_shape`, and
     for a missing file.
     """
-    root = _downloaded(str(init).removeprefix(HUB)) if str(init).startswith(HUB) else init
+    names = (NETWORK, SCHEDULER, WEIGHTS, f"unet/{NETWORK}", f"scheduler/{SCHEDULER}", f"unet/{WEIGHTS}")
+    root = _root(str(init), names, "teacher.init")
     if not root.is_dir():
         raise UserError(not_a_checkpoint(init))
-    unet = _settings(_found(root, "unet", NETWORK))
-    scheduler = _settings(_found(root, "scheduler", SCHEDULER))
-    weights = _found(root, "unet", WEIGHTS)
+    unet = settings_in(_found(root, "unet", NETWORK, "teacher.init"))
+    scheduler = settings_in(_found(root, "scheduler", SCHEDULER, "teacher.init"))
+    weights = _found(root, "unet", WEIGHTS, "teacher.init")
     if reason := _misfit(unet, sample_shape) or _unknown(scheduler):
         raise UserError(f"{root} {reason}; name another checkpoint as teacher.init.")
     return Checkpoint(config.DiffusersNetwork(kind="unet2d", unet=unet, scheduler=scheduler), weights)
 
 
-def _downloaded(name: str) -> Path:
-    """The folder of the files of a repository that are needed, from the cache or from the hub."""
+def codec_folder(given: str) -> Path:
+    """The folder with the two files of the codec at `preprocess.codec`: a folder, or `hf:ORG/NAME`, which is downloaded
+    once. A pipeline has them in `vae`. Raises UserError if they are missing."""
+    root = _root(given, (NETWORK, WEIGHTS, f"vae/{NETWORK}", f"vae/{WEIGHTS}"), "preprocess.codec")
+    if not root.is_dir():
+        raise UserError(
+            f"params.yaml: preprocess.codec is {given}, which is not a folder; give the folder of a diffusers "
+            "autoencoder, or hf:ORG/NAME."
+        )
+    folder = _found(root, "vae", NETWORK, "preprocess.codec").parent
+    if not (folder / WEIGHTS).is_file():
+        raise UserError(
+            f"{folder} holds no {WEIGHTS}; preprocess.codec needs a diffusers autoencoder with safetensors."
+        )
+    return folder
+
+
+def pretrained(kind: Any, weights: Path, key: str) -> Any:
+    """The network of a class of diffusers with its `weights`, which `key` of params.yaml named and settings lie beside.
+
+    diffusers reads them, which knows the names that tensors had in its older versions; it reads safetensors alone.
+    Raises UserError if the file is damaged, or if a tensor is missing or of another shape.
+    """
+    remedy = f"download the checkpoint again, or name another as {key}"
+    try:
+        loaded, info = kind.from_pretrained(
+            weights.parent, use_safetensors=True, local_files_only=True, output_loading_info=True
+        )
+    # It raises many errors, such as those of safetensors and its own for other shapes.
+    except Exception as error:
+        raise UserError(f"diffusers cannot load {weights} ({error}); {remedy}.") from None
+    if info["missing_keys"]:
+        missing = sorted(info["missing_keys"])[0]
+        raise UserError(f"{weights} has no tensor `{missing}`, which the network needs; {remedy}.")
+    return loaded
+
+
+def _root(given: str, files: Sequence[str], key: str) -> Path:
+    """The folder that `given` names; of a repository that of its `files`, from the cache or from the hub."""
+    if not given.startswith(HUB):
+        return Path(given)
     from huggingface_hub import snapshot_download
 
-    files = [NETWORK, SCHEDULER, WEIGHTS, f"unet/{NETWORK}", f"scheduler/{SCHEDULER}", f"unet/{WEIGHTS}"]
+    name = given.removeprefix(HUB)
     try:
-        return Path(snapshot_download(name, allow_patterns=files))
+        return Path(snapshot_download(name, allow_patterns=list(files)))
     # The hub's client raises errors of its own, of the network and of the system.
     except Exception as error:
         reason = str(error).splitlines()[0]
         raise UserError(
             f"the checkpoint {name} cannot be downloaded ({reason}); correct the name, or download it elsewhere and "
-            "name its folder as teacher.init."
+            f"name its folder as {key}."
         ) from None
 
 
-def _found(root: Path, part: str, name: str) -> Path:
+def _found(root: Path, part: str, name: str, key: str) -> Path:
     """The file of that name in the part's folder or in `root` itself."""
     for file in (root / part / name, root / name):
         if file.is_file():
             return file
     raise UserError(
-        f"{root} holds neither {part}/{name} nor {name}; teacher.init needs a diffusers checkpoint with safetensors "
+        f"{root} holds neither {part}/{name} nor {name}; {key} needs a diffusers checkpoint with safetensors "
         "(`pipeline.save_pretrained(FOLDER)` writes one)."
     )
 
 
-def _settings(file: Path) -> dict[str, Any]:
+def settings_in(file: Path) -> dict[str, Any]:
     """The settings in a file of diffusers, without the path and version that it notes there."""
     try:
         values = json.loads(file.read_text(encoding="utf-8"))

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from rdmd.errors import UserError
+from rdmd.networks.diffusers_import import pretrained
 from rdmd.networks.lambda_embedding import LambdaEmbedding
 
 
@@ -54,22 +55,8 @@ class UNet2D(nn.Module):
 
 
 def load_checkpoint(denoiser: nn.Module, weights: Path) -> None:
-    """Fill a denoiser of a `UNet2D`, in place, with the weights of the UNet2DModel in the folder of `weights`.
-
-    diffusers reads them, which knows the names that tensors had in its older versions; it reads safetensors alone.
-    Raises UserError if the file is damaged, or if a tensor is missing or of another shape.
-    """
+    """Fill a denoiser of a `UNet2D`, in place, with the weights of a UNet2DModel. Raises UserError as `pretrained`."""
     from diffusers import UNet2DModel
 
-    remedy = "download the checkpoint again, or name another as teacher.init"
-    try:
-        loaded, info = UNet2DModel.from_pretrained(
-            weights.parent, use_safetensors=True, local_files_only=True, output_loading_info=True
-        )
-    # It raises many errors, such as those of safetensors and its own for other shapes.
-    except Exception as error:
-        raise UserError(f"diffusers cannot load {weights} ({error}); {remedy}.") from None
-    if info["missing_keys"]:
-        missing = sorted(info["missing_keys"])[0]
-        raise UserError(f"{weights} has no tensor `{missing}`, which the network needs; {remedy}.")
+    loaded = pretrained(UNet2DModel, weights, "teacher.init")
     denoiser.get_submodule("model.unet").load_state_dict(loaded.state_dict())

@@ -23,6 +23,7 @@ from rdmd.diffusion.loss import denoising_loss
 from rdmd.evaluation.features import inception_is_here
 from rdmd.files import write_text
 from rdmd.networks.build import build_denoiser
+from rdmd.networks.codec import codec_for, encoder_for
 from rdmd.pipeline.evaluation import evaluate
 from rdmd.pipeline.features import train_features
 from rdmd.pipeline.jobs import beginning
@@ -69,9 +70,10 @@ def dry_run(settings: config.Settings, root: Path, say: Say, watch: Watch) -> li
     dry = shrunk(settings, layout, say)
     text = yaml.safe_dump(dry.model_dump(mode="json", by_alias=True, exclude_unset=True), sort_keys=False)
     write_text(layout.root / "params.yaml", text)
-    processes = TrainingProcesses()
+    processes, codec = TrainingProcesses(), encoder_for(dry)
     stages: dict[str, Callable[[], object]] = {
-        f"shards of {name}": lambda name=name: preprocess(dry, name, layout.shards / name) for name in dry.domains.named
+        f"shards of {name}": lambda name=name: preprocess(dry, name, layout.shards / name, codec)
+        for name in dry.domains.named
     } | {
         "validate": lambda: validate(dry, layout.shards, layout.validation, layout.reports / "data_docs"),
         "features": lambda: train_features(dry, layout),
@@ -133,11 +135,14 @@ def shrunk(settings: config.Settings, layout: Layout, say: Say) -> config.Settin
 
 def _seconds_per_sample(settings: config.Settings, device: torch.device) -> float:
     """Seconds of a forward and backward pass of the network for one sample, measured on two."""
-    network = settings.network
+    network, shape = settings.network, settings.sample_shape
+    if settings.preprocess.codec is not None:
+        _, codec = codec_for(settings)
+        shape = codec.shape(*shape[1:])
     if isinstance(network, config.DiffusersNetwork):
-        network, _ = beginning(network, settings.teacher.init, settings.sample_shape)
-    denoiser = build_denoiser(network, settings.sample_shape).to(device)
-    x, took = torch.randn(2, *settings.sample_shape, device=device), 0.0
+        network, _ = beginning(network, settings.teacher.init, shape)
+    denoiser = build_denoiser(network, shape).to(device)
+    x, took = torch.randn(2, *shape, device=device), 0.0
     # The first pass is slow.
     for _ in range(2):
         begun, sigma = time.monotonic(), torch.ones(2, device=device)

@@ -11,7 +11,7 @@ from pathlib import Path
 from rdmd import config
 from rdmd.errors import UserError
 from rdmd.files import write_text
-from rdmd.networks.diffusers_import import is_checkpoint, not_a_checkpoint
+from rdmd.networks.diffusers_import import HUB, codec_folder, is_checkpoint, not_a_checkpoint
 
 # Files of a folder of images that a message names.
 NAMED = 3
@@ -98,6 +98,12 @@ def missing_files(settings: config.Settings) -> list[str]:
     initial, cost = settings.teacher.init, settings.distill.cost
     if initial is not None and (problem := wrong_init(settings.network, initial)):
         problems.append(problem)
+    codec = settings.preprocess.codec
+    if codec is not None and not codec.startswith(HUB):
+        try:
+            codec_folder(codec)
+        except UserError as error:
+            problems.append(str(error))
     if isinstance(cost, config.LPIPS | config.FeatureCost) and not cost.weights.exists():
         problems.append(
             f"params.yaml: distill.cost.weights is {cost.weights}, which does not exist; put the network of the cost "

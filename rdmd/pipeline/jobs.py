@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rdmd import config
-from rdmd.data.manifest import read_manifest
+from rdmd.data.manifest import Manifest, read_manifest
 from rdmd.errors import UserError
 from rdmd.files import sha256_of
-from rdmd.networks.diffusers_import import open_checkpoint
+from rdmd.networks.diffusers_import import CodecFile, open_checkpoint
 from rdmd.pipeline.experiments import wrong_init
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.model_card import read_card, weights_of
@@ -55,11 +55,13 @@ def cost_weights(cost: config.TransportCost, side: int, root: Path = Path()) -> 
 
 
 def _common(settings: config.Settings, target: Shards) -> dict[str, Any]:
-    """The fields that all kinds of runs share."""
+    """The fields that all kinds of runs share. Raises UserError if the settings do not fit the shards' latents."""
+    manifest = read_manifest(target.path)
     return {
         "experiment": settings.experiment,
         "seed": settings.seed,
-        "sample_shape": settings.sample_shape,
+        "sample_shape": manifest.trained_shape,
+        "codec": codec_of(settings, manifest),
         "network": settings.network,
         "target": target,
         "precision": settings.launch.precision,
@@ -67,18 +69,43 @@ def _common(settings: config.Settings, target: Shards) -> dict[str, Any]:
     }
 
 
+def codec_of(settings: config.Settings, manifest: Manifest) -> CodecFile | None:
+    """The codec by which a domain's latents were encoded; None where it has none.
+
+    Raises UserError if it is not the one at `preprocess.codec`, or if the settings do not fit the latents.
+    """
+    latents, given = manifest.latents, settings.preprocess.codec
+    if latents is None and given is None:
+        return None
+    if latents is not None and given is not None:
+        from rdmd.networks.codec import codec_for
+
+        file, _ = codec_for(settings)
+        if file.sha256 == latents.codec:
+            return file
+    raise UserError(
+        f"the shards of {manifest.domain} were encoded by another codec than preprocess.codec ({given}); make them "
+        "again with `rdmd preprocess` or `dvc repro -f preprocess`."
+    )
+
+
+def _sha256(codec: CodecFile | None) -> str | None:
+    return None if codec is None else codec.sha256
+
+
 def plan_teacher(
     settings: config.Settings, layout: Layout, domain: Literal["target", "source"] = "target"
 ) -> TeacherRun:
     """The run of a domain's teacher. Raises UserError if the domain's shards or the initial weights are missing."""
-    network, initial = beginning(settings.network, settings.teacher.init, settings.sample_shape)
+    common = _common(settings, _shards(layout, domain))
+    network, initial = beginning(settings.network, settings.teacher.init, common["sample_shape"])
     return TeacherRun(
         domain=domain,
         settings=settings.teacher,
         compute=compute_of(settings.launch),
         initial=initial,
         features=_features(settings, layout, "teacher"),
-        **_common(settings, _shards(layout, domain)) | {"network": network},
+        **common | {"network": network},
     )
 
 
@@ -90,14 +117,15 @@ def plan_generators(settings: config.Settings, layout: Layout) -> list[DistillRu
     card = read_card(layout.teacher)
     of_checkpoint = isinstance(settings.network, config.DiffusersNetwork)
     same = card.network.kind == settings.network.kind if of_checkpoint else card.network == settings.network
-    if not same or card.sample_shape != settings.sample_shape:
+    common = _common(settings, _shards(layout, "target")) | {"network": card.network}
+    fits = card.sample_shape == common["sample_shape"] and _sha256(card.codec) == _sha256(common["codec"])
+    if not same or not fits:
         raise UserError(
             f"{layout.teacher} holds another network than params.yaml describes; train the teacher first "
             "with `rdmd train-teacher`."
         )
     source_domain, distill = settings.domains.source, settings.distill
     source = _shards(layout, "source")
-    common = _common(settings, _shards(layout, "target")) | {"network": card.network}
     teacher = Weights(path=weights_of(layout.teacher, card), sha256=card.sha256)
     weights = cost_weights(distill.cost, settings.preprocess.resolution, layout.root)
     features = _features(settings, layout, "distill")

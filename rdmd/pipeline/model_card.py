@@ -10,7 +10,11 @@ from rdmd import config
 from rdmd.data.likeness import SourceStatistics
 from rdmd.errors import UserError
 from rdmd.files import sha256_of, write_text
+from rdmd.networks.diffusers_import import NETWORK, WEIGHTS, CodecFile
 from rdmd.pipeline.layout import Layout
+
+# The folder of a codec below that of its model.
+CODEC = "codec"
 
 
 class ModelCard(config.Section):
@@ -20,7 +24,9 @@ class ModelCard(config.Section):
     kind: Literal["teacher", "generator", "domain-classifier", "transport-map", "cut-generator"]
     experiment: str
     network: config.Network
+    # Of samples as the network sees them: latents, where there is a codec.
     sample_shape: tuple[int, ...]
+    codec: CodecFile | None = None
     fit: Literal["crop", "pad"]
     # Generators only: the noise level at which G evaluates its denoiser, the noise added to its source, the range of
     # lambda where it is an input, and lambda: where it is an input, the value for callers that give none.
@@ -42,10 +48,24 @@ class ModelCard(config.Section):
     source: SourceStatistics | None = None
     target_digest: str
 
+    @property
+    def outer_shape(self) -> tuple[int, ...]:
+        """The shape of what the model reads and writes: (3, R, R) of images, or (d,) of points."""
+        if self.codec is None:
+            return self.sample_shape
+        side = self.sample_shape[-1] * self.codec.factor
+        return 3, side, side
+
 
 def write_model(folder: Path, card: ModelCard, weights: Path) -> None:
-    """Write a model's two files into `folder`. Raises UserError if the weights are not those that the card names."""
+    """Write a model into `folder`: its card, its weights and, where it has one, its codec. `card.codec` may be relative
+    to the folder of `weights`. Raises UserError if the weights are not those that the card names."""
     folder.mkdir(parents=True, exist_ok=True)
+    if card.codec is not None:
+        (folder / CODEC).mkdir()
+        for name in (NETWORK, WEIGHTS):
+            shutil.copyfile(weights.parent / card.codec.path / name, folder / CODEC / name)
+        card = card.model_copy(update={"codec": card.codec.model_copy(update={"path": Path(CODEC)})})
     shutil.copyfile(weights, folder / "model.safetensors")
     if sha256_of(folder / "model.safetensors") != card.sha256:
         raise UserError(f"{weights} changed while it was copied; repeat the command.")

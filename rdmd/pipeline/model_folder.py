@@ -16,6 +16,7 @@ from rdmd.diffusion.preconditioning import Preconditioned
 from rdmd.distillation.generator import Generator
 from rdmd.errors import UserError
 from rdmd.networks.build import build_denoiser, load_weights
+from rdmd.networks.codec import Codec, load_codec
 from rdmd.pipeline.model_card import ModelCard, read_card, weights_of
 
 Built = TypeVar("Built", bound=nn.Module)
@@ -40,7 +41,13 @@ def load_generator(folder: Path, device: torch.device, card: ModelCard | None = 
             f"{folder} holds a {card.kind} and not a generator; give a generator such as models/generators/lambda-0.1."
         )
     denoiser = load_denoiser(folder, device, card)[1]
-    return card, Generator(denoiser, card.sigma_init, card.input_noise, card.lambdas, card.lam)
+    codec = codec_of(folder, device, card)
+    return card, Generator(denoiser, card.sigma_init, card.input_noise, card.lambdas, card.lam, codec)
+
+
+def codec_of(folder: Path, device: torch.device, card: ModelCard) -> Codec | None:
+    """The codec of a model; None where it needs none. Raises UserError if it is not the one that the card names."""
+    return None if card.codec is None else load_codec(folder, card.codec, device)
 
 
 def load_module(

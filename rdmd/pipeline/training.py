@@ -264,6 +264,7 @@ def card_of(fit: Literal["crop", "pad"], folder: RunFolder, result: Result) -> M
         "experiment": run.experiment,
         "network": run.network,
         "sample_shape": run.sample_shape,
+        "codec": run.codec,
         "fit": fit,
         "run": folder.fingerprint,
         "train_seconds": result.train_seconds,

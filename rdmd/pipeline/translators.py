@@ -1,6 +1,7 @@
 """The translators of an experiment, from the folders of models: generators, the teacher's samples, and baselines."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import product
 
@@ -17,8 +18,10 @@ from rdmd.diffusion.samplers import heun_evaluations, sample_heun
 from rdmd.errors import UserError
 from rdmd.evaluation.evaluator import NamedTranslator
 from rdmd.evaluation.row import GENERATOR
+from rdmd.networks.codec import Codec
 from rdmd.pipeline.layout import Layout
-from rdmd.pipeline.model_folder import load_denoiser, load_generator, load_module
+from rdmd.pipeline.model_card import read_card
+from rdmd.pipeline.model_folder import codec_of, load_denoiser, load_generator, load_module
 from rdmd.training.run_config import cut_name, neural_ot_name
 
 _Chosen = dict[str, float | int | str]
@@ -29,9 +32,11 @@ STEPS = 18
 def translators(settings: config.Settings, layout: Layout, device: torch.device) -> Iterator[NamedTranslator]:
     """Load them one after another. Raises UserError if a generator, the teacher or a baseline's network is missing."""
     yield from generators(settings, layout, device)
+    codec = codec_of(layout.teacher, device, read_card(layout.teacher)) if settings.preprocess.codec else None
     if isinstance(settings.domains.source, config.Noise):
         yield teacher_samples(settings.domains.source, layout, device)
-    yield from baselines(settings.baselines, layout, device)
+    for each in baselines(settings.baselines, layout, device):
+        yield each if codec is None else replace(each, map=partial(_in_pixels, codec, each.map))
 
 
 def generators(settings: config.Settings, layout: Layout, device: torch.device) -> Iterator[NamedTranslator]:
@@ -119,3 +124,10 @@ def _deterministic(network: torch.nn.Module) -> Callable[[Tensor, torch.Generato
 
 def _at(generator: torch.nn.Module, lam: float | None, source: Tensor, rng: torch.Generator) -> Tensor:
     return generator(source, lam)
+
+
+def _in_pixels(
+    codec: Codec, move: Callable[[Tensor, torch.Generator], Tensor], source: Tensor, rng: torch.Generator
+) -> Tensor:
+    """A map of latents as one of images."""
+    return codec.decoded(move(codec.encoded(source), rng))

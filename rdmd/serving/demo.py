@@ -93,7 +93,7 @@ class Front:
             if (one.row.lam or 0.0) in self._models:
                 continue
             card, generator = open_generator(one.model, device)
-            shape, how = card.sample_shape, card.fit
+            shape, how = card.outer_shape, card.fit
             if len(shape) == 1:
                 raise UserError(
                     f"{one.model} translates points, and the demo shows images; put an experiment of "

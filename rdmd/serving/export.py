@@ -28,9 +28,9 @@ def export_onnx(model: Model, path: Path) -> float:
     Images: `source` uint8 (N, R, R, 3), already cropped or padded and resized (the file's metadata say which), to
     `translation` of the same form; the difference is in levels of 255. Points: float32 (N, d) both ways; the
     difference is divided by 1 + |x|. A generator that reads its source with noise has a second input, `noise`: float32
-    standard normal, (N, 3, R, R) or (N, d). Where lambda is an input of the generator, it is one of the file: `lambda`,
-    float32 (N,). Raises UserError if the file's answers differ by
-    more than PIXEL_TOLERANCE or POINT_TOLERANCE; nothing is written then.
+    standard normal, (N, 3, R, R) or (N, d), or (N, C, h, w) where a codec, which is then in the file, gives latents.
+    Where lambda is an input of the generator, it is one of the file: `lambda`, float32 (N,). Raises UserError if the
+    file's answers differ by more than PIXEL_TOLERANCE or POINT_TOLERANCE; nothing is written then.
     """
     import onnxruntime
     import onnxscript  # noqa: F401 (torch's exporter needs it)
@@ -61,10 +61,12 @@ class _FromPixels(nn.Module):
 
     def __init__(self, G: Generator) -> None:
         super().__init__()
-        self.move = _AtSigma(G)
+        self.move, self.codec = _AtSigma(G), G.codec
 
     def forward(self, source: Tensor, *more: Tensor) -> Tensor:
-        return quantise(self.move(to_unit(source.permute(0, 3, 1, 2)), *more)).permute(0, 2, 3, 1)
+        x = to_unit(source.permute(0, 3, 1, 2))
+        y = self.move(x, *more) if self.codec is None else self.codec(self.move(self.codec.encode(x), *more))
+        return quantise(y).permute(0, 2, 3, 1)
 
 
 class _AtSigma(nn.Module):
@@ -120,7 +122,8 @@ def _inputs(model: Model, G: Generator, n: int) -> dict[str, np.ndarray]:
         inputs[LAMBDA] = np.full(n, G.lambdas.middle, dtype=np.float32)
     if G.input_noise:
         seen = torch.from_numpy(source)
-        inputs[NOISE] = own_noise(seen if model.of_points else to_unit(seen.permute(0, 3, 1, 2))).numpy()
+        seen = seen if model.of_points else to_unit(seen.permute(0, 3, 1, 2))
+        inputs[NOISE] = own_noise(seen, G.codec).numpy()
     return inputs
 
 

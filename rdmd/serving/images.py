@@ -143,13 +143,14 @@ def _tiled(model: Model, x: Tensor) -> Tensor:
     """
     tile = TILE_SIDES * model.sample_shape[-1]
     rows, columns = (_spans(side, tile, model.multiple) for side in x.shape[2:])
-    z = own_noise(x)
+    z, factor = own_noise(x, model.codec), 1 if model.codec is None else model.codec.factor
     total, weight = torch.zeros_like(x), torch.zeros_like(x[:1, :1])
     for top, bottom in rows:
         for left, right in columns:
             place = (..., slice(top, bottom), slice(left, right))
             fade = torch.outer(_fade(bottom - top, tile // 4), _fade(right - left, tile // 4)).to(x)
-            total[place] += fade * model.generator(x[place], model.lam, z[place])
+            of_tile = z[..., top // factor : bottom // factor, left // factor : right // factor]
+            total[place] += fade * model.generator(x[place], model.lam, of_tile)
             weight[place] += fade
     return total / weight
 

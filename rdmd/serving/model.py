@@ -8,7 +8,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from rdmd.distillation.generator import Generator
 from rdmd.errors import UserError
+from rdmd.networks.codec import Codec
 from rdmd.networks.unet import DownConv, UNetBlock
 from rdmd.networks.unet2d import UNet2D
 from rdmd.pipeline.model_folder import load_generator
@@ -19,7 +21,7 @@ POINTS_BATCH = 65_536
 
 @dataclass(frozen=True)
 class Model:
-    """A generator, the shape of a sample ((3, R, R) or (d,)), and how training images were made square.
+    """A generator, the shape of an image (3, R, R) or a point (d,), and how training images were made square.
 
     `lam` is the lambda at which a generator that takes lambda translates; None is its own default.
     """
@@ -47,13 +49,19 @@ class Model:
         return len(self.sample_shape) == 1
 
     @property
+    def codec(self) -> Codec | None:
+        """The generator's codec, if it works on latents."""
+        return self.generator.codec if isinstance(self.generator, Generator) else None
+
+    @property
     def multiple(self) -> int:
-        """Sides of images must be multiples of this: its U-Net halves them so often."""
+        """Sides of images must be multiples of this: its U-Net, and its codec if it has one, halve them so often."""
+        factor = 1 if self.codec is None else self.codec.factor
         of_diffusers = next((module for module in self.generator.modules() if isinstance(module, UNet2D)), None)
         if of_diffusers is not None:
-            return of_diffusers.multiple
+            return factor * of_diffusers.multiple
         blocks = (module for module in self.generator.modules() if isinstance(module, UNetBlock))
-        return 2 ** sum(isinstance(block.conv0, DownConv) for block in blocks)
+        return factor * 2 ** sum(isinstance(block.conv0, DownConv) for block in blocks)
 
 
 def open_folder(folder: Path, device: torch.device) -> Model:
@@ -64,7 +72,7 @@ def open_folder(folder: Path, device: torch.device) -> Model:
             f"{folder} makes samples of noise and does not translate; give a generator of an experiment "
             "whose source is not noise."
         )
-    return Model(generator, card.sample_shape, card.fit, device)
+    return Model(generator, card.outer_shape, card.fit, device)
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ from rdmd.data.sampling import StepRandom
 from rdmd.data.view import FreshNoise, OpenDomain, Source, open_domain
 from rdmd.diffusion.loss import Denoiser, denoising_loss, noise_like
 from rdmd.diffusion.noise import NoisyBatch, noise_distribution
-from rdmd.distillation.costs import Cost, FeatureCost, Huber, LowPass, l1, squared_l2
+from rdmd.distillation.costs import Cost, FeatureCost, Huber, InPixels, LowPass, l1, squared_l2
 from rdmd.distillation.generator import Generator
 from rdmd.distillation.matching import WEIGHTINGS
 from rdmd.distillation.rdmd import RDMDLoss, draw_lambdas
@@ -47,7 +47,7 @@ class DistillObjective(Objective):
         self.noise = noise_distribution(s.noise)
         self.fake_noise = noise_distribution(s.fake_noise or s.noise)
         self.loss = RDMDLoss(
-            cost=build_cost(s.cost, run.cost_weights, run.sample_shape, accelerator.device),
+            cost=self._cost(run),
             weighting=WEIGHTINGS[s.weighting],
             sigma_data=run.network.sigma_data,
         )
@@ -146,6 +146,14 @@ class DistillObjective(Objective):
     def _z(self, x: Tensor, random: StepRandom, name: str) -> Tensor | None:
         """The generator's input noise, new at every step; None where it reads x alone."""
         return noise_like(x, random.stream(name)) if self.settings.input_noise else None
+
+    def _cost(self, run: DistillRun) -> Cost:
+        """The transport cost of latents or images, as `cost_on` says."""
+        if self.codec is None or run.settings.cost_on == "latents":
+            return build_cost(run.settings.cost, run.cost_weights, run.sample_shape, self.device)
+        side = run.sample_shape[-1] * self.codec.factor
+        cost = build_cost(run.settings.cost, run.cost_weights, (3, side, side), self.device)
+        return InPixels(cost, self.compute.call(self.codec))
 
     def kept(self) -> nn.Module:
         """The averaged generator's denoiser."""

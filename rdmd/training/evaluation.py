@@ -42,6 +42,8 @@ class Evaluable(Protocol):
 
     def trial(self, n: int) -> Trial: ...
 
+    def decoded(self, samples: Tensor) -> Tensor: ...
+
 
 def evaluations_of(run: TeacherRun | DistillRun, objective: Evaluable, open_domain: OpenDomain) -> Evaluations:
     """The evaluations that the settings of `run` ask for.
@@ -50,26 +52,29 @@ def evaluations_of(run: TeacherRun | DistillRun, objective: Evaluable, open_doma
     in the stage `evaluate`. A generator for a range of lambda is evaluated at the range's ends and middle: each has
     values of its own, such as `eval_fid_0.05`; the values without a lambda are the geometric mean of the distances,
     which decides on the best evaluation, and the mean of the costs. The geometric mean weighs a change by a factor
-    equally at every lambda, where the arithmetic one would follow the largest lambda alone.
+    equally at every lambda, where the arithmetic one would follow the largest lambda alone. Latents are decoded first,
+    those of the target too.
     """
     assert run.features is not None, "this run is not evaluated"
     s, device, batch = run.settings, objective.device, objective.batch_size
     random = StepRandom(0, 0, 0, device)
     reference = open_domain(run.target.path, "train", device).distinct(s.evaluate_n, random, "evaluated target")
-    name, distance = _distance(run.features, reference.cpu(), batch, device)
+    name, distance = _distance(run.features, objective.decoded(reference).cpu(), batch, device)
     trial = objective.trial(s.evaluate_n)
     x = trial.inputs.cpu()
+    # Where there are latents; inputs that are noise are compared with nothing.
+    seen = objective.decoded(trial.inputs).cpu() if trial.from_source else x
 
     @torch.no_grad()
     def measure() -> Measured:
         # As many samples at a time as a step of training has, which needs more memory.
         made = [
-            torch.cat([network(part.to(device)).cpu() for part in x.split(batch)])
+            torch.cat([objective.decoded(network(part.to(device))).cpu() for part in x.split(batch)])
             for network in trial.networks.values()
         ]
         measured = {name: [distance(y) for y in made]}
         if trial.from_source:
-            measured["cost"] = [_cost(x, y) for y in made]
+            measured["cost"] = [_cost(seen, y) for y in made]
         return combined(measured, list(trial.networks))
 
     return Evaluations(s.evaluate_every, s.patience, measure)

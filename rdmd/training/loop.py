@@ -100,7 +100,10 @@ def train(
         if (due or finished) and main:
             save_checkpoint(folder.checkpoint, objective, progress)
         if main and cadence.sample_every and (finished or t % cadence.sample_every == 0):
-            save_preview(objective.samples(), folder.samples / f"{t:0{len(str(cadence.steps))}d}.png")
+            save_preview(
+                tuple(map(objective.decoded, objective.samples())),
+                folder.samples / f"{t:0{len(str(cadence.steps))}d}.png",
+            )
         if stopping:
             break
     return progress

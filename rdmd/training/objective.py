@@ -9,6 +9,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from rdmd.data.sampling import StepRandom, derived_seed, seed_global
 from rdmd.diffusion.noise import NoisyBatch
+from rdmd.networks.codec import load_codec
 from rdmd.training.compute import compute_for
 from rdmd.training.run_config import TrainingRun, run_name
 
@@ -78,6 +80,7 @@ class Objective(ABC):
         self.seed = derived_seed(run.seed, run_name(run))
         seed_global(derived_seed(self.seed, "initial weights"), self.device)
         self.compute = compute_for(run, accelerator)
+        self.codec = None if run.codec is None else load_codec(Path(), run.codec, self.device)
         self.batch_size = run.settings.batch // accelerator.num_processes
         self.modules: dict[str, nn.Module] = {}
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
@@ -116,7 +119,11 @@ class Objective(ABC):
 
     @abstractmethod
     def samples(self) -> tuple[Tensor, ...]:
-        """Batches for a preview image: sources first, if there are any, each in the networks' value range."""
+        """Batches for a preview image: sources first, if there are any, each as networks see them."""
+
+    def decoded(self, samples: Tensor) -> Tensor:
+        """Samples as images for people and for metrics, where they are latents; otherwise as they are."""
+        return samples if self.codec is None else self.codec.decoded(samples)
 
     def kept(self) -> nn.Module:
         """The network whose weights are the result of the run."""

@@ -9,6 +9,7 @@ from pydantic import Field, TypeAdapter
 from rdmd import config
 from rdmd.code_digest import code_digest
 from rdmd.files import canonical_json
+from rdmd.networks.diffusers_import import CodecFile
 
 # The module of each kind's objective.
 _OBJECTIVES = {
@@ -54,6 +55,8 @@ class _Run(config.Section):
     target: Shards
     precision: Literal["float32", "bf16"]
     processes: int
+    # The codec of the samples; None where they are images or points themselves.
+    codec: CodecFile | None = None
 
 
 class TeacherRun(_Run):
