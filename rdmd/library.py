@@ -46,9 +46,10 @@ from rdmd.networks.codec import Codec, open_codec
 from rdmd.networks.diffusers_import import is_checkpoint
 from rdmd.pipeline.jobs import beginning, cost_weights
 from rdmd.pipeline.layout import use_local_tracking
-from rdmd.pipeline.model_card import CODEC, ModelCard
+from rdmd.pipeline.model_card import CODEC, ModelCard, read_card
 from rdmd.pipeline.model_folder import codec_of, load_denoiser, load_generator
 from rdmd.pipeline.model_source import REGISTRY_SCHEME, card_of_run, open_model
+from rdmd.pipeline.readme import hub_card
 from rdmd.progress import run_bar
 from rdmd.report.samples import image_grid as grid_figure
 from rdmd.report.style import png_bytes
@@ -160,6 +161,33 @@ class Translator(_Pretrained):
         if str(model).startswith(REGISTRY_SCHEME) and Path("mlflow/store/mlflow.db").is_file():
             use_local_tracking()
         return cls(*open_model(str(model), load_generator, device_of(device)), device_of(device))
+
+    def push_to_hub(
+        self, name: str, *, metrics: str | Path = "reports/metrics.json", private: bool | None = None
+    ) -> str:
+        """Upload what `save_pretrained` writes to the repository `name`, ORG/NAME, of Hugging Face's hub; its address.
+
+        The repository is made if there is none, `private` or not. Its model card has the scores of this generator in
+        `metrics`, the file of the stage `evaluate`; where the file is missing or of other generators, the card says
+        that nothing was measured. `hf auth login` or the variable HF_TOKEN gives access. Raises UserError if the hub
+        refuses.
+        """
+        from huggingface_hub import HfApi
+
+        with tempfile.TemporaryDirectory(prefix="rdmd-") as temporary:
+            folder = Path(temporary) / "model"
+            self.save_pretrained(folder)
+            write_text(folder / "README.md", hub_card(name, read_card(folder), Path(metrics)))
+            try:
+                address = HfApi().create_repo(name, private=private, exist_ok=True)
+                HfApi().upload_folder(repo_id=name, folder_path=folder, commit_message="Upload a translator of RDMD")
+            # The hub's client raises errors of its own, of the network and of the system.
+            except Exception as error:
+                raise UserError(
+                    f"{name} cannot be written to the hub ({str(error).splitlines()[0]}); log in with `hf auth login`, "
+                    "or correct the name."
+                ) from None
+        return str(address)
 
     @torch.no_grad()
     def __call__(

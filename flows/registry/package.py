@@ -5,20 +5,19 @@ import io
 import logging
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from modulefinder import ModuleFinder
 from pathlib import Path
-from typing import Any
 
 import mlflow
 import numpy as np
 from PIL import Image
 
 from rdmd import config
-from rdmd.evaluation.row import Metrics, Row, Scores
+from rdmd.evaluation.row import Metrics, Row
 from rdmd.files import write_text
 from rdmd.pipeline.model_card import ModelCard, weights_of, write_model
+from rdmd.pipeline.readme import about, measured, origin, scores
 from rdmd.serving.request import MAX_IMAGES, MAX_PIXELS, MAX_POINTS
 
 CODE = Path(__file__).resolve().parents[2]
@@ -116,12 +115,7 @@ def _readme(name: str, card: ModelCard, row: Row, metrics: Metrics) -> str:
     """Markdown. The numbers are those of the evaluation after which the model was registered."""
     return f"""# {name}, lambda {card.lam:g}
 
-A one-step translator from the source domain to the target domain of the experiment `{card.experiment}`: one network
-evaluation for a sample. It was distilled from a diffusion model of the target by Regularized Distribution Matching
-Distillation (RDMD). Lambda is the weight of the transport cost: a larger lambda stays closer to the input, a smaller
-lambda looks more like the target. {_lambdas(card)}
-
-It is meant for inputs like its source domain. It translates other inputs too, but nobody has measured how well.
+{about(card)} {_lambdas(card)}
 
 ## Call it
 
@@ -137,17 +131,13 @@ A wrong request gets HTTP 400 with a sentence in `message`.
 
 ## How good it is
 
-{_scores(row, metrics)}
+{measured(metrics)} The tags of the registered version have the newest evaluation.
+
+{scores([row])}
 
 ## Where it came from
 
-| | |
-|---|---|
-| training run | `{card.run}` |
-| trained on | `{card.trained_on}, {card.train_seconds:.0f} s` |
-| source data, SHA-256 | `{card.source_digest}` |
-| target data, SHA-256 | `{card.target_digest}` |
-| weights, SHA-256 | `{card.sha256}` |
+{origin(card)}
 
 The code in `code/rdmd` is under the Apache License 2.0.
 """
@@ -174,29 +164,3 @@ def _request(card: ModelCard) -> str:
         f"8 pixels. For the generator {scale} {side} pixels, and the result is enlarged again; the parameter "
         "`keep_detail` adds the finer detail of the source."
     )
-
-
-def _scores(row: Row, metrics: Metrics) -> str:
-    features = metrics.features
-    named = f"; features {features.name} ({features.dim}, {features.sha256[:8]})" if features.sha256 else ""
-    lines = [
-        f"{metrics.n_source} translated samples of the source's test split against {metrics.n_reference} of the "
-        f"target's{named}; seed {metrics.seed}. The tags of the registered version have the newest evaluation.",
-        "",
-        "| metric | value |",
-        "|---|---|",
-    ]
-    scores = row.model_dump(include={*Scores.model_fields, "seconds_per_image"}, exclude_none=True)
-    for name, value in _flat(scores):
-        text = f"{value[0]:.4g} to {value[1]:.4g}" if isinstance(value, tuple) else f"{value:.4g}"
-        lines.append(f"| `{name}` | {text} |")
-    return "\n".join(lines)
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The values of nested mappings under names such as `paired.agreement.beard`."""
-    for name, value in values.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value

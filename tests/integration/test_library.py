@@ -1,13 +1,18 @@
 """The library: what a notebook does with `import rdmd`, and that it trains as the pipeline does."""
 
+import base64
 import doctest
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import nullcontext
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import nbformat
 import numpy as np
@@ -15,6 +20,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from huggingface_hub import ModelCard, constants
 from nbclient import NotebookClient
 from PIL import Image
 from torch import Tensor
@@ -26,12 +32,15 @@ from rdmd.data import in_memory
 from rdmd.data.preprocess import preprocess
 from rdmd.data.shards import stored_array
 from rdmd.data.transforms import to_unit
+from rdmd.evaluation.row import Row
+from rdmd.evaluation.table import write_metrics
 from rdmd.pipeline.jobs import plan_teacher
 from rdmd.pipeline.launch import TrainingProcesses
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.training import train_teacher
 from rdmd.training.run_folder import RunFolder
 from tests.conftest import ROOT, notebook_of
+from tests.unit.test_evaluation_metrics_file import METRICS
 
 SIDE = 8
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -287,3 +296,82 @@ def test_the_stored_outputs_are_images_and_no_errors(name: str):
     assert not [output for output in outputs if output.output_type == "error" or output.get("name") == "stderr"]
     # Small enough for the pages of a forge, which show it.
     assert (ROOT / "examples" / f"{name}.ipynb").stat().st_size < 500_000
+
+
+class Hub(BaseHTTPRequestHandler):
+    """The calls of Hugging Face's hub that an upload makes; `files` are those that were committed."""
+
+    files: dict[str, bytes] = {}
+    asked: list[str] = []
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.asked.append(self.path)
+        if self.path == "/api/repos/create":
+            self.answer(409 if b"taken" in body else 200, {"url": f"{Hub.address}/org/name", "name": "org/name"})
+        elif "/preupload/" in self.path:
+            names = [file["path"] for file in json.loads(body)["files"]]
+            modes = [{"path": name, "uploadMode": "regular", "shouldIgnore": False} for name in names]
+            self.answer(200, {"files": modes})
+        elif "/commit/" in self.path:
+            lines = [json.loads(line) for line in body.splitlines()]
+            self.files |= {
+                line["value"]["path"]: base64.b64decode(line["value"]["content"])
+                for line in lines
+                if line["key"] == "file"
+            }
+            self.answer(200, {"commitUrl": f"{Hub.address}/org/name/commit/1", "commitOid": "1", "success": True})
+        elif self.path == "/api/validate-yaml":
+            self.answer(200, {"errors": [], "warnings": []})
+        else:
+            self.answer(404, {})
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        self.answer(404, {})
+
+    def answer(self, status: int, body: dict) -> None:
+        content = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Hub]]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    Hub.address, Hub.files, Hub.asked = f"http://127.0.0.1:{server.server_port}", {}, []
+    monkeypatch.setattr(constants, "ENDPOINT", Hub.address)
+    monkeypatch.setenv("HF_TOKEN", "hf_of_this_test")
+    Thread(target=server.serve_forever, daemon=True).start()
+    yield Hub
+    server.shutdown()
+
+
+def test_a_translator_is_pushed_with_its_scores(
+    hub: type[Hub], tmp_path: Path, translator: rdmd.Translator, images: Tensor
+):
+    known = {"fid": 12.5, "fid_ci": (11.0, 14.0), "cost": 0.11, "cost_se": 0.001}
+    rows = [Row(method="rdmd", lam=lam, run=translator.card.run, nfe=1, **known) for lam in (0.02, 0.5)]
+    rows.append(Row(method="rdmd", lam=0.1, run="another", nfe=1, fid=99.0))
+    write_metrics(METRICS.model_copy(update={"rows": rows}), tmp_path / "metrics.json")
+    assert translator.push_to_hub("org/name", metrics=tmp_path / "metrics.json") == f"{hub.address}/org/name"
+    for name, content in hub.files.items():
+        (tmp_path / "pulled" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "pulled" / name).write_bytes(content)
+    again = rdmd.Translator.from_pretrained(tmp_path / "pulled", device="cpu")
+    assert torch.equal(again(images), translator(images))
+    card = ModelCard.load(tmp_path / "pulled" / "README.md")
+    assert card.data.library_name == "diffusers" and card.data.pipeline_tag == "image-to-image"
+    assert "| metric | lambda 0.02 | lambda 0.5 |" in card.text and "| `fid_ci` | 11 to 14 | 11 to 14 |" in card.text
+    assert "512 translated samples" in card.text and "99" not in card.text.split("## Origin")[0]
+    translator.push_to_hub("org/name", metrics=tmp_path / "none.json")
+    assert b"Nothing was measured" in hub.files["README.md"]
+    # The hub's own refusal, in a sentence.
+    with pytest.raises(rdmd.UserError, match=r"org/no name cannot be written to the hub"):
+        translator.push_to_hub("org/no name")
