@@ -49,12 +49,12 @@ def _entries(count: int, side: int) -> Iterator[Entry]:
 
 
 def distill_run(
-    folder: Path, network: config.Network, shards: Shards, side: int, batch: int, **changes: object
+    folder: Path, network: config.Network, shards: Shards, side: int, batch: int, channels: int = 3, **changes: object
 ) -> DistillRun:
     """A distillation of a teacher with random weights, which are written to `folder`.
 
     changes: fields of the run, or else of its settings."""
-    shape = (3, side, side)
+    shape = (channels, side, side)
     torch.manual_seed(0)
     weights = folder / "teacher.safetensors"
     save_weights(build_denoiser(network, shape), weights)
