@@ -67,15 +67,22 @@ def copy_of_project(experiment: str) -> Iterator[Path]:
         yield project
 
 
+def environment_of(project: Path) -> dict[str, str]:
+    """That of a user's shell, for a command in a copy of the project."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return kept | {"PYTHONPATH": str(project), "PATH": path, "DVC_NO_ANALYTICS": "1"}
+
+
 def _run(project: Path, *command: str) -> None:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
-    environment |= {
-        "PYTHONPATH": str(project),
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "DVC_NO_ANALYTICS": "1",
-    }
     done = subprocess.run(
-        command, cwd=project, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+        command,
+        cwd=project,
+        env=environment_of(project),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
     )
     if done.returncode:
         last = " ".join(done.stdout.strip().splitlines()[-3:])

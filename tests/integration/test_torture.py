@@ -1,7 +1,6 @@
 """A short form of `python -m benchmarks.torture`, and whether it notices losses."""
 
 import json
-import random
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,8 +14,9 @@ from benchmarks.torture import Trial, compare, outcome_of
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_three_kills_lose_nothing():
-    trials = torture.torture(["kill"], kills=3, rng=random.Random(0))
+def test_three_kills_lose_nothing(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torture, "KILLS", 3)
+    trials = torture.torture(["kill"])
     assert [trial.lost for trial in trials] == [{}]
 
 
@@ -30,7 +30,7 @@ def trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trial:
         (root / name).write_text(name)
     (root / "reports").mkdir()
     (root / "reports" / "metrics.json").write_text(json.dumps({"rows": [{"fid": 1.0, "train_seconds": 2.0}]}))
-    made = Trial(root, random.Random(0), "term")
+    made = Trial(root, "term")
     made.log.touch()
     return made
 
@@ -47,7 +47,7 @@ def written(name: str, text: str) -> Callable[[Trial], object]:
         (written("reports/metrics.json", '{"rows": [{"fid": 1.1, "train_seconds": 2.0}]}'), {"metrics"}),
         (written("runs/0a/model.safetensors", "other"), {"weights"}),
         (lambda trial: (trial.path / "models" / "teacher" / "model.safetensors").unlink(), {"weights", "files"}),
-        (written("registry", "[[]]"), {"registry"}),
+        (written("registry", "none"), {"registry"}),
         (written("runs/0a/.checkpoint.pt.abcdefgh.part", "half"), {"files"}),
         (lambda trial: trial.log.write_text("Traceback (most recent call last):\n  x\nKeyError: 1\n"), {"sentence"}),
     ],
