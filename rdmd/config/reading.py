@@ -15,6 +15,8 @@ from rdmd.errors import UserError
 
 PARAMS = Path("params.yaml")
 EXPERIMENTS = Path("experiments")
+# A few lines of YAML can name each other so often that to look at all of them takes years.
+MAX_VALUES = 100_000
 
 
 def sentences(error: ValidationError, raw: dict[str, Any]) -> str:
@@ -61,7 +63,7 @@ def _sentence(problem: ErrorDetails, place: list[str], section: str) -> str:
         case "value_error":
             return f"`{key}`: {context['error']!s}" if key else str(context["error"])
         case "union_tag_invalid":
-            return f"`{key}.{discriminator}` is {context['tag']!r}; use one of {context['expected_tags']}"
+            return f"`{key}.{discriminator}` is {reprlib.repr(context['tag'])}; use one of {context['expected_tags']}"
         case "model_type" | "model_attributes_type":
             return f"`{key}` is a section: put its keys below it (`rdmd experiments` lists complete files)"
     return f"`{key}` is {reprlib.repr(problem['input'])}: {problem['msg'][0].lower()}{problem['msg'][1:]}; change it"
@@ -134,6 +136,12 @@ def parse(text: str, name: str) -> Settings:
     except (ValueError, LookupError, AttributeError) as error:
         # Such as a date without its day, or the tag of another type: YAML's reader leaves those to Python.
         raise UserError(f"{name}: a value is not of its type ({error}); correct that value.") from None
+    pending, count = [raw], 0
+    while pending:
+        value, count = pending.pop(), count + 1
+        if count > MAX_VALUES:
+            raise UserError(f"{name} holds more than {MAX_VALUES} values; remove the aliases (`*name`) in it.")
+        pending += value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     if not isinstance(raw, dict):
         raise UserError(f"{name} holds no settings; put an experiment there with `rdmd use digits`.")
     try:

@@ -1,5 +1,6 @@
 """A wrong params.yaml, a wrong experiment, a wrong command line."""
 
+from itertools import pairwise
 from pathlib import Path
 
 from bad_input.project import PARAMS
@@ -58,6 +59,15 @@ FILE = [
     spoilt("a list as a key", "seed: 0", "? [seed]\n: 0", "params.yaml, line 2", "correct that line"),
     spoilt("a date without its day", "seed: 0", "seed: 2026-13-45", "month must be in 1..12", "correct that value"),
     spoilt("a tag of another type", "seed: 0", "seed: !!bool seven", "not of its type ('seven')", "correct that value"),
+    spoilt(
+        "aliases of aliases",
+        "seed: 0",
+        "a: &a [0, 0, 0, 0, 0, 0, 0, 0]\n"
+        + "".join(f"{b}: &{b} [*{a}, *{a}, *{a}, *{a}, *{a}, *{a}, *{a}, *{a}]\n" for a, b in pairwise("abcdefgh"))
+        + "seed: *h",
+        "more than 100000 values",
+        "remove the aliases",
+    ),
     spoilt("brackets without end", "seed: 0", f"seed: {'[' * 2000}", "nested too deeply", "`rdmd use digits`"),
 ]
 
