@@ -293,10 +293,10 @@ def monitor(given: Namespace) -> None:
     model = given.model or _champion()
     if model is None:
         raise UserError(f"{LAYOUT.registry} names no champion; give --model.")
-    source = read_model_card(model).source
-    if source is None:
+    card = read_model_card(model)
+    if card.source is None:
         raise UserError(f"{model} knows nothing of its training source, as a model of points; give one of images.")
-    days = list(by_day(requests, source, evaluated_cost(model)))
+    days = list(by_day(requests, card.source, card.lam, evaluated_cost(model)))
     print(format_days(days))
     if days[-1].alarms:
         sys.exit(1)

@@ -23,7 +23,7 @@ UNLIKE, SHIFT, COST_FACTOR = 0.05, 0.5, 1.5
 
 
 class Request(config.Section):
-    """A line of the log; the lists have a value for each image. `lam` is None where the model's own lambda counted."""
+    """A line of the log; the lists have a value for each image. `lam` is None where the request translated nothing."""
 
     time: str
     status: int
@@ -60,13 +60,16 @@ def read_log(file: Path) -> list[Request]:
     return sorted(requests, key=lambda one: one.time)
 
 
-def by_day(requests: list[Request], source: SourceStatistics, evaluated_cost: float | None) -> Iterator[Day]:
-    """Compare each day's requests with the training source and, at the model's own lambda, with the evaluation."""
+def by_day(
+    requests: list[Request], source: SourceStatistics, lam: float | None, evaluated_cost: float | None
+) -> Iterator[Day]:
+    """Compare each day's requests with the training source and, at the model's own lambda `lam`, with the
+    evaluation."""
     for name, group in groupby(requests, key=lambda one: one.time[:10]):
         day = list(group)
         milliseconds = np.quantile([1000 * one.seconds for one in day], [0.5, 0.95])
         distances = np.array([value for one in day for value in one.distances])
-        costs = [value for one in day if one.lam is None for value in one.costs]
+        costs = [value for one in day if one.lam in (None, lam) for value in one.costs]
         row = [name, str(len(day)), str(sum(one.status >= 400 for one in day)), *(f"{ms:.0f}" for ms in milliseconds)]
         row += [str(len(distances)), "–", f"{np.mean(costs):.3g}" if costs else "–", "–", "–"]
         alarms = []

@@ -24,7 +24,7 @@ class Watch:
 
         The record has for each image its distance from the source, of which more than 1 is unlike, the numbers behind
         it (`numbers_of`), and the cost of its translation, the squared difference as the mean over dimensions; and the
-        batch's lambda, None for the model's own.
+        batch's lambda, None where nobody gave one.
         """
         x, y = arguments[0], output.clamp(-1, 1)
         numbers = numbers_of(x.cpu().numpy())

@@ -34,7 +34,7 @@ def serve(source: SourceStatistics, tmp_path: Path, caplog: pytest.LogCaptureFix
     generator, log = Darker(), tmp_path / "requests.jsonl"
     watch(generator, source)
 
-    def request(images: np.ndarray, day: int, lam: float | None = None, status: int = 200) -> Path:
+    def request(images: np.ndarray, day: int, lam: float = 0.1, status: int = 200) -> Path:
         caplog.clear()
         with caplog.at_level(logging.INFO, "rdmd.serving"):
             if len(images):
@@ -49,7 +49,7 @@ def serve(source: SourceStatistics, tmp_path: Path, caplog: pytest.LogCaptureFix
 
 
 def days(log: Path, source: SourceStatistics, cost: float | None = 0.01) -> list[Day]:
-    return list(by_day(read_log(log), source, cost))
+    return list(by_day(read_log(log), source, 0.1, cost))
 
 
 def test_each_day_is_told_apart(serve, source: SourceStatistics):
