@@ -43,7 +43,8 @@ class FreshNoise:
 
 @dataclass(frozen=True)
 class DomainView:
-    """All samples of one split: uint8 (N, H, W, 3) images or float32 (N, 2) points, on the GPU or memory-mapped."""
+    """All samples of one split: images (N, H, W, C), uint8 or uint16, or float32 (N, 2) points, on the GPU or
+    memory-mapped."""
 
     stored: Tensor
     device: torch.device
@@ -52,7 +53,7 @@ class DomainView:
         return len(self.stored)
 
     def batch(self, n: int, random: StepRandom, name: str) -> Tensor:
-        """n samples with replacement: images as float32 (n, 3, H, W) in [-1, 1], points as they are."""
+        """n samples with replacement: images as float32 (n, C, H, W) in [-1, 1], points as they are."""
         return self._at(drawn(len(self.stored), n, random, name))
 
     def distinct(self, n: int, random: StepRandom, name: str) -> Tensor:
@@ -60,7 +61,11 @@ class DomainView:
         return self._at(torch.randperm(len(self.stored), generator=random.host_stream(name))[:n])
 
     def _at(self, index: Tensor) -> Tensor:
-        samples = self.stored[index.to(self.stored.device, non_blocking=True)].to(self.device, non_blocking=True)
+        # torch has few functions for uint16, so that its bits are picked as int16.
+        deep = self.stored.dtype == torch.uint16
+        stored = self.stored.view(torch.int16) if deep else self.stored
+        samples = stored[index.to(stored.device, non_blocking=True)].to(self.device, non_blocking=True)
+        samples = samples.view(torch.uint16) if deep else samples
         return seen_by_networks(samples.permute(0, 3, 1, 2).contiguous() if samples.ndim == 4 else samples)
 
 

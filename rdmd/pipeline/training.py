@@ -188,7 +188,7 @@ def _write_model(
     result = folder.result()
     assert result is not None, f"{folder.path} is published before it is finished"
     card = card_of("pad" if settings.preprocess.fit == "pad" else "crop", folder, result)
-    write_model(place, card.model_copy(update={"source": source}), folder.weights)
+    write_model(place, card.model_copy(update={"source": source, "white": settings.preprocess.white}), folder.weights)
 
 
 def card_of(fit: Literal["crop", "pad"], folder: RunFolder, result: Result) -> ModelCard:
