@@ -257,7 +257,8 @@ def _write_model(
     result = folder.result()
     assert result is not None, f"{folder.path} is published before it is finished"
     card = card_of("pad" if settings.preprocess.fit == "pad" else "crop", folder, result)
-    write_model(place, card.model_copy(update={"source": source}), folder.weights)
+    more = {"source": source, "white": settings.preprocess.white}
+    write_model(place, card.model_copy(update=more), folder.weights)
     publish_run(folder, place)
 
 
