@@ -249,7 +249,7 @@ def test_the_code_of_a_run_is_that_of_its_objective_and_its_data(tmp_path: Path)
             "diffusion/loss.py": ("Denoising score matching", "# A remark."),
             "training/teacher.py": ("import torch\n", "import torch  # Another remark.\n"),
         },
-        "the range of pixels": {"data/transforms.py": ("127.5", "128.0")},
+        "the range of pixels": {"data/transforms.py": ("/ 2) - 1", "/ 2) - 0.9")},
         "the order of samples": {"data/sampling.py": ("torch.randint(size", "torch.randint(1, size")},
         "neural OT": {"training/neural_ot.py": ("decay=s.decay", "decay='constant'")},
         "neural OT's losses": {"baselines/neural_ot.py": ("cost - f(mapped)", "cost - 2 * f(mapped)")},
