@@ -6,7 +6,9 @@ Nothing is overridden: what the user has set stays; a proxy is only kept from th
 import os
 import sys
 from pathlib import Path
+from types import TracebackType
 
+from rdmd.errors import STOPPED
 from rdmd.ports import keep_loopback_direct
 
 DEBUG = "--debug"
@@ -47,3 +49,12 @@ def prepare() -> None:
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
     keep_loopback_direct()
+    sys.excepthook = _excepthook
+
+
+def _excepthook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Say in a sentence that Ctrl-C came while this process imported its packages, which takes it seconds."""
+    if issubclass(kind, KeyboardInterrupt) and DEBUG not in sys.argv:
+        print(f"rdmd: {STOPPED}", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)

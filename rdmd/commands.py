@@ -266,6 +266,8 @@ def serve(given: Namespace) -> None:
     # By its path, and without that path's folder on sys.path: the model brings an `rdmd` of its own.
     server = Path(__file__).parent / "serving" / "server.py"
     options = ["--model-uri", version, "--host", given.host, "--port", str(given.port)]
+    if given.log is not None:
+        options += ["--log", str(given.log)]
     command = [sys.executable, "-P", str(server), *options]
     if version != model:
         print(f"{model} is {version} now; if the alias moves, restart this server", flush=True)
@@ -276,6 +278,28 @@ def serve(given: Namespace) -> None:
         status = run_in_group(command, dict(os.environ), lambda line: print(line, file=sys.stderr))
         if status:
             raise UserError(f"MLflow could not serve {model} (status {status}); its own message is above.")
+
+
+def monitor(given: Namespace) -> None:
+    """Compare what a served model was asked with its training source and its evaluation.
+
+    A line for each day of the log. Exits with 1 if something is wrong on the last day.
+    """
+    from rdmd.pipeline.model_source import evaluated_cost, read_model_card
+    from rdmd.pipeline.monitor import by_day, format_days, read_log
+
+    use_local_tracking()
+    requests = read_log(given.log)
+    model = given.model or _champion()
+    if model is None:
+        raise UserError(f"{LAYOUT.registry} names no champion; give --model.")
+    card = read_model_card(model)
+    if card.source is None:
+        raise UserError(f"{model} knows nothing of its training source, as a model of points; give one of images.")
+    days = list(by_day(requests, card.source, card.lam, evaluated_cost(model)))
+    print(format_days(days))
+    if days[-1].alarms:
+        sys.exit(1)
 
 
 def demo(given: Namespace) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
+STOPPED = "stopped; finished steps are kept, repeat the same command to go on"
 
 _MAKE_ROOM = "free some space and repeat the command"
 _ALLOW = "make it readable and writable for this user and repeat the command"
@@ -100,8 +101,7 @@ def reporting(debug: bool) -> Iterator[None]:
     try:
         yield
     except (Interrupted, KeyboardInterrupt) as stop:
-        reason = str(stop) or "stopped; finished steps are kept, repeat the same command to go on"
-        print(f"rdmd: {reason}", file=sys.stderr)
+        print(f"rdmd: {str(stop) or STOPPED}", file=sys.stderr)
         raise SystemExit(EXIT_INTERRUPTED) from None
     except (UserError, OSError, ModuleNotFoundError) as error:
         explained = sentence(error)

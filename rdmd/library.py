@@ -27,12 +27,13 @@ from rdmd.data.in_memory import (
     digest_of,
     first_samples,
     is_channels_last,
+    repeated,
     sample_shape,
     stored,
 )
 from rdmd.data.likeness import SourceStatistics
-from rdmd.data.readers.images import to_rgb
-from rdmd.data.transforms import to_uint8
+from rdmd.data.readers.images import picture_of
+from rdmd.data.transforms import as_rgb, to_uint8, with_channels
 from rdmd.data.view import view_of
 from rdmd.diffusion.loss import noise_like
 from rdmd.diffusion.samplers import karras_sigmas, sample_heun
@@ -53,7 +54,7 @@ from rdmd.pipeline.readme import hub_card
 from rdmd.progress import run_bar
 from rdmd.report.samples import image_grid as grid_figure
 from rdmd.report.style import png_bytes
-from rdmd.serving.images import Sizing, translate_images
+from rdmd.serving.images import Sizing, translate_images, translate_pictures
 from rdmd.serving.model import BATCH, Model
 from rdmd.training.run_config import DistillRun, FeatureInput, Shards, TeacherRun, Weights, run_name
 from rdmd.training.run_folder import RunFolder
@@ -119,7 +120,7 @@ class Teacher(_Pretrained):
     @torch.no_grad()
     def sample(self, n: int, steps: int = 18, seed: int = 0) -> Tensor:
         """n samples, drawn by Heun's method (Karras et al. 2022, algorithm 1) in 2 `steps` - 1 network evaluations:
-        images (n, 3, R, R) in [-1, 1], or points (n, d)."""
+        images (n, C, R, R) in [-1, 1], or points (n, d)."""
         rng = torch.Generator(self.device).manual_seed(seed)
         sigmas = karras_sigmas(steps, 0.002, 80.0)
         noise = noise_like(torch.empty(n, *self.card.sample_shape, device=self.device), rng)
@@ -144,7 +145,7 @@ class Translator(_Pretrained):
 
     def __init__(self, card: ModelCard, generator: Generator, device: torch.device) -> None:
         super().__init__(card, generator.denoiser, device, generator.codec)
-        self.model = Model(generator, card.outer_shape, card.fit, device)
+        self.model = Model(generator, card.outer_shape, card.fit, device, white=card.white)
 
     def _write_more(self, folder: Path) -> None:
         if not self.model.of_points:
@@ -200,16 +201,17 @@ class Translator(_Pretrained):
         resolution: of the shorter side on its way through the generator; None is that of the training.
         keep_detail: add the detail of the source that this resolution cannot hold.
 
-        PIL images, alone or in a list, and uint8 tensors or arrays, (N, H, W, 3) or (N, 3, H, W), have any size and
-        are translated whole. Floats are images of the model's resolution R in [-1, 1], in the same two layouts, or
-        points (N, d). Any other list or dataset gives a tensor.
+        PIL images, alone or in a list, and uint8 or uint16 tensors or arrays, (N, H, W, C) or (N, C, H, W), have any
+        size and are translated whole; the translations have their bits, and PIL images their transparency. Floats are
+        images of the model's resolution R in [-1, 1], in the same two layouts, or points (N, d). Any other list or
+        dataset gives a tensor.
         """
         model, sizing = self.model.at(lam), Sizing(resolution, keep_detail)
         again = functools.partial(self, lam=lam, resolution=resolution, keep_detail=keep_detail)
         if isinstance(images, Image.Image):
             return again([images])[0]
         if isinstance(images, list) and all(isinstance(image, Image.Image) for image in images):
-            return [Image.fromarray(image) for image in translate_images(model, map(to_rgb, images), sizing)]
+            return list(translate_pictures(model, (picture_of(image, model.form) for image in images), sizing))
         if isinstance(images, np.ndarray):
             return again(torch.from_numpy(images)).numpy()
         if not isinstance(images, Tensor):
@@ -217,15 +219,16 @@ class Translator(_Pretrained):
         if images.ndim == 3:
             return again(images[None])[0]
         samples = stored(images)
-        if samples.dtype == torch.uint8:
-            results = np.stack(list(translate_images(model, samples.cpu().numpy(), sizing)))
+        if not samples.is_floating_point():
+            pixels = (with_channels(one, model.sample_shape[0]) for one in samples.cpu().numpy())
+            results = np.stack(list(translate_images(model, pixels, sizing)))
             translated = torch.from_numpy(results).permute(0, 3, 1, 2)
         else:
-            samples = channels_first(samples)
+            samples = channels_first(repeated(samples, model.sample_shape[0]))
             if samples.shape[1:] != self.card.outer_shape:
                 raise UserError(
                     f"this model translates samples of the shape {self.card.outer_shape}, and floats of the shape "
-                    f"{tuple(samples.shape[1:])} came; give uint8 or PIL images, which may have any size."
+                    f"{tuple(samples.shape[1:])} came; give pixels or PIL images, which may have any size."
                 )
             translated = torch.cat([model.generator(part.to(self.device), model.lam) for part in samples.split(BATCH)])
         if translated.ndim == 4:
@@ -348,11 +351,12 @@ def distill(
         torch.Size([20, 3, 8, 8])
     """
     teacher = teacher if isinstance(teacher, Teacher) else Teacher.from_pretrained(teacher, device)
-    samples, card = stored(source), teacher.card
+    card = teacher.card
+    samples = repeated(stored(source), card.outer_shape[0])
     if sample_shape(samples) != card.outer_shape:
         raise UserError(
             f"samples of the source have the shape {sample_shape(samples)}, and those of the teacher "
-            f"{card.outer_shape}; give both domains one size."
+            f"{card.outer_shape}; give both domains one size and as many channels."
         )
     lambdas = {"from": lam[0], "to": lam[1]} if isinstance(lam, tuple) else [lam]
     own = {"lambdas": lambdas, "steps": steps, "batch": batch, "generator_lr": lr, "sigma_init": sigma_init}
@@ -360,7 +364,7 @@ def distill(
     source_input, target_input = _input(digest_of(samples)), _input(card.target_digest)
     inputs = {source_input.path: samples}
     if given.evaluate_every:
-        reference = None if target is None else stored(target)
+        reference = None if target is None else repeated(stored(target), card.outer_shape[0])
         if reference is None or sample_shape(reference) != card.outer_shape:
             raise UserError(
                 "evaluate_every compares translations with the target; give its samples, of the shape "
@@ -413,7 +417,8 @@ def evaluate(
         >>> round(scores.cost, 3), scores.sw2 < 0.2
         (1.0, True)
     """
-    y, x, reference = (channels_first(stored(samples)) for samples in (translations, source, target))
+    given = [stored(samples) for samples in (translations, source, target)]
+    y, x, reference = (channels_first(repeated(each, max(one.shape[-1] for one in given))) for each in given)
     return evaluate_tensors(y, x, reference, features, device=device_of(device), **settings)
 
 
@@ -429,7 +434,7 @@ def image_grid(columns: Mapping[str, Samples], rows: int = 8) -> Image.Image:
     shown = []
     for title, images in columns.items():
         first = channels_first(stored(first_samples(images, rows)))
-        shown.append((title, first if first.dtype == torch.uint8 else to_uint8(first)))
+        shown.append((title, as_rgb(to_uint8(first) if first.is_floating_point() else first)))
     return Image.open(io.BytesIO(png_bytes(grid_figure(shown)))).convert("RGB")
 
 
@@ -501,7 +506,9 @@ def _trained(
             with run_bar(run_name(run), run.settings.steps, disable=not progress) as bar:
                 run_training(run, kept, place.type, open_domain=lambda path, split, on: views[path], follow=bar.follow)
         # Translations are made square as the images of training were.
-        card = card_of_run(kept).model_copy(update={"fit": getattr(data, "fit", "crop")})
+        card = card_of_run(kept).model_copy(
+            update={"fit": getattr(data, "fit", "crop"), "white": getattr(data, "white", None)}
+        )
         if isinstance(run, DistillRun):
             card = card.model_copy(update={"source": SourceStatistics.of(inputs[run.source.path].cpu().numpy())})
         return load(kept.path, place, card)

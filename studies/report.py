@@ -103,6 +103,8 @@ def _study(docs: Path, study: str, found: dict[str, Any]) -> dict[str, Any]:
         "setting": setting_labels(summary),
         "NFE": summary["nfe"].astype(str),
     }
+    if summary["seeds"].nunique() > 1:
+        leads["seeds"] = summary["seeds"].astype(str)
     theirs = bettered(frame)
     left = theirs[~theirs["bettered"]].groupby("method", sort=False).size()
     every = theirs.groupby("method", sort=False).size()

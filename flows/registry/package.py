@@ -159,8 +159,8 @@ def _request(card: ModelCard) -> str:
     )
     return (
         f"`inputs` is a list of 1 to {MAX_IMAGES} images, all as base64 text of a file (PNG, JPEG, WebP, BMP, TIFF "
-        "or GIF) or all as arrays (H, W, 3) of integers 0 to 255. `predictions` has the same form: base64 text of PNG "
-        f"files, or arrays, each of its image's size. An image has at most {MAX_PIXELS} pixels and sides of at least "
-        f"8 pixels. For the generator {scale} {side} pixels, and the result is enlarged again; the parameter "
-        "`keep_detail` adds the finer detail of the source."
+        f"or GIF) or all as arrays (H, W, {card.sample_shape[0]}) of integers 0 to 255. `predictions` has the same "
+        "form: base64 text of PNG files, or arrays, each of its image's size. An image has at most "
+        f"{MAX_PIXELS} pixels and sides of at least 8 pixels. For the generator {scale} {side} pixels, and the "
+        "result is enlarged again; the parameter `keep_detail` adds the finer detail of the source."
     )

@@ -1,6 +1,7 @@
 """The versions of a registered model: the generator and the evaluation of each, and how the champion was promoted."""
 
 import contextlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
@@ -12,6 +13,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
+from prefect.events import emit_event
 from pydantic import TypeAdapter
 
 from flows.environment import ROOT
@@ -280,6 +282,7 @@ def promote_version(client: MlflowClient, model: RegisteredModel, version: str, 
         before = last.before if last.version == version else (last.version, *last.before)
     client.set_registered_model_alias(model.name, CHAMPION, version)
     _write_promotion(client, model, Promotion(version, by, _now(), before))
+    _announce(model.name, version, by)
 
 
 def roll_back(client: MlflowClient, model: RegisteredModel, existing: set[str]) -> Promotion | None:
@@ -292,7 +295,18 @@ def roll_back(client: MlflowClient, model: RegisteredModel, existing: set[str]) 
     promotion = Promotion(earlier[0], user_name(), _now(), before)
     client.set_registered_model_alias(model.name, CHAMPION, promotion.version)
     _write_promotion(client, model, promotion)
+    _announce(model.name, promotion.version, promotion.by)
     return promotion
+
+
+def _announce(name: str, version: str, by: str) -> None:
+    """Tell the Prefect server of PREFECT_API_URL, if any, of a new champion; automations.yaml passes it on."""
+    if os.environ.get("PREFECT_API_URL"):
+        emit_event(
+            "rdmd.champion",
+            resource={"prefect.resource.id": f"rdmd.model.{name}", "prefect.resource.name": name},
+            payload={"text": f"models:/{name}@{CHAMPION} is version {version}, promoted by {by}"},
+        )
 
 
 def _write_promotion(client: MlflowClient, model: RegisteredModel, promotion: Promotion) -> None:

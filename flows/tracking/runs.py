@@ -4,7 +4,9 @@ import contextlib
 import getpass
 import hashlib
 import json
+import logging
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -30,7 +32,7 @@ from mlflow.utils.mlflow_tags import (
     MLFLOW_USER,
 )
 
-from flows.environment import ROOT
+from flows.environment import DEBUG, ROOT
 from rdmd import config
 from rdmd.data.manifest import Manifest, read_manifest
 from rdmd.data.samples import Split
@@ -39,6 +41,10 @@ from rdmd.files import canonical_json, replacing
 from rdmd.pipeline.layout import git_commit
 from rdmd.pipeline.store import SCHEME, check_sqlite, relocate, sqlite_file
 from rdmd.training.run_config import TeacherRun, TrainingRun
+
+if DEBUG not in sys.argv:
+    # It logs a failing store with a traceback for each call; every caller here handles the exception itself.
+    logging.getLogger("mlflow").setLevel(logging.CRITICAL)
 
 FINGERPRINT = "rdmd.run"
 SWEEP = "rdmd.sweep"
@@ -133,7 +139,10 @@ def store_errors(uri: str) -> Iterator[None]:
 def reason(error: Exception) -> str:
     """Why the store did not answer, in a few words."""
     text = str(error).strip()
-    return "it is locked by another process" if "database is locked" in text else text.splitlines()[0][:200]
+    # SQLAlchemy puts the statement and its values around the words of the database.
+    of_database = re.search(r"^\(\w+\.\w+\) (.*)$", text, re.MULTILINE)
+    first = of_database[1] if of_database else text.splitlines()[0][:200]
+    return "it is locked by another process" if "database is locked" in text else first
 
 
 def sweep_run(record: Record, settings: config.Settings, digests: dict[str, str]) -> Run:

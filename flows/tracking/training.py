@@ -1,8 +1,8 @@
 """A training in MLflow and Prefect: parameters, curves, images, the machine's load, progress."""
 
 import contextlib
-import logging
 import re
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +16,7 @@ from mlflow.entities import Metric, Run
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from PIL import Image
+from prefect import get_run_logger
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
 from flows.tracking.runs import (
@@ -40,11 +41,12 @@ from rdmd.progress import run_bar
 from rdmd.training.run_config import CUTRun, DistillRun, NeuralOTRun, TrainingRun, run_name
 from rdmd.training.run_folder import Point, RunFolder
 
-LOG = logging.getLogger(__name__)
 # Curves have names of their own: a run's `cost` is that of the evaluation, on the test split.
 CURVES = "train/"
 # Each message to the two servers costs CPU time that training needs.
 SEND_SECONDS = 5.0
+# At most so many lines of a training are in Prefect's log.
+LINES = 20
 # How long the end of a training waits for a store that does not answer, and between its attempts.
 OUTAGE_SECONDS, RETRY_SECONDS = 300.0, 5.0
 # What MLflow's client raises where its server is gone or its SQLite file is locked; `requests` raises OSError.
@@ -173,7 +175,8 @@ class Recorder:
             self._send()
         except OUTAGE as error:
             if self.answers:
-                LOG.warning("MLflow does not take the record (%s); training goes on, and sends it later", reason(error))
+                say = f"MLflow does not take the record ({reason(error)}); training goes on, and sends it later"
+                print(say, file=sys.stderr, flush=True)
             self.answers = False
         else:
             self.answers = True
@@ -230,12 +233,18 @@ def watcher(settings: config.Settings, layout: Layout) -> Watch:
         artifact = cast(UUID, create_progress_artifact(0.0, key, f"{name}, {steps} steps"))
         with tracked(record, parent, folder, run) as log, run_bar(name, steps) as bar:
             waiting: list[Point] = []
-            sent = time.monotonic()
+            sent, told = time.monotonic(), 0
 
             def send() -> None:
+                nonlocal told
                 if waiting:
                     log(waiting)
-                    update_progress_artifact(artifact, progress=100.0 * waiting[-1].step / steps)
+                    step = waiting[-1].step
+                    update_progress_artifact(artifact, progress=100.0 * step / steps)
+                    if (part := LINES * step // steps) > told:
+                        told = part
+                        values = ", ".join(f"{name} {value:.3g}" for name, value in waiting[-1].values.items())
+                        get_run_logger().info(f"{name}: step {step} of {steps}, {values}")
                     waiting.clear()
 
             def follow(points: list[Point]) -> None:

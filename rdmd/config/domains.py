@@ -149,6 +149,11 @@ class Preprocess(Section):
     # `random_crop` stores `crops` squares of each training image that is not square, spread over its longer side.
     fit: Literal["crop", "pad", "random_crop"] = "crop"
     crops: Annotated[int, Field(ge=1, le=360)] = 8
+    # 1 keeps grey images, of 8 or 16 bits, and makes colours grey; 3 makes RGB of 8 bits; `auto` is 1 where every image
+    # of a domain is grey, and 3 elsewhere. Source and target must come out alike.
+    channels: Literal[1, 3, "auto"] = 3
+    # What is white in grey images of 16 bits; null is 65535. A camera of 12 bits has 4095.
+    white: Annotated[int, Field(ge=1, le=65535)] | None = None
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
     # An autoencoder of diffusers, a folder or hf:ORG/NAME: the networks then see latents, which shards hold beside the
     # images.

@@ -38,6 +38,7 @@ class Settings(Section):
         problems = [
             *self._kinds(),
             *self._codec(),
+            *self._channels(),
             *self._noise_source(),
             *self._cost(),
             *self._launch(),
@@ -105,6 +106,11 @@ class Settings(Section):
             return
         if self.preprocess.kind == "points" or isinstance(self.domains.source, Noise):
             yield "preprocess.codec encodes images, and the samples are points or noise; set it to null"
+        if self.preprocess.channels != 3:
+            yield (
+                "preprocess.codec encodes images of 3 channels, but preprocess.channels is "
+                f"{self.preprocess.channels!r}; set it to 3"
+            )
         if isinstance(self.network, ImageNetwork) and "sigma_data" not in self.network.model_fields_set:
             yield (
                 "preprocess.codec gives latents of about unit variance, but network.sigma_data is "
@@ -130,6 +136,14 @@ class Settings(Section):
                     f"baselines.{name} builds a network of its own from `network`, which must be of kind 'ddpmpp' for "
                     f"that, but it is 'unet2d'; set baselines.{name} to null"
                 )
+
+    def _channels(self) -> Iterator[str]:
+        channels = self.preprocess.channels
+        if channels == "auto" and isinstance(self.domains.source, Noise):
+            yield "preprocess.channels is 'auto', but domains.source is noise, which shows no colour; set it to 1 or 3"
+        for name, domain in self.domains.named.items():
+            if channels == 1 and isinstance(domain, Digits) and domain.colour == "hue":
+                yield f"domains.{name}.colour is 'hue', but preprocess.channels is 1; set the former to grey"
 
     def _noise_source(self) -> Iterator[str]:
         source, distill = self.domains.source, self.distill
@@ -243,12 +257,19 @@ class Settings(Section):
 
     @property
     def sample_shape(self) -> tuple[int, ...]:
-        """(3, H, W) for images, (2,) for points."""
-        side = self.preprocess.resolution
-        return (2,) if self.preprocess.kind == "points" else (3, side, side)
+        """(C, H, W) for images, (2,) for points. Where the shards decide on the channels, it has three: see
+        `settled`."""
+        side, channels = self.preprocess.resolution, self.preprocess.channels
+        return (2,) if self.preprocess.kind == "points" else (3 if channels == "auto" else channels, side, side)
+
+    def settled(self, channels: int | None) -> "Settings":
+        """These settings, with `preprocess.channels` as the shards have them where it is `auto`."""
+        if self.preprocess.channels != "auto" or channels is None:
+            return self
+        return self.model_copy(update={"preprocess": self.preprocess.model_copy(update={"channels": channels})})
 
     @property
     def stored_shape(self) -> tuple[int, ...]:
-        """A sample as the shards hold it: (H, W, 3) for images, (2,) for points."""
+        """A sample as the shards hold it: (H, W, C) for images, (2,) for points."""
         channels, *sides = self.sample_shape
         return (*sides, channels)

@@ -3,6 +3,7 @@
 import logging
 import os
 import warnings
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ import numpy as np
 
 from rdmd import files
 from rdmd.config import Digits, DomainName, Noise, Settings
-from rdmd.data.manifest import read_manifest
+from rdmd.data.manifest import Manifest, read_manifest
 from rdmd.data.sample_table import domain_table, with_crossings
 from rdmd.errors import UserError
 
@@ -33,8 +34,8 @@ class Check:
     expectation: "Expectation"
 
 
-def checks(settings: Settings, name: DomainName) -> list[Check]:
-    """The suite of the domain `name`, from the settings alone, in the order in which failures are listed."""
+def checks(settings: Settings, name: DomainName, bits: int = 8) -> list[Check]:
+    """The suite of the domain `name`, in the order in which failures are listed. `bits` are those of its images."""
     from great_expectations import expectations as expect
     from great_expectations.expectations.row_conditions import Column
 
@@ -47,8 +48,8 @@ def checks(settings: Settings, name: DomainName) -> list[Check]:
     mend = f"mend or remove them in {place} and {again}"
     shape = "x".join(map(str, settings.stored_shape))
     between, in_set = expect.ExpectColumnValuesToBeBetween, expect.ExpectColumnValuesToBeInSet
-    low, high = (-largest, largest) if real else (0, 255)
-    dtype = "float32" if real else "uint8"
+    low, high = (-largest, largest) if real else (0, 2**bits - 1)
+    dtype = "float32" if real else f"uint{bits}"
     present = expect.ExpectColumnValuesToNotBeNull(column="mean")
     suite = [
         Check("has samples of one shape", again, in_set(column="shape", value_set=[shape])),
@@ -138,12 +139,14 @@ def validate(settings: Settings, shards: Path, report: Path, docs: Path) -> Vali
     if expectations failed: with each of them, its samples' names and the remedy.
     """
     names = list(settings.domains.named)
+    manifests = {name: read_manifest(shards / name) for name in names}
+    _same_channels(manifests)
     tables = with_crossings({name: domain_table(shards / name) for name in names})
     counts = {
         name: DomainCounts(
             train=int((tables[name]["split"] == "train").sum()),
             test=int((tables[name]["split"] == "test").sum()),
-            digest=read_manifest(shards / name).digest,
+            digest=manifests[name].digest,
         )
         for name in names
     }
@@ -158,9 +161,10 @@ def validate(settings: Settings, shards: Path, report: Path, docs: Path) -> Vali
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
     source = context.data_sources.add_pandas("shards")
-    outcomes = tuple(
-        outcome for name in names for outcome in _run(context, source, name, checks(settings, name), tables[name])
-    )
+    suites = {
+        name: checks(settings.settled(manifest.channels), name, manifest.bits) for name, manifest in manifests.items()
+    }
+    outcomes = tuple(outcome for name in names for outcome in _run(context, source, name, suites[name], tables[name]))
     result = ValidationReport(all(outcome.success for outcome in outcomes), counts, outcomes)
     files.write_json(report, asdict(result))
     with files.replacing_folder(docs) as folder:
@@ -172,6 +176,17 @@ def validate(settings: Settings, shards: Path, report: Path, docs: Path) -> Vali
     if failures:
         raise UserError(f"validation (see {report}): {' '.join(failures)}")
     return result
+
+
+def _same_channels(manifests: Mapping[DomainName, Manifest]) -> None:
+    """Raise `UserError` if source and target differ in their channels: networks have those of both."""
+    source, target = manifests["source"].channels, manifests["target"].channels
+    if source != target:
+        grey, coloured = ("source", "target") if source == 1 else ("target", "source")
+        raise UserError(
+            f"every image of the {grey} is grey, and the {coloured} has colours; set preprocess.channels to 3, which "
+            "repeats grey, or to 1, which drops colours, and preprocess both again."
+        )
 
 
 def few_images(report: ValidationReport, settings: Settings) -> str | None:

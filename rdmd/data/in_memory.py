@@ -3,6 +3,7 @@
 import hashlib
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ from rdmd import config
 from rdmd.data.readers import archives
 from rdmd.data.readers import images as folders
 from rdmd.data.samples import Broken
+from rdmd.data.transforms import bits_of, with_bits, with_channels
 from rdmd.data.transforms import fit as made_square
 from rdmd.errors import UserError
 
@@ -28,8 +30,10 @@ class ImageFolder(Dataset[Tensor]):
     """The images of a folder, with its subfolders, or of a zip or tar archive: decoded once, square, of one size.
 
     An item is uint8 (3, resolution, resolution); `images` holds all of them, (N, 3, resolution, resolution), in the
-    order of their paths. `fit` says how an image becomes square: `crop` keeps its centre, `pad` adds white. Files that
-    cannot be decoded are left out with a warning. Raises UserError if `path` does not exist or holds no image.
+    order of their paths. `fit` says how an image becomes square: `crop` keeps its centre, `pad` adds white. With
+    `channels=1` items are grey, of 8 or 16 bits; with "auto" if all images are. `white` is what is white in grey images
+    of 16 bits. Files that cannot be decoded are left out with a warning. Raises UserError if `path` does not exist or
+    holds no image.
 
     Examples:
         >>> import rdmd, tempfile
@@ -42,12 +46,20 @@ class ImageFolder(Dataset[Tensor]):
     """
 
     def __init__(
-        self, path: str | Path, resolution: int = 64, fit: Literal["crop", "pad"] = "crop", progress: bool = True
+        self,
+        path: str | Path,
+        resolution: int = 64,
+        fit: Literal["crop", "pad"] = "crop",
+        progress: bool = True,
+        channels: Literal[1, 3, "auto"] = 3,
+        white: int | None = None,
     ) -> None:
-        self.fit = fit
+        self.fit, self.white = fit, white
+        form = folders.Form(channels, white)
         archive = Path(path).is_file()
         domain = config.ImageFolder(reader="archive" if archive else "images", path=Path(path))
-        reading = archives.read(domain, "ImageFolder") if archive else folders.read(domain, "ImageFolder")
+        read = partial(archives.read, form=form) if archive else partial(folders.read, form=form)
+        reading = read(domain, "ImageFolder")
         arrays, broken = [], []
         for item in tqdm(reading.items, total=reading.total, desc=str(path), unit="image", disable=not progress):
             if isinstance(item, Broken):
@@ -59,7 +71,7 @@ class ImageFolder(Dataset[Tensor]):
         if broken:
             first = f"{broken[0].name}: {broken[0].reason}"
             warnings.warn(f"{len(broken)} of {reading.total} images in {path} are left out ({first})", stacklevel=2)
-        self.images = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)
+        self.images = torch.from_numpy(np.stack(alike(arrays))).permute(0, 3, 1, 2)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -69,7 +81,7 @@ class ImageFolder(Dataset[Tensor]):
 
 
 def stored(samples: Samples) -> Tensor:
-    """Samples as training stores them: uint8 or float32 images (N, H, W, 3), float32 in [-1, 1], or points (N, d).
+    """Samples as training stores them: images (N, H, W, C), uint8, uint16 or float32 in [-1, 1], or points (N, d).
 
     `samples` is a tensor or an array of images (N, 3, H, W) or (N, H, W, 3), with one channel or three, or of points
     (N, d); or a sequence or a dataset of such samples or of PIL images, which is read into memory; of a tuple, such as
@@ -82,8 +94,8 @@ def stored(samples: Samples) -> Tensor:
         tensor = tensor.to(torch.float32)
         if not tensor.isfinite().all():
             raise UserError("a sample holds a value that is not finite; remove it.")
-    elif tensor.dtype != torch.uint8:
-        raise UserError(f"samples are {tensor.dtype}; give uint8 in 0 to 255, or floats in [-1, 1].")
+    elif tensor.dtype not in (torch.uint8, torch.uint16):
+        raise UserError(f"samples are {tensor.dtype}; give uint8, uint16 or floats in [-1, 1].")
     if len(tensor) == 0:
         raise UserError("there are no samples; give at least one.")
     if tensor.ndim == 2 and tensor.is_floating_point():
@@ -98,21 +110,27 @@ def stored(samples: Samples) -> Tensor:
         raise UserError(f"images have {tensor.shape[-1]} channels; give 3 (RGB) or 1 (grey).")
     if tensor.is_floating_point() and tensor.abs().max() > 1:
         raise UserError("images of floats have values beyond [-1, 1]; divide 0 to 255 by 127.5 and subtract 1.")
-    return tensor.expand(*tensor.shape[:3], 3).contiguous()
+    return tensor.contiguous()
 
 
 def sample_shape(stored: Tensor) -> tuple[int, ...]:
-    """The shape of a stored sample as networks see it: (3, R, R), or (d,). Raises UserError if it is not square."""
+    """The shape of a stored sample as networks see it: (C, R, R), or (d,). Raises UserError if it is not square."""
     if stored.ndim == 2:
         return tuple(stored.shape[1:])
-    height, width = stored.shape[1:3]
+    height, width, channels = stored.shape[1:]
     if height != width:
         raise UserError(f"images are {width}x{height}; make them square, as rdmd.ImageFolder does.")
-    return 3, height, width
+    return channels, height, width
+
+
+def repeated(stored: Tensor, channels: int) -> Tensor:
+    """Grey stored images with their channel repeated where `channels` are 3; anything else as it is."""
+    grey = stored.ndim == 4 and stored.shape[3] == 1 and channels == 3
+    return stored.expand(-1, -1, -1, 3).contiguous() if grey else stored
 
 
 def channels_first(stored: Tensor) -> Tensor:
-    """Stored images as (N, 3, H, W); points as they are."""
+    """Stored images as (N, C, H, W); points as they are."""
     return stored.permute(0, 3, 1, 2).contiguous() if stored.ndim == 4 else stored
 
 
@@ -124,7 +142,10 @@ def is_channels_last(images: Tensor | np.ndarray) -> bool:
 def _stacked(samples: Any) -> Tensor:
     """The samples of a sequence or a dataset as one tensor."""
     items = first_samples(samples, len(samples)) if hasattr(samples, "__len__") else list(samples)
-    tensors = [as_tensor(item[0] if isinstance(item, tuple) else item) for item in items]
+    samples = [item[0] if isinstance(item, tuple) else item for item in items]
+    if samples and all(isinstance(sample, Image.Image) for sample in samples):
+        samples = alike([folders.picture_of(sample, folders.Form("auto")).pixels for sample in samples])
+    tensors = [torch.as_tensor(sample) for sample in samples]
     shapes = {tuple(tensor.shape) for tensor in tensors}
     if len(shapes) > 1:
         raise UserError(
@@ -142,11 +163,11 @@ def first_samples(samples: Any, n: int) -> list[Any]:
     return [samples[i] for i in range(min(n, len(samples)))]
 
 
-def as_tensor(sample: Any) -> Tensor:
-    """One sample as a tensor; a PIL image as uint8 (H, W, 3), transparency on white."""
-    return (
-        torch.from_numpy(folders.to_rgb(sample).copy()) if isinstance(sample, Image.Image) else torch.as_tensor(sample)
-    )
+def alike(images: list[np.ndarray]) -> list[np.ndarray]:
+    """Images with as many channels, and bits where they are grey, as the largest of them has."""
+    channels = max(image.shape[2] for image in images)
+    bits = max(map(bits_of, images)) if channels == 1 else 8
+    return [with_channels(with_bits(image, bits), channels) for image in images]
 
 
 def digest_of(stored: Tensor) -> str:

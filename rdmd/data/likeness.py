@@ -18,6 +18,9 @@ _MOST = 4000
 _LEAST = 0.01
 # Below the variance of any of the numbers over a source that varies at all.
 _FLOOR = 1e-4
+# Of the 18 numbers, in their order.
+_PARTS = ("top left", "top right", "bottom left", "bottom right", "contrast", "texture")
+NAMES = [f"{part} {channel}" for part in _PARTS for channel in ("red", "green", "blue")]
 
 
 class SourceStatistics(config.Section):
@@ -45,7 +48,11 @@ class SourceStatistics(config.Section):
     def distances(self, images: np.ndarray) -> np.ndarray:
         """(N,) distances of (N, 3, H, W) images in [-1, 1], as multiples of `limit`: above 1 an image is unlike the
         source."""
-        return _distances(numbers_of(images), np.array(self.mean), np.array(self.precision)) / self.limit
+        return self.distances_of(numbers_of(images))
+
+    def distances_of(self, numbers: np.ndarray) -> np.ndarray:
+        """As `distances`, of the (N, 18) `numbers_of` the images."""
+        return _distances(numbers, np.array(self.mean), np.array(self.precision)) / self.limit
 
 
 def numbers_of(images: np.ndarray) -> np.ndarray:

@@ -60,12 +60,14 @@ class Manifest(_Frozen):
     format: Literal[1] = 1
     domain: str
     kind: Literal["images", "points", "noise"]
-    """uint8 images, float32 points, or float32 noise in the shape of images (noise on the plane is points)."""
+    """Images, float32 points, or float32 noise in the shape of images (noise on the plane is points)."""
     resolution: int | None
     """Side in pixels; null for points."""
     channels: int | None
     latents: Latents | None = None
     """null where networks see the images themselves."""
+    bits: Literal[8, 16] = 8
+    """Of a value of an image: uint8 or uint16."""
     seed: int
     reader: dict[str, Any]
     """The domain's settings in params.yaml, for people; no code reads them back."""
@@ -83,12 +85,12 @@ class Manifest(_Frozen):
 
     @property
     def dtype(self) -> type[np.generic]:
-        """Type of the stored values: uint8 in 0..255 for images, float32 otherwise."""
-        return np.uint8 if self.kind == "images" else np.float32
+        """Type of the stored values: uint8 or uint16 for images, float32 otherwise."""
+        return (np.uint16 if self.bits == 16 else np.uint8) if self.kind == "images" else np.float32
 
     @property
     def sample_shape(self) -> tuple[int, ...]:
-        """Shape of a stored sample: (H, W, 3) for images and their noise, (2,) for points."""
+        """Shape of a stored sample: (H, W, C) for images and their noise, (2,) for points."""
         if self.resolution is None or self.channels is None:
             return (2,)
         return (self.resolution, self.resolution, self.channels)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from rdmd.data.readers import archives, avatars, digits, images, mnist, noise, p
 from rdmd.data.samples import Broken, Reading, Sample, Split
 from rdmd.data.shards import Entry, write_shards
 from rdmd.data.splits import content_digest, fraction, held_out, splits_of
-from rdmd.data.transforms import colour, fit, hues, random_crops
+from rdmd.data.transforms import Bits, colour, fit, grey_if_equal, hues, random_crops, with_bits, with_channels
 from rdmd.errors import UserError
 from rdmd.files import replacing_folder
 
@@ -46,6 +46,8 @@ class _Kept:
     facts: dict[str, Any] | None
     regions: np.ndarray | None
     arrays: int
+    shape: tuple[int, ...]
+    dtype: np.dtype
 
 
 def preprocess(settings: Settings, name: DomainName, out: Path, codec: Encoder | None = None) -> Manifest:
@@ -68,6 +70,8 @@ def preprocess(settings: Settings, name: DomainName, out: Path, codec: Encoder |
         )
     assert (codec is None) == (settings.preprocess.codec is None), "preprocess.codec is not the codec that was opened"
     stored_as_images = not isinstance(domain, Points | Noise)
+    coloured = isinstance(domain, Digits) and domain.colour == "hue"
+    undecided = stored_as_images and settings.preprocess.channels == "auto" and not coloured
     broken: list[BrokenSample] = []
     duplicates: list[Duplicate] = []
     kept: list[_Kept] = []
@@ -83,17 +87,28 @@ def preprocess(settings: Settings, name: DomainName, out: Path, codec: Encoder |
                 duplicates.append(Duplicate(name=item.name, same_as=first[digest]))
                 continue
             first[digest] = item.name
-            arrays = _sized(item.array, digest, settings) if stored_as_images else [item.array]
+            array = grey_if_equal(item.array) if undecided else item.array
+            arrays = _sized(array, digest, settings) if stored_as_images else [array]
             waiting.writelines(array.tobytes() for array in arrays)
             facts = item.facts or _pair(item, domain)
-            kept.append(_Kept(item.name, digest, item.label, item.split, facts, item.regions, len(arrays)))
+            form = (len(arrays), arrays[0].shape, arrays[0].dtype)
+            kept.append(_Kept(item.name, digest, item.label, item.split, facts, item.regions, *form))
         _check_broken(broken, reading.total, domain, settings)
         waiting.seek(0)
-        waited = _read_arrays(waiting, settings.stored_shape, np.dtype(np.uint8 if stored_as_images else np.float32))
+        channels = _channels(kept, settings) if settings.preprocess.kind == "images" else None
+        deep = stored_as_images and channels == 1 and any(sample.dtype == np.uint16 for sample in kept)
+        bits: Bits = 16 if deep else 8
+
+        def waited(sample: _Kept) -> Iterator[np.ndarray]:
+            for _ in range(sample.arrays):
+                content = waiting.read(math.prod(sample.shape) * sample.dtype.itemsize)
+                array = np.frombuffer(content, sample.dtype).reshape(sample.shape)
+                yield with_channels(with_bits(array, bits), channels) if stored_as_images and channels else array
+
         entries = (
             entry
             for sample, split in zip(kept, _splits(kept, domain, settings), strict=True)
-            for array in _of_split(list(islice(waited, sample.arrays)), split)
+            for array in _of_split(list(waited(sample)), split)
             if split is not None
             for entry in _entries(sample, split, array, domain, settings.seed)
         )
@@ -106,7 +121,8 @@ def preprocess(settings: Settings, name: DomainName, out: Path, codec: Encoder |
             domain=name,
             kind="noise" if images and isinstance(domain, Noise) else settings.preprocess.kind,
             resolution=settings.preprocess.resolution if images else None,
-            channels=3 if images else None,
+            channels=channels,
+            bits=bits,
             latents=None if moments is None else moments.described(),
             seed=settings.seed,
             reader=domain.model_dump(mode="json"),
@@ -164,9 +180,10 @@ def _bar(reading: Reading, name: str) -> Items:
     )
 
 
-def _read_arrays(file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype) -> Iterator[np.ndarray]:
-    while content := file.read(math.prod(shape) * dtype.itemsize):
-        yield np.frombuffer(content, dtype).reshape(shape)
+def _channels(kept: list[_Kept], settings: Settings) -> int:
+    """The channels of the domain's images, as `preprocess.channels` says."""
+    chosen = settings.preprocess.channels
+    return max((sample.shape[-1] for sample in kept), default=3) if chosen == "auto" else chosen
 
 
 def _sized(image: np.ndarray, digest: str, settings: Settings) -> list[np.ndarray]:
@@ -184,7 +201,7 @@ def _of_split(arrays: list[np.ndarray], split: Split | None) -> list[np.ndarray]
 
 
 def _open(domain: Domain, name: DomainName, settings: Settings) -> Reading:
-    key = f"domains.{name}"
+    key, form = f"domains.{name}", images.Form(settings.preprocess.channels, settings.preprocess.white)
     match domain:
         case Points():
             return points.read(domain, name, settings.seed)
@@ -197,9 +214,9 @@ def _open(domain: Domain, name: DomainName, settings: Settings) -> Reading:
         case Digits():
             return mnist.read(domain, key)
         case ImageFolder(reader="archive"):
-            return archives.read(domain, key)
+            return archives.read(domain, key, form=form)
         case ImageFolder():
-            return images.read(domain, key)
+            return images.read(domain, key, form)
 
 
 def _splits(kept: list[_Kept], domain: Domain, settings: Settings) -> list[Split | None]:

@@ -24,7 +24,7 @@ class Sample:
     name: str
     """Its path below the domain's folder, or its index within a file."""
     array: np.ndarray
-    """uint8 (H, W, 3) in 0..255; float32 (2,); or, of noise, float32 (H, W, 3)."""
+    """uint8 (H, W, 3), or grey (H, W, 1), uint8 or uint16; float32 (2,); or, of noise, float32 (H, W, C)."""
     label: int | None = None
     split: Split | None = None
     """The data set's own split; None if the content decides (see `splits`)."""

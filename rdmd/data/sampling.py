@@ -59,5 +59,5 @@ def drawn(size: int, n: int, random: StepRandom, name: str) -> Tensor:
 
 
 def seen_by_networks(stored: Tensor) -> Tensor:
-    """uint8 images as float32 in [-1, 1]; anything else in float32."""
-    return to_unit(stored) if stored.dtype == torch.uint8 else stored.float()
+    """Images of 8 or 16 bits as float32 in [-1, 1]; floats, such as latents, as float32."""
+    return stored.float() if stored.is_floating_point() else to_unit(stored)

@@ -1,11 +1,11 @@
 """A domain on disk: WebDataset shards, written with repeatable bytes and verified when read.
 
-Only the functions that read samples import WebDataset and torch, which takes seconds: writing needs neither.
-A folder holds `train-000000.tar`, ..., `test-000000.tar`, ... with an entry `<key>.npy` (uint8 (H, W, 3), or
-float32 (2,)) and, where samples are labelled, `<key>.cls` for each sample; where more is known, also `<key>.json`
-(facts) and `<key>.regions.npy` (uint8 (H, W)), as `Sample` describes them; with a codec `<key>.latents.npy` (float16
-(h, w, C)); `samples.csv` names the samples;
-`manifest.json` has the hashes.
+Only the functions that read samples import WebDataset and torch, which takes seconds: writing needs neither. A folder
+holds `train-000000.tar`, ..., `test-000000.tar`, ... with an entry `<key>.npy` (uint8 or uint16 (H, W, C), or float32
+(2,)) and, where samples are labelled, `<key>.cls` for each sample; where more is known, also `<key>.json` (facts) and
+`<key>.regions.npy` (uint8 (H, W)), as `Sample` describes them; with a codec `<key>.latents.npy`
+(float16 (h, w, C)); `samples.csv` names the samples; `manifest.json` has the
+hashes.
 """
 
 import contextlib
@@ -85,7 +85,7 @@ class LoadedDomain:
     """One split in memory, in stored order."""
 
     data: "torch.Tensor"
-    """uint8 (N, 3, H, W), or float32 (N, 2); of noise, float32 (N, 3, H, W)."""
+    """Images (N, C, H, W), uint8 or uint16, or float32 (N, 2); of noise, float32 (N, C, H, W)."""
     table: Callable[[], list[Row]]
     """Reads the samples' lines of samples.csv."""
     known: Callable[[], Known | None] = lambda: None
@@ -190,7 +190,7 @@ def trained_array(folder: Path, split: Split) -> np.ndarray:
 
 
 def stored_array(folder: Path, split: Split, *, latents: bool = False) -> np.ndarray:
-    """All samples of a split in stored order as one memory-mapped array: uint8 (N, H, W, 3), or float32 (N, 2); or
+    """All samples of a split in stored order as one memory-mapped array: images (N, H, W, C), or float32 (N, 2); or
     their `latents`.
 
     The first call writes the array beside the shards, named by their digest, and checks every shard's bytes against

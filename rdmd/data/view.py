@@ -43,8 +43,8 @@ class FreshNoise:
 
 @dataclass(frozen=True)
 class DomainView:
-    """All samples of one split, on the GPU or memory-mapped: uint8 images (N, H, W, 3), float16 latents (N, h, w, C) or
-    float32 points (N, 2)."""
+    """All samples of one split, on the GPU or memory-mapped: images (N, H, W, C), uint8 or uint16, float16 latents
+    (N, h, w, C) or float32 points (N, 2)."""
 
     stored: Tensor
     device: torch.device
@@ -53,7 +53,7 @@ class DomainView:
         return len(self.stored)
 
     def batch(self, n: int, random: StepRandom, name: str) -> Tensor:
-        """n samples with replacement, float32: images (n, 3, H, W) in [-1, 1], latents (n, C, h, w), points (n, 2)."""
+        """n samples with replacement, float32: images (n, C, H, W) in [-1, 1], latents (n, C, h, w), points (n, 2)."""
         return self._at(drawn(len(self.stored), n, random, name))
 
     def distinct(self, n: int, random: StepRandom, name: str) -> Tensor:
@@ -61,7 +61,11 @@ class DomainView:
         return self._at(torch.randperm(len(self.stored), generator=random.host_stream(name))[:n])
 
     def _at(self, index: Tensor) -> Tensor:
-        samples = self.stored[index.to(self.stored.device, non_blocking=True)].to(self.device, non_blocking=True)
+        # torch has few functions for uint16, so that its bits are picked as int16.
+        deep = self.stored.dtype == torch.uint16
+        stored = self.stored.view(torch.int16) if deep else self.stored
+        samples = stored[index.to(stored.device, non_blocking=True)].to(self.device, non_blocking=True)
+        samples = samples.view(torch.uint16) if deep else samples
         return seen_by_networks(samples.permute(0, 3, 1, 2).contiguous() if samples.ndim == 4 else samples)
 
 

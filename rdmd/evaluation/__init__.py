@@ -5,6 +5,6 @@
 The metrics are pure functions on tensors: `realism`, `faithfulness`, `transport`. `features`, `classifier` and
 `corruption` hold the feature networks of realism and their check.
 
-Images are float tensors (B, 3, H, W) in [-1, 1] and are quantised to uint8 before any metric; points are float tensors
-(B, d).
+Images are float tensors (B, C, H, W) in [-1, 1] and are quantised to the bits of the source before any metric; points
+are float tensors (B, d).
 """

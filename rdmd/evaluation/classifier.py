@@ -65,18 +65,18 @@ class FeatureClassifier:
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) uint8 to (B, dim) float32."""
+        """(B, C, H, W) of 8 or 16 bits to (B, dim) float32."""
         return self.net.features(images)
 
     @torch.no_grad()
     def classify(self, images: Tensor, batch: int = 512) -> Tensor:
-        """(N, 3, H, W) uint8 to the index of the likeliest class, (N,) on the CPU. "Corrupted" is none."""
+        """(N, C, H, W) of 8 or 16 bits to the index of the likeliest class, (N,) on the CPU. "Corrupted" is none."""
         device = self.net.head.weight.device
         logits = torch.cat([self.net(part.to(device)).cpu() for part in images.split(batch)])
         return logits[:, : self.n_classes].argmax(dim=1)
 
     def accuracy(self, images: Tensor, labels: Tensor) -> float:
-        """The share of images (N, 3, H, W) uint8 whose class index (N,) is found."""
+        """The share of images (N, C, H, W) of 8 or 16 bits whose class index (N,) is found."""
         return (self.classify(images) == labels.cpu()).double().mean().item()
 
 
@@ -88,7 +88,7 @@ def train_classifier(
     seed: int,
     progress: Callable[[int, float], None] | None = None,
 ) -> FeatureClassifier:
-    """Train on (N, 3, H, W) uint8 images and class indices (N,), on the images' device.
+    """Train on (N, C, H, W) of 8 or 16 bits images and class indices (N,), on the images' device.
 
     A quarter of each batch is corrupted at random strength and belongs to a class of its own, so that features see
     corruption and not only what tells the classes apart. Cross-entropy under AdamW with a cosine rate. The result is a
@@ -96,8 +96,8 @@ def train_classifier(
     with (steps done, loss) after every step.
     Raises `FloatingPointError` at a step whose loss is not finite.
     """
-    if len(images) != len(labels) or images.dtype != torch.uint8:
-        raise ValueError("needs uint8 images and as many labels")
+    if len(images) != len(labels) or images.is_floating_point():
+        raise ValueError("needs images of 8 or 16 bits and as many labels")
     if not 0 <= int(labels.min()) <= int(labels.max()) < n_classes:
         raise ValueError(f"labels must be class indices below {n_classes}")
     labels = labels.long().to(images.device)
@@ -231,9 +231,9 @@ class AttributeClassifier:
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
-        """The likeliest class index of each fact: (N, 3, H, W) uint8 to (N,) each, on the CPU."""
+        """The likeliest class index of each fact: (N, C, H, W) of 8 or 16 bits to (N,) each, on the CPU."""
         device = next(self.net.parameters()).device
-        logits = torch.cat([self.net(to_unit(part.to(device))).cpu() for part in images.split(512)])
+        logits = torch.cat([self.net(_unit_rgb(part.to(device))).cpu() for part in images.split(512)])
         return {name: part.argmax(dim=1) for name, part in self._by_fact(logits).items()}
 
     def indices(self, known: Known) -> dict[str, Tensor]:
@@ -253,7 +253,7 @@ class AttributeClassifier:
 
 
 def train_attributes(images: Tensor, known: Known, seed: int, device: torch.device) -> AttributeClassifier | None:
-    """Train on (N, 3, H, W) uint8 images of the target, N >= 1, whose facts are `known`.
+    """Train on (N, C, H, W) of 8 or 16 bits images of the target, N >= 1, whose facts are `known`.
 
     Facts that are true or false or one of a few words are learned; colours and numbers are not. Images get noise of
     standard deviation 0.03, so that the network does not depend on exact pixels. A function of the arguments. None
@@ -273,7 +273,7 @@ def train_attributes(images: Tensor, known: Known, seed: int, device: torch.devi
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, _STEPS)
     for _ in range(_STEPS):
         pick = torch.randint(len(images), (_BATCH,), generator=rng)
-        batch = to_unit(images[pick])
+        batch = _unit_rgb(images[pick])
         batch = batch + _NOISE * torch.randn(batch.shape, generator=rng)
         loss = classifier.loss(batch.to(device), {name: each[pick].to(device) for name, each in labels.items()})
         optimizer.zero_grad()
@@ -288,6 +288,10 @@ def _is_class(known: Known, name: str) -> bool:
         isinstance(facts[name], bool) or (isinstance(facts[name], str) and facts[name][:1] != "#")
         for facts in known.facts
     )
+
+
+def _unit_rgb(images: Tensor) -> Tensor:
+    return to_unit(images).expand(-1, 3, -1, -1)
 
 
 def _attribute_network(side: int, outputs: int) -> nn.Module:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from rdmd.data.transforms import to_uint8, to_unit
+from rdmd.data.transforms import bits_of, to_pixels, to_unit
 from rdmd.evaluation.features import FeatureNetwork, features_of
 from rdmd.evaluation.realism import fid
 
@@ -26,12 +26,12 @@ _BLOCK = 8
 
 
 def corrupt(images: Tensor, kind: str, strength: float, rng: torch.Generator) -> Tensor:
-    """Images (N, 3, H, W) uint8 corrupted by one of `KINDS`, on their device; `strength` is in [0, 1], 0 changes
-    nothing.
+    """Images (N, C, H, W) of 8 or 16 bits corrupted by one of `KINDS`, on their device; `strength` is in [0, 1], 0
+    changes nothing.
 
     Random numbers come from `rng`, a generator of the CPU.
     """
-    return to_uint8(KINDS[kind](to_unit(images), strength, rng).clamp(-1, 1))
+    return to_pixels(KINDS[kind](to_unit(images), strength, rng).clamp(-1, 1), bits_of(images))
 
 
 def _noise(x: Tensor, strength: float, rng: torch.Generator) -> Tensor:
@@ -115,7 +115,8 @@ KINDS: dict[str, Callable[[Tensor, float, torch.Generator], Tensor]] = {
 
 
 def corrupted(images: Tensor, rng: torch.Generator) -> Tensor:
-    """Images (N, 3, H, W) uint8, each corrupted: kinds take turns, and the strength of each is drawn from (0, 1]."""
+    """Images (N, C, H, W) of 8 or 16 bits, each corrupted: kinds take turns, and the strength of each is drawn from (0,
+    1]."""
     parts = images.tensor_split(len(KINDS))
     strengths = 1 - torch.rand(len(KINDS), generator=rng)
     turns = zip(parts, KINDS, strengths.tolist(), strict=True)
@@ -151,7 +152,8 @@ class CorruptionCheck:
 def check_corruptions(
     network: FeatureNetwork, held_out: Tensor, batch: int, seed: int, device: torch.device
 ) -> CorruptionCheck:
-    """What corruptions of the target's held-out images, (N, 3, H, W) uint8, N >= `FEWEST`, do to the Frechet distance.
+    """What corruptions of the target's held-out images, (N, C, H, W) of 8 or 16 bits, N >= `FEWEST`, do to the Frechet
+    distance.
 
     Up to `CHECKED` images are drawn and halved. A distance is the mean of two: each half, corrupted, against the other
     half as it is. Halves of one split differ by chance alone, so clean images have the least distance that a draw of

@@ -31,8 +31,9 @@ def evaluate(
 ) -> Scores:
     """Every metric of translations: realism against `reference`, and faithfulness to `source`.
 
-    Images are (N, 3, H, W), uint8 or floats in [-1, 1]; points are (N, d) floats. `source` and `translations` are in
-    the same order; a source of None (generation from noise) leaves the metrics of faithfulness None.
+    Images are (N, C, H, W), uint8, uint16 or floats in [-1, 1], which count as 8 bits; points are (N, d) floats.
+    `source` and `translations` are in the same order; a source of None (generation from noise) leaves the metrics of
+    faithfulness None.
 
     Args:
         features: the network of FID, KID, precision and recall: InceptionV3, whose weights are downloaded once, or
@@ -52,7 +53,7 @@ def evaluate(
     if translations.shape[1:] != reference.shape[1:] or translations.ndim not in (2, 4):
         raise ValueError(
             f"translations {tuple(translations.shape)} and reference {tuple(reference.shape)} must both be images "
-            "(N, 3, H, W) or points (N, d)"
+            "(N, C, H, W) or points (N, d)"
         )
     device = torch.device(device)
     settings = Evaluate(
@@ -95,7 +96,7 @@ class NamedTranslator:
     """Any map from a source batch to a target batch (a generator, a diffusion baseline, a transport map), described.
 
     Attributes:
-        map: takes (B, 3, H, W) images in [-1, 1], or (B, 2) points, and a generator on their device, the only permitted
+        map: takes (B, C, H, W) images in [-1, 1], or (B, 2) points, and a generator on their device, the only permitted
             source of randomness; gives the same shape on the same device.
         method: "rdmd", "sdedit", ...; lower case, the same for every setting of one method.
         nfe: network evaluations for one sample.
@@ -184,8 +185,8 @@ def counterpart_row(task: EvaluationTask) -> Row | None:
 def target_row(task: EvaluationTask, target: Tensor, groups: Sequence[str] | None = None) -> Row:
     """The target's training samples against its test samples: the realism of a perfect generator.
 
-    `target` is (N, 3, H, W) uint8, or points (N, d); `groups` as in `EvaluationTask.score_target`. The metrics of
-    faithfulness are None; `paired` is that of random target images.
+    `target` is (N, C, H, W), uint8 or uint16, or points (N, d); `groups` as in `EvaluationTask.score_target`. The
+    metrics of faithfulness are None; `paired` is that of random target images.
     """
     return Row(method=TARGET, **dict(task.score_target(target, groups)))
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from rdmd.code_digest import code_digest
+from rdmd.data.transforms import as_rgb
 from rdmd.errors import UserError
 from rdmd.networks.efficientnet_lite import load_efficientnet_lite0
 
@@ -38,7 +39,7 @@ class FeatureNetwork(Protocol):
     def sha256(self) -> str: ...
 
     def __call__(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) uint8 to (B, dim), on the device of the network."""
+        """(B, C, H, W), uint8 or uint16, to (B, dim), on the device of the network. Grey is repeated."""
         ...
 
 
@@ -49,7 +50,7 @@ def load_network(name: Literal["inception", "efficientnet_lite0"], device: torch
 
 @torch.no_grad()
 def features_of(network: FeatureNetwork, images: Tensor, batch: int, device: torch.device) -> Tensor:
-    """The features of (N, 3, H, W) uint8 images, `batch` at a time on `device`: (N, dim) float64 on the CPU.
+    """The features of (N, C, H, W) images of 8 or 16 bits, `batch` at a time on `device`: (N, dim) float64 on the CPU.
 
     Raises `FloatingPointError` if a feature is not finite.
     """
@@ -95,8 +96,8 @@ class InceptionV3:
         self.sha256 = sha256
 
     def __call__(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) uint8 to (B, 2048) float32."""
-        (features,) = self._network(images)
+        """(B, C, H, W) to (B, 2048) float32; 16 bits become 8, which is all that the network reads."""
+        (features,) = self._network(as_rgb(images))
         return features
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from rdmd.data.samples import REGIONS
 from rdmd.data.shards import Known
+from rdmd.data.transforms import bits_of
 from rdmd.evaluation import faithfulness
 from rdmd.evaluation.classifier import AttributeClassifier
 from rdmd.evaluation.faithfulness import Estimate, estimate
@@ -25,8 +26,9 @@ FEWEST_PIXELS = 4
 class PairedTruth:
     """The true counterparts of the sources, in the sources' order.
 
-    `images` are (N, 3, H, W) uint8 and `features` (N, dim) float64 on the CPU. `regions` (N, H, W) uint8 says where
-    each colour is (`rdmd.data.samples.REGIONS`), and `attributes` what the classifier should read, as class indices.
+    `images` are (N, C, H, W), uint8 or uint16, and `features` (N, dim) float64 on the CPU. `regions` (N, H, W) uint8
+    says where each colour is (`rdmd.data.samples.REGIONS`), and `attributes` what the classifier should read, as class
+    indices.
     """
 
     images: Tensor
@@ -46,7 +48,7 @@ class PairedTruth:
         )
 
     def scores(self, images: Tensor, features: Tensor) -> PairedScores:
-        """The scores of translations (N, 3, H, W) uint8 with these features (N, dim)."""
+        """The scores of translations (N, C, H, W) with these features (N, dim)."""
         psnr = estimate(faithfulness.psnr(self.images, images))
         distance = estimate((features - self.features).norm(dim=1))
         colours = self._colour_errors(images)
@@ -84,7 +86,7 @@ def retrieval(features: Tensor, truth: Tensor) -> float:
 
 
 def colour_error(images: Tensor, truth: Tensor, region: Tensor) -> Tensor:
-    """The difference in colour within a region: images (N, 3, H, W) uint8, `region` (N, H, W) bool, to (M,) in [0, 1].
+    """The difference in colour within a region: images (N, C, H, W), `region` (N, H, W) bool, to (M,) in [0, 1].
 
     A colour is the median of each channel over the region's pixels, since a translation may draw a part of the region
     elsewhere; the difference is the mean over channels. Both images are read where the truth has the region. Images
@@ -93,7 +95,10 @@ def colour_error(images: Tensor, truth: Tensor, region: Tensor) -> Tensor:
     enough = region.sum(dim=(1, 2)) >= FEWEST_PIXELS
     inside = region[enough][:, None]
     colours = [
-        torch.where(inside, side[enough].double() / 255, math.nan).flatten(2).nanmedian(dim=2).values
+        torch.where(inside, side[enough].double() / (2 ** bits_of(side) - 1), math.nan)
+        .flatten(2)
+        .nanmedian(dim=2)
+        .values
         for side in (images, truth)
     ]
     return (colours[0] - colours[1]).abs().mean(dim=1)

@@ -59,14 +59,13 @@ class PairedScores(_Model):
 class Scores(_Model):
     """Every metric. None where a metric does not apply; never NaN or infinite (`FloatingPointError`).
 
-    Realism of images: `fid` with its 95% bootstrap interval `fid_ci`, `kid` with the deviation `kid_std`
-    between its subsets, `precision`, `recall`, `class_share` (translations that a classifier puts in the
-    target class, 0 to 1). Faithfulness: `cost` (squared difference, mean over dimensions), `cost_sum` (the
-    sum), `l2_norm01` (Euclidean norm with pixels in [0, 1]), `psnr` in dB, `ssim`, `colour_error`; `*_se`
-    are standard errors of those means. Points: `sw2` (sliced 2-Wasserstein distance) with `sw2_ci`, `w2`
-    (exact, between samples), `l2_uvp` in percent, `ot_cost` (W2^2 from source to target, sum over
-    dimensions: the least cost that any exact map has). `paired`: against true counterparts, where the test split holds
-    them.
+    Realism of images: `fid` with its 95% bootstrap interval `fid_ci`, `kid` with the deviation `kid_std` between its
+    subsets, `precision`, `recall`, `class_share` (translations that a classifier puts in the target class, 0 to 1).
+    Faithfulness: `cost` (squared difference, mean over dimensions), `cost_sum` (the sum), `l2_norm01` (Euclidean norm
+    with pixels in [0, 1]), `psnr` in dB (peak 255, or 65535 of 16 bits), `ssim`, `colour_error` (None of grey); `*_se`
+    are standard errors of those means. Points: `sw2` (sliced 2-Wasserstein distance) with `sw2_ci`, `w2` (exact,
+    between samples), `l2_uvp` in percent, `ot_cost` (W2^2 from source to target, sum over dimensions: the least cost
+    that any exact map has). `paired`: against true counterparts, where the test split holds them.
     """
 
     fid: StrictFloat | None = None

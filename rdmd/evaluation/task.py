@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rdmd.config import Evaluate
-from rdmd.data.transforms import to_uint8, to_unit
+from rdmd.data.transforms import Bits, bits_of, to_pixels, to_unit
 from rdmd.errors import UserError
 from rdmd.evaluation import faithfulness, realism, transport
 from rdmd.evaluation.classifier import FeatureClassifier
@@ -20,7 +20,7 @@ from rdmd.evaluation.paired import PairedTruth
 from rdmd.evaluation.row import FeaturesRecord, Scores
 from rdmd.evaluation.transport import ExactPlan
 
-# By their names in `Scores`: (source, translation) uint8 to a value for each image.
+# By their names in `Scores`: (source, translation) to a value for each image.
 _FAITHFULNESS = {
     "cost": faithfulness.cost,
     "l2_norm01": faithfulness.l2_norm01,
@@ -44,7 +44,7 @@ class ImageFeatures:
     cache: FeatureCache | None = None
 
     def of(self, images: Tensor, batch: int, device: torch.device) -> Tensor:
-        """The features of images (N, 3, H, W) uint8: (N, dim) float64 on the CPU."""
+        """The features of images (N, C, H, W) of 8 or 16 bits: (N, dim) float64 on the CPU."""
         compute = features_of if self.cache is None else self.cache.features_of
         return compute(self.network, images, batch, device)
 
@@ -101,8 +101,8 @@ class EvaluationTask(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class ImageTask(EvaluationTask):
-    """Images (N, 3, H, W) uint8; a source of noise is float32. Groups as in `realism.Groups`. `truth` holds the true
-    counterparts of the sources, if these are known."""
+    """Images (N, C, H, W), uint8 or uint16; a source of noise is float32. Groups as in `realism.Groups`. `truth` holds
+    the true counterparts of the sources, if these are known."""
 
     source_groups: Tensor
     reference_groups: Tensor
@@ -122,7 +122,8 @@ class ImageTask(EvaluationTask):
         return FeaturesRecord(name=network.name, sha256=network.sha256, dim=network.dim, refused=self.features.refused)
 
     def score(self, translations: Tensor) -> Scores:
-        images = pixels(translations, self.settings.batch)
+        like = self.reference if self.from_noise else self.source
+        images = pixels(translations, self.settings.batch, bits_of(like))
         features = self._features_of(images)
         realism_alone = self._realism(images, features, self.source_groups)
         if self.from_noise:
@@ -186,7 +187,12 @@ class ImageTask(EvaluationTask):
         )
 
     def _faithfulness(self, images: Tensor) -> dict[str, float | None]:
-        means = {name: self._mean_of(metric, images) for name, metric in _FAITHFULNESS.items()}
+        coloured = images.shape[1] == 3
+        means = {
+            name: self._mean_of(metric, images)
+            for name, metric in _FAITHFULNESS.items()
+            if coloured or name != "colour_error"
+        }
         faithful: dict[str, float | None] = {name: each.mean for name, each in means.items()}
         faithful |= {f"{name}_se": each.se for name, each in means.items()}
         return faithful | {"cost_sum": means["cost"].mean * images[0].numel()}
@@ -295,9 +301,9 @@ def image_task(
 ) -> ImageTask:
     """A task on `settings.n_source` and `n_reference` images drawn from the test splits, or on all if there are fewer.
 
-    `source` and `reference` are (N, 3, H, W) uint8; a source of noise is float32. Groups name the group of each image;
-    None puts each into its own. `truth` holds the true counterpart of every image of `source`. Raises `UserError` if
-    `settings.target_class` is not a class of the classifier.
+    `source` and `reference` are (N, C, H, W), uint8 or uint16; a source of noise is float32. Groups name the group of
+    each image; None puts each into its own. `truth` holds the true counterpart of every image of `source`. Raises
+    `UserError` if `settings.target_class` is not a class of the classifier.
     """
     classifier, target_class = features.classifier, settings.target_class
     if classifier is not None and target_class is not None and target_class not in classifier.classes:
@@ -353,9 +359,9 @@ def reference_parts(reference: Tensor, settings: Evaluate, seed: int) -> tuple[T
     return sample_of(reference, size * parts, seed).split(size)[:parts]
 
 
-def pixels(images: Tensor, batch: int) -> Tensor:
-    """Images as uint8, from uint8 or from floats in [-1, 1]; `batch` at a time, since floats need much memory."""
-    return torch.cat([to_uint8(part) for part in images.split(batch)]) if images.is_floating_point() else images
+def pixels(images: Tensor, batch: int, bits: Bits = 8) -> Tensor:
+    """Images as pixels, from floats in [-1, 1] with so many bits; `batch` at a time, since floats need much memory."""
+    return torch.cat([to_pixels(part, bits) for part in images.split(batch)]) if images.is_floating_point() else images
 
 
 def sample_of(samples: Tensor, count: int, seed: int) -> Tensor:

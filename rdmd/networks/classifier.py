@@ -32,15 +32,15 @@ class ClassifierNet(nn.Module):
         self.head = nn.Linear(dim, n_classes + 1)
 
     def embed(self, x: Tensor) -> Tensor:
-        """(B, 3, H, W) in [-1, 1] to features (B, dim), with a gradient."""
-        x = self.body(x)
+        """(B, C, H, W) in [-1, 1] to features (B, dim), with a gradient; grey is repeated."""
+        x = self.body(x.expand(-1, 3, -1, -1))
         pooled = torch.cat([x.mean(dim=(2, 3)), x.amax(dim=(2, 3))], dim=1)
         return self.penultimate(pooled)
 
     def features(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) uint8 to (B, dim) float32."""
-        return self.embed(images.float() / 127.5 - 1.0)
+        """(B, C, H, W) of 8 or 16 bits to (B, dim) float32."""
+        return self.embed(images.float() / (127.5 if images.itemsize == 1 else 32767.5) - 1.0)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) uint8 to logits (B, n_classes + 1)."""
+        """(B, C, H, W) of 8 or 16 bits to logits (B, n_classes + 1)."""
         return self.head(relu(self.features(images)))

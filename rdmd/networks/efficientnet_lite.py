@@ -105,19 +105,20 @@ class EfficientNetLite0(nn.Module):
         return self._fc(self.embed(x))
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) uint8 to features (B, 1280) float32."""
+        """(B, C, H, W) of 8 or 16 bits to features (B, 1280) float32."""
         # On a CPU more at once are slower: they leave its caches.
         size = _CPU_BATCH * (SIDE // self.side) ** 2 if images.device.type == "cpu" else max(1, len(images))
         return torch.cat([self.embed(resized(part, self.side)) for part in images.split(max(1, size))])
 
 
 def resized(images: Tensor, side: int = SIDE) -> Tensor:
-    """(B, 3, H, W) uint8 of any resolution to the network's (B, 3, side, side) in [-1, 1].
+    """(B, C, H, W) of 8 or 16 bits and of any resolution to the network's (B, 3, side, side) in [-1, 1]; grey is
+    repeated.
 
     Bicubic, as in the network's own training, and antialiased, so that a large image is averaged and not sampled.
     Bicubic interpolation overshoots at edges: values are clamped. The whole image is squeezed to a square.
     """
-    x = images.float() / 127.5 - 1
+    x = (images.float() / (127.5 if images.itemsize == 1 else 32767.5) - 1).expand(-1, 3, -1, -1)
     if x.shape[-2:] != (side, side):
         x = interpolate(x, size=(side, side), mode="bicubic", antialias=True, align_corners=False)
     # Depthwise convolutions are three times as fast on a CPU with channels last.

@@ -54,7 +54,7 @@ class LPIPS(nn.Module):
     scale: Tensor
 
     def activations(self, x: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) in [-1, 1] to the activations to compare, (B, C_l, H_l, W_l)."""
+        """(B, C, H, W) in [-1, 1], of which grey is repeated, to the activations to compare, (B, C_l, H_l, W_l)."""
         h, kept = (x - self.shift) / self.scale, []
         for part in self.net.children():
             h = part(h)

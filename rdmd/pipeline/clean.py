@@ -5,7 +5,6 @@ again. A model, the file dvc.lock and a version in the registry protect the run 
 """
 
 import contextlib
-import json
 import os
 import shutil
 import sqlite3
@@ -19,9 +18,9 @@ from typing import Literal
 from urllib.parse import unquote, urlsplit
 
 import joblib
-import yaml
 
 from rdmd.errors import UserError
+from rdmd.pipeline.dvc_cache import locked_models, run_of
 from rdmd.pipeline.layout import Layout, use_local_tracking
 from rdmd.pipeline.store import asking_for, is_local, sqlite_file
 from rdmd.training.run_folder import RunFolder
@@ -34,9 +33,8 @@ DESCRIPTIONS: dict[Kind, str] = {
     "record": "runs that somebody deleted in MLflow",
 }
 DAY = 86_400
-# The tag of an MLflow run with the name of its folder in runs/, and where DVC keeps its files.
+# The tag of an MLflow run with the name of its folder in runs/.
 _RUN_TAG = "rdmd.run"
-_DVC_FILES = Path(".dvc/cache/files/md5")
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ def find_unused(layout: Layout, days: float) -> list[Unused]:
     """What nobody has used for `days` days and nothing refers to. Raises UserError if the registry cannot be asked."""
     before = time.time() - days * DAY
     registered = _registered()
-    kept = _of_models(layout) | _of_lock(layout.root) | set(registered.values())
+    kept = _of_models(layout) | set(locked_models(layout.root)) | set(registered.values())
     return [*_runs(layout, kept, before), *_features(layout, before), *_records(set(registered), before)]
 
 
@@ -130,30 +128,7 @@ def _records(kept: set[str], before: float) -> Iterator[Unused]:
 
 def _of_models(layout: Layout) -> set[str]:
     """The runs of the models in models/."""
-    return {_run_of(file) for file in (layout.root / "models").rglob("model.json")}
-
-
-def _of_lock(root: Path) -> set[str]:
-    """The runs of the models that dvc.lock names, as far as DVC's cache holds these."""
-    lock = root / "dvc.lock"
-    stages = (yaml.safe_load(lock.read_text(encoding="utf-8")) or {}).get("stages", {}) if lock.is_file() else {}
-    found = set()
-    for out in (out for stage in stages.values() for out in stage.get("outs", [])):
-        listing = root / _DVC_FILES / out["md5"][:2] / out["md5"][2:]
-        if out["md5"].endswith(".dir") and listing.is_file():
-            for entry in json.loads(listing.read_text(encoding="utf-8")):
-                card = root / _DVC_FILES / entry["md5"][:2] / entry["md5"][2:]
-                if Path(entry["relpath"]).name == "model.json" and card.is_file():
-                    found.add(_run_of(card))
-    return found
-
-
-def _run_of(card: Path) -> str:
-    """The run in a model's card, of any version of this project."""
-    try:
-        return str(json.loads(card.read_text(encoding="utf-8"))["run"])
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{card} is damaged, so its run is not known; restore or delete it, then repeat.") from None
+    return {run_of(file) for file in (layout.root / "models").rglob("model.json")}
 
 
 def _registered() -> dict[str, str]:

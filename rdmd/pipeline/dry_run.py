@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from PIL import Image
 
 from rdmd import config
 from rdmd.data.expectations import validate
@@ -103,7 +102,7 @@ def shrunk(settings: config.Settings, layout: Layout, say: Say) -> config.Settin
 
     for name, domain in settings.domains.named.items():
         folder = layout.root / "data" / "raw" / name
-        raw["domains"][name] |= _small_part(domain, folder, samples, settings.preprocess.resolution, say)
+        raw["domains"][name] |= _small_part(domain, folder, samples, settings.preprocess, say)
     raw["preprocess"]["test_fraction"] = 0.5
     raw["validation"] = {"min_train": 2, "min_test": 2}
     # The check of so small a feature network would refuse to rank evaluations.
@@ -167,7 +166,9 @@ def _first(part: Any, few: Callable[[int], dict[str, int]]) -> Any:
     return cut | ({"steps": [2] if isinstance(part["steps"], list) else 2} if "steps" in part else {})
 
 
-def _small_part(domain: config.Domain, folder: Path, samples: int, resolution: int, say: Say) -> dict[str, Any]:
+def _small_part(
+    domain: config.Domain, folder: Path, samples: int, preprocess: config.Preprocess, say: Say
+) -> dict[str, Any]:
     """What changes in a domain's section. The first images are copied to `folder`; where there are none, noise is."""
     if isinstance(domain, config.Points | config.Noise | config.Avatars):
         return {"train": 4 * samples, "test": 4 * samples}
@@ -180,16 +181,19 @@ def _small_part(domain: config.Domain, folder: Path, samples: int, resolution: i
     # Without a split of its own, half of the domain becomes the test split.
     left: dict[str, int] = {"": 4 * samples} if domain.train is None else {"train": 2 * samples, "test": 2 * samples}
     if missing:
-        shape, rng = (resolution, resolution, 3), np.random.default_rng()
+        channels = 3 if preprocess.channels == "auto" else preprocess.channels
+        shape, rng = (preprocess.resolution, preprocess.resolution, channels), np.random.default_rng()
         found = ((split, rng.integers(0, 256, shape, dtype=np.uint8)) for split in left for _ in range(4 * samples))
     else:
-        items = (archives if domain.reader == "archive" else images).read(domain, f"domains.{folder.name}").items
+        form = images.Form(preprocess.channels, preprocess.white)
+        read = archives.read if domain.reader == "archive" else images.read
+        items = read(domain, f"domains.{folder.name}", form=form).items
         found = ((item.split or "", item.array) for item in items if isinstance(item, Sample))
     for number, (split, image) in enumerate(found):
         if left[split]:
             left[split] -= 1
             (folder / split).mkdir(parents=True, exist_ok=True)
-            Image.fromarray(image).save(folder / split / f"{number}.png")
+            images.to_pil(image, preprocess.white).save(folder / split / f"{number}.png")
         if not any(left.values()):
             break
     splits = {} if domain.train is None else {"train": "train", "test": "test"}

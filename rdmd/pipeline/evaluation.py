@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rdmd import config
 from rdmd.data.shards import LoadedDomain, read_split
-from rdmd.data.transforms import to_uint8
+from rdmd.data.transforms import as_rgb, to_uint8
 from rdmd.errors import UserError
 from rdmd.evaluation.classifier import train_attributes
 from rdmd.evaluation.evaluator import NamedTranslator, counterpart_row, identity_row, score, target_row, translate
@@ -147,10 +147,10 @@ def _samples(task: EvaluationTask, translations: list[tuple[Row, Tensor]]) -> Sa
         exact = None if task.plan is None else task.plan.barycentres[: shown(task)]
         return Samples(source, translations, task.reference, exact)
     # Noise is shown with two standard deviations from black to grey to white.
-    images = to_uint8(source / (2 * source.std())) if task.from_noise else source
+    images = as_rgb(to_uint8(source / (2 * source.std())) if task.from_noise else source)
     truth = task.truth if isinstance(task, ImageTask) else None
-    counterparts = None if truth is None else truth.images[: shown(task)]
-    return Samples(images, [(row, to_uint8(each)) for row, each in translations], counterparts=counterparts)
+    counterparts = None if truth is None else as_rgb(truth.images[: shown(task)])
+    return Samples(images, [(row, as_rgb(to_uint8(each))) for row, each in translations], counterparts=counterparts)
 
 
 def _validation(layout: Layout) -> dict[str, Any] | None:

@@ -25,7 +25,7 @@ _CHECK = "check.json"
 
 @dataclass(frozen=True)
 class LabelledSplits:
-    """The splits on which a feature classifier is trained and tested: images (N, 3, H, W) uint8 and class indices (N,).
+    """The splits on which a feature classifier is trained and tested: images (N, C, H, W) and class indices (N,).
 
     `sentence` describes them.
     """

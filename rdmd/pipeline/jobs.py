@@ -54,6 +54,11 @@ def cost_weights(cost: config.TransportCost, side: int, root: Path = Path()) -> 
     return None
 
 
+def settled(settings: config.Settings, layout: Layout) -> config.Settings:
+    """The settings with the channels of the target's shards, where `preprocess.channels` leaves them open."""
+    return settings.settled(read_manifest(layout.shards / "target").channels)
+
+
 def _common(settings: config.Settings, target: Shards) -> dict[str, Any]:
     """The fields that all kinds of runs share. Raises UserError if the settings do not fit the shards' latents."""
     manifest = read_manifest(target.path)
@@ -97,6 +102,7 @@ def plan_teacher(
     settings: config.Settings, layout: Layout, domain: Literal["target", "source"] = "target"
 ) -> TeacherRun:
     """The run of a domain's teacher. Raises UserError if the domain's shards or the initial weights are missing."""
+    settings = settled(settings, layout)
     common = _common(settings, _shards(layout, domain))
     network, initial = beginning(settings.network, settings.teacher.init, common["sample_shape"])
     return TeacherRun(
@@ -114,7 +120,7 @@ def plan_generators(settings: config.Settings, layout: Layout) -> list[DistillRu
 
     Raises UserError if shards, the teacher or the cost's weights are missing.
     """
-    card = read_card(layout.teacher)
+    settings, card = settled(settings, layout), read_card(layout.teacher)
     of_checkpoint = isinstance(settings.network, config.DiffusersNetwork)
     same = card.network.kind == settings.network.kind if of_checkpoint else card.network == settings.network
     common = _common(settings, _shards(layout, "target")) | {"network": card.network}
@@ -148,6 +154,7 @@ def plan_generators(settings: config.Settings, layout: Layout) -> list[DistillRu
 def plan_baselines(settings: config.Settings, layout: Layout) -> list[TrainingRun]:
     """The trainings that the configured baselines need beyond the target's teacher: the source's teacher (DDIB), the
     domain classifier (EGSDE), a network for every weight (neural OT, CUT). Raises UserError if shards are missing."""
+    settings = settled(settings, layout)
     ddib, egsde, neural_ot = settings.baselines.ddib, settings.baselines.egsde, settings.baselines.neural_ot
     source = _shards(layout, "source")
     common = _common(settings, _shards(layout, "target"))

@@ -28,6 +28,8 @@ class ModelCard(config.Section):
     sample_shape: tuple[int, ...]
     codec: CodecFile | None = None
     fit: Literal["crop", "pad"]
+    # What is white in grey images of 16 bits; null is 65535.
+    white: int | None = None
     # Generators only: the noise level at which G evaluates its denoiser, the noise added to its source, the range of
     # lambda where it is an input, and lambda: where it is an input, the value for callers that give none.
     sigma_init: float | None = None

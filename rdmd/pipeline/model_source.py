@@ -10,9 +10,9 @@ from torch import nn
 
 from rdmd.distillation.generator import Generator
 from rdmd.errors import UserError
-from rdmd.pipeline.model_card import ModelCard
+from rdmd.pipeline.model_card import ModelCard, read_card
 from rdmd.pipeline.model_folder import load_generator
-from rdmd.pipeline.store import asking_for
+from rdmd.pipeline.store import asking_for, without_alias
 from rdmd.pipeline.training import card_of
 from rdmd.training.run_folder import RunFolder
 
@@ -59,6 +59,27 @@ def _open(
             "of runs/, or models:/NAME@champion."
         )
     return load(folder, device, card_of_run(RunFolder(folder)) if (folder / "run.json").is_file() else None)
+
+
+def read_model_card(model: str) -> ModelCard:
+    """The card of a model, as `open_model` finds it, without its network."""
+
+    def load(folder: Path, device: torch.device, card: ModelCard | None) -> tuple[ModelCard, nn.Module]:
+        return card or read_card(folder), nn.Identity()
+
+    return open_model(model, load, torch.device("cpu"))[0]
+
+
+def evaluated_cost(model: str) -> float | None:
+    """The cost that a registered version had in its evaluation; None for any other model."""
+    if not model.startswith(REGISTRY_SCHEME):
+        return None
+    with asking_for(model):
+        from mlflow import MlflowClient
+
+        name, _, version = without_alias(model).removeprefix(REGISTRY_SCHEME).partition("/")
+        cost = MlflowClient().get_model_version(name, version).tags.get("cost")
+    return None if cost is None else float(cost)
 
 
 def card_of_run(folder: RunFolder) -> ModelCard:

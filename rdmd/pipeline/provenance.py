@@ -61,7 +61,7 @@ def _facts(
     settings: config.Settings, cards: list[ModelCard], commit: str | None, edited: bool
 ) -> Iterator[tuple[str, str]]:
     teacher, distill = settings.teacher, settings.distill
-    shape = " × ".join(str(size) for size in settings.sample_shape)
+    shape = " × ".join(str(size) for size in (cards[0] if cards else settings).sample_shape)
     yield "experiment", f"{settings.experiment}, seed {settings.seed}"
     yield "source", _inline(settings.domains.source)
     yield "target", _inline(settings.domains.target)

@@ -142,7 +142,7 @@ def _held_in_file(uri: str, name: str) -> tuple[_Held, bool]:
 
 
 def _held_on_server(champion: str, name: str) -> tuple[_Held, bool]:
-    with _mlflow_errors(champion):
+    with asking_for(champion):
         from mlflow import MlflowClient
 
         client = MlflowClient()
@@ -168,23 +168,6 @@ def is_local(location: str) -> bool:
 @contextlib.contextmanager
 def asking_for(uri: str) -> Iterator[None]:
     """Around a block that asks MLflow for the model `uri`: raises UserError if the store cannot be used or lacks it."""
-    with _mlflow_errors(uri):
-        import mlflow
-
-        store = mlflow.get_tracking_uri()
-        check_sqlite(store)
-        relocate(store)
-        file = sqlite_file(store)
-        if file is not None and not file.exists():
-            raise UserError(
-                f"{uri}: {file} does not exist, so nothing is registered there; run `make repro` first, or "
-                "correct MLFLOW_TRACKING_URI."
-            )
-        yield
-
-
-@contextlib.contextmanager
-def _mlflow_errors(uri: str) -> Iterator[None]:
     try:
         import mlflow
         from mlflow.exceptions import MlflowException
@@ -193,14 +176,22 @@ def _mlflow_errors(uri: str) -> Iterator[None]:
             f"{uri} needs the package mlflow, which is missing here; install it with `pip install 'rdmd[pipeline]'`, "
             "or give a folder instead."
         ) from None
+    store = mlflow.get_tracking_uri()
+    check_sqlite(store)
+    relocate(store)
+    file = sqlite_file(store)
+    if file is not None and not file.exists():
+        raise UserError(
+            f"{uri}: {file} does not exist, so nothing is registered there; run `make repro` first, or "
+            "correct MLFLOW_TRACKING_URI."
+        )
     try:
         yield
     except MlflowException as error:
         first = str(error).strip().splitlines()[0][:200]
         raise UserError(
-            f"{uri} cannot be fetched from {mlflow.get_tracking_uri()} ({first}); list what is "
-            "registered with `rdmd registry list`, register this checkout's generators with `make repro`, "
-            "or correct MLFLOW_TRACKING_URI."
+            f"{uri} cannot be fetched from {store} ({first}); list what is registered with `rdmd registry list`, "
+            "register this checkout's generators with `make repro`, or correct MLFLOW_TRACKING_URI."
         ) from error
 
 

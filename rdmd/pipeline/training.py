@@ -21,6 +21,7 @@ from rdmd.data.likeness import SourceStatistics
 from rdmd.data.shards import stored_array
 from rdmd.errors import UserError
 from rdmd.files import replacing_folder, write_json, write_text
+from rdmd.pipeline.dvc_cache import bring_back, publish_run
 from rdmd.pipeline.jobs import plan_baselines, plan_generators, plan_teacher
 from rdmd.pipeline.launch import Slot, TrainingProcesses, gpu_name, slots
 from rdmd.pipeline.layout import Layout
@@ -107,6 +108,8 @@ class _Gpu:
 def prepared(layout: Layout, run: TrainingRun) -> RunFolder:
     """The run's folder. Raises UserError if its files from before cannot be read."""
     folder = RunFolder.prepare(layout.runs, run)
+    if not folder.result_file.exists() and not folder.checkpoint.exists():
+        bring_back(layout.root, folder)
     for file, read in ((folder.result_file, folder.result), (folder.curves_file, folder.curves)):
         try:
             read()
@@ -250,11 +253,13 @@ def thinned(curve: Sequence[tuple[int, float]], count: int = CURVE_POINTS) -> li
 def _write_model(
     settings: config.Settings, folder: RunFolder, place: Path, source: SourceStatistics | None = None
 ) -> None:
-    """Write a finished run's weights and card into the folder `place`."""
+    """Write a finished run's weights, card and record into the folder `place`."""
     result = folder.result()
     assert result is not None, f"{folder.path} is published before it is finished"
     card = card_of("pad" if settings.preprocess.fit == "pad" else "crop", folder, result)
-    write_model(place, card.model_copy(update={"source": source}), folder.weights)
+    more = {"source": source, "white": settings.preprocess.white}
+    write_model(place, card.model_copy(update=more), folder.weights)
+    publish_run(folder, place)
 
 
 def card_of(fit: Literal["crop", "pad"], folder: RunFolder, result: Result) -> ModelCard:

@@ -10,10 +10,10 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from rdmd.data.readers.images import SUFFIXES, UnreadableError, alpha_of, decode
+from rdmd.data.readers.images import SUFFIXES, Form, Picture, UnreadableError, eight_bit, read_picture
 from rdmd.errors import UserError
 from rdmd.files import replacing
-from rdmd.serving.images import AS_TRAINED, Sizing, translate_images
+from rdmd.serving.images import AS_TRAINED, Sizing, translate_pictures
 from rdmd.serving.model import Model, translate_points
 from rdmd.serving.request import as_points
 
@@ -28,8 +28,8 @@ class Outcome:
 
 def translate_path(model: Model, given: Path, out: Path, sizing: Sizing = AS_TRAINED) -> Outcome:
     """Translate an image to the file `out`, or every image below a folder to PNG files of the same relative names below
-    `out`, each of the size of its image and with its transparency. A model of points reads and writes `.npy` files of
-    shape (N, 2).
+    `out`, each of the size of its image, with its transparency and, of a grey model, its bits. A model of points reads
+    and writes `.npy` files of shape (N, 2).
 
     Raises UserError if `given` is missing or holds nothing to translate, or if results would overwrite it.
     """
@@ -52,10 +52,10 @@ def _translate_file(model: Model, given: Path, out: Path, sizing: Sizing) -> Out
         raise UserError(f"{target} is the input itself; give another place for the result.")
     if target.suffix.lower() not in SUFFIXES:
         raise UserError(f"{target} is not the name of an image file; use .png, .jpg or .webp.")
-    image = _read(given)
-    if isinstance(image, str):
-        raise UserError(f"{given} is not a readable image ({image}); give a jpg, png, webp or bmp file.")
-    _save(next(translate_images(model, [image], sizing)), given, target)
+    picture = _read(given, model.form)
+    if isinstance(picture, str):
+        raise UserError(f"{given} is not a readable image ({picture}); give a jpg, png, webp or bmp file.")
+    _save(next(translate_pictures(model, [picture], sizing)), target)
     return Outcome(1, [])
 
 
@@ -75,41 +75,42 @@ def _translate_folder(model: Model, given: Path, out: Path, sizing: Sizing) -> O
     broken: list[tuple[str, str]] = []
     readable: list[Path] = []
 
-    def images() -> Iterator[np.ndarray]:
+    def pictures() -> Iterator[Picture]:
         for name in names:
-            image = _read(given / name)
-            if isinstance(image, str):
-                broken.append((str(name), image))
+            picture = _read(given / name, model.form)
+            if isinstance(picture, str):
+                broken.append((str(name), picture))
             else:
                 readable.append(name)
-                yield image
+                yield picture
 
     with tqdm(total=len(names), desc="translate", unit="image", disable=not sys.stderr.isatty()) as bar:
-        for i, result in enumerate(translate_images(model, images(), sizing)):
-            _save(result, given / readable[i], out / targets[readable[i]])
+        for i, result in enumerate(translate_pictures(model, pictures(), sizing)):
+            _save(result, out / targets[readable[i]])
             bar.update(i + 1 + len(broken) - bar.n)
     return Outcome(len(readable), broken)
 
 
-def _read(path: Path) -> np.ndarray | str:
+def _read(path: Path, form: Form) -> Picture | str:
     """The image, or the reason why it cannot be read."""
     try:
         with path.open("rb") as file:
-            return decode(file)
+            return read_picture(file, form=form)
     except UnreadableError as error:
         return str(error)
     except OSError as error:
         return error.strerror or "cannot be read"
 
 
-def _save(pixels: np.ndarray, source: Path, path: Path) -> None:
-    """Write a translation of `source`, with its transparency where the format has any."""
-    image = Image.fromarray(pixels)
-    alpha = alpha_of(source)
-    if alpha is not None and path.suffix.lower() in (".png", ".webp", ".tif", ".tiff"):
-        image.putalpha(alpha)
+def _save(image: Image.Image, path: Path) -> None:
+    """Write a translation, without the transparency or the second byte that the format does not have."""
+    suffix = path.suffix.lower()
+    if suffix not in (".png", ".tif", ".tiff"):
+        image = eight_bit(image)
+        if suffix != ".webp":
+            image = image.convert(image.mode.removesuffix("A"))
     with replacing(path) as temporary, temporary.open("wb") as file:
-        image.save(file, format=Image.registered_extensions()[path.suffix.lower()])
+        image.save(file, format=Image.registered_extensions()[suffix])
 
 
 def _translate_points(model: Model, given: Path, out: Path) -> Outcome:

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from rdmd.data.readers.images import SUFFIXES, UnreadableError, decode
+from rdmd.data.readers.images import SUFFIXES, Form, UnreadableError, decode
 from rdmd.data.shards import read_split
-from rdmd.data.transforms import fit
+from rdmd.data.transforms import as_rgb, fit, with_channels
 from rdmd.errors import UserError
 from rdmd.evaluation import faithfulness
 from rdmd.evaluation.row import GENERATOR, Row
@@ -105,8 +105,8 @@ class Front:
                     f"{one.model} prepares images unlike {first[0].model}, so they cannot stand side by "
                     "side; register this sweep again with `dvc repro -f register`."
                 )
-            self._models[one.row.lam or 0.0] = one, Model(generator, shape, how, device)
-        self._source = card.source
+            self._models[one.row.lam or 0.0] = one, Model(generator, shape, how, device, white=card.white)
+        self._source, self.form = card.source, Form(white=card.white)
         self.names = [one.model for one, _ in self._models.values()]
         self.measured = list(self._models)
         taken = getattr(generator, "lambdas", None)
@@ -117,7 +117,8 @@ class Front:
     def translate(self, image: np.ndarray, lam: float) -> np.ndarray:
         """Translate an image, uint8 (H, W, 3), to one of its size at one of `lambdas`."""
         _, model = self._models[self._nearest(lam)]
-        return next(translate_images(model.at(lam), [image]))
+        pixels = with_channels(image, model.sample_shape[0])
+        return with_channels(next(translate_images(model.at(lam), [pixels])), 3)
 
     def cost(self, image: np.ndarray, translation: np.ndarray) -> float:
         """The cost between two images, uint8 (H, W, 3), each fitted as in training, as the evaluation measures it."""
@@ -130,7 +131,8 @@ class Front:
 
     def _fitted(self, image: np.ndarray) -> np.ndarray:
         _, model = next(iter(self._models.values()))
-        return fit(image, model.sample_shape[-1], model.fit).transpose(2, 0, 1)[None].copy()
+        pixels = with_channels(image, model.sample_shape[0])
+        return fit(pixels, model.sample_shape[-1], model.fit).transpose(2, 0, 1)[None].copy()
 
     def describe(self, lam: float, short: bool = False) -> str:
         """The lambda with the FID and the cost on the test split, measured there or at the nearest; `short` leaves
@@ -151,7 +153,7 @@ class Front:
 def sample_images(layout: Layout) -> list[np.ndarray]:
     """A few images of the source's test split, uint8 (H, W, 3); none where its shards are missing."""
     try:
-        images = read_split(layout.shards / "source", "test").data.permute(0, 2, 3, 1).numpy()
+        images = as_rgb(read_split(layout.shards / "source", "test").data).permute(0, 2, 3, 1).numpy()
     except UserError:
         return []
     # Evenly spaced: copies of one scan are neighbours.
@@ -194,7 +196,7 @@ def build_page(gr: ModuleType, front: Front, samples: Sequence[np.ndarray], titl
             return on_image(None, position)
         try:
             with Path(file).open("rb") as opened:
-                return on_image(decode(opened), position)
+                return on_image(decode(opened, form=front.form), position)
         except UnreadableError as error:
             raise gr.Error(f"This image cannot be used ({error}); choose another one.", print_exception=False) from None
 

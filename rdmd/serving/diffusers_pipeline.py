@@ -13,9 +13,9 @@ import torch
 from diffusers import DiffusionPipeline, ImagePipelineOutput, ModelMixin
 from PIL import Image
 
-from rdmd.data.readers.images import to_rgb
+from rdmd.data.readers.images import picture_of
 from rdmd.errors import UserError
-from rdmd.serving.images import Sizing, translate_images
+from rdmd.serving.images import Sizing, translate_pictures
 from rdmd.serving.model import Model, open_folder
 
 
@@ -64,5 +64,6 @@ class RDMDPipeline(DiffusionPipeline):
         `rdmd.Translator`. Raises UserError for a lambda that the generator does not take."""
         images = [image] if isinstance(image, Image.Image) else image
         model = replace(self.generator.model, device=self.device).at(lam)
-        translated = translate_images(model, map(to_rgb, images), Sizing(resolution, keep_detail))
-        return ImagePipelineOutput(images=[Image.fromarray(one) for one in translated])
+        pictures = (picture_of(one, model.form) for one in images)
+        translated = translate_pictures(model, pictures, Sizing(resolution, keep_detail))
+        return ImagePipelineOutput(images=list(translated))

@@ -4,6 +4,7 @@ The generator is convolutional, so it takes other sizes than that of its trainin
 of training, and the result is enlarged to the size of the image.
 """
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -14,7 +15,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import pad
 
-from rdmd.data.transforms import fit, to_uint8, to_unit
+from rdmd.data.readers.images import Picture, eight_bit, to_pil
+from rdmd.data.transforms import bits_of, fit, resized, to_pixels, to_unit
 from rdmd.distillation.generator import own_noise
 from rdmd.serving.model import BATCH, Model
 
@@ -54,7 +56,8 @@ class _Group:
 
 
 def translate_images(model: Model, images: Iterable[np.ndarray], sizing: Sizing = AS_TRAINED) -> Iterator[np.ndarray]:
-    """Translate uint8 (H, W, 3) images of any sizes: for each, in order, uint8 (H, W, 3) of its own size.
+    """Translate images (H, W, C) of any sizes, of the model's channels and of 8 or 16 bits: for each, in order, one of
+    its own size and bits.
 
     Few images are in memory at once, so `images` may be any number and read while they are translated. An image of the
     generator's resolution is neither resized nor cut.
@@ -69,13 +72,31 @@ def translate_images(model: Model, images: Iterable[np.ndarray], sizing: Sizing 
     yield from _translate(model, group, sizing)
 
 
+def translate_pictures(model: Model, pictures: Iterable[Picture], sizing: Sizing = AS_TRAINED) -> Iterator[Image.Image]:
+    """As `translate_images`, for pictures of `model.form`: PIL images, with the transparency of their pictures, which
+    leaves grey 8 bits."""
+    alphas: deque[Image.Image | None] = deque()
+
+    def pixels() -> Iterator[np.ndarray]:
+        for picture in pictures:
+            alphas.append(picture.alpha)
+            yield picture.pixels
+
+    for translated in translate_images(model, pixels(), sizing):
+        image, alpha = to_pil(translated, model.white), alphas.popleft()
+        if alpha is not None:
+            image = eight_bit(image)
+            image.putalpha(alpha)
+        yield image
+
+
 def _translate(model: Model, group: _Group, sizing: Sizing) -> Iterator[np.ndarray]:
     translated = _at_scale(model, group.reduced)
     for image, small, result in zip(group.images, group.reduced, translated, strict=True):
         full = _enlarged(result, image, model)
         if sizing.keep_detail:
-            detail = image.astype(np.int16) - _enlarged(small, image, model)
-            full = (full + detail).clip(0, 255).astype(np.uint8)
+            detail = image.astype(np.int32) - _enlarged(small, image, model)
+            full = (full + detail).clip(0, np.iinfo(image.dtype).max).astype(image.dtype)
         yield full
 
 
@@ -86,7 +107,7 @@ def _reduced(image: np.ndarray, model: Model, sizing: Sizing) -> np.ndarray:
         return fit(image, side, "pad")
     height, width = image.shape[:2]
     scale = side / min(height, width)
-    return _resized(image, (max(side, round(height * scale)), max(side, round(width * scale))))
+    return resized(image, max(side, round(height * scale)), max(side, round(width * scale)))
 
 
 def _enlarged(result: np.ndarray, image: np.ndarray, model: Model) -> np.ndarray:
@@ -97,32 +118,26 @@ def _enlarged(result: np.ndarray, image: np.ndarray, model: Model) -> np.ndarray
         rows, columns = max(1, round(height * scale)), max(1, round(width * scale))
         top, left = (len(result) - rows) // 2, (len(result) - columns) // 2
         result = result[top : top + rows, left : left + columns]
-    return _resized(result, (height, width))
-
-
-def _resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    if image.shape[:2] == size:
-        return image
-    return np.asarray(Image.fromarray(np.ascontiguousarray(image)).resize(size[::-1], Image.Resampling.LANCZOS))
+    return resized(result, height, width)
 
 
 @torch.no_grad()
 def _at_scale(model: Model, images: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Translate images at the scale of training; images of one shape share a batch."""
+    """Translate images at the scale of training; images of one shape and type share a batch."""
     results: list[np.ndarray] = [np.empty(0)] * len(images)
-    for shape in dict.fromkeys(image.shape for image in images):
-        places = [i for i, image in enumerate(images) if image.shape == shape]
+    for shape, dtype in dict.fromkeys((image.shape, image.dtype) for image in images):
+        places = [i for i, image in enumerate(images) if (image.shape, image.dtype) == (shape, dtype)]
         x = torch.from_numpy(np.stack([images[i] for i in places])).permute(0, 3, 1, 2)
         together = max(1, BATCH * model.sample_shape[-1] ** 2 // (shape[0] * shape[1]))
         for part, batch in zip(x.split(together), torch.tensor(places).split(together), strict=True):
-            translated = to_uint8(_padded(model, to_unit(part.to(model.device)))).cpu().permute(0, 2, 3, 1).numpy()
-            for i, result in zip(batch.tolist(), translated, strict=True):
+            translated = to_pixels(_padded(model, to_unit(part.to(model.device))), bits_of(part)).cpu()
+            for i, result in zip(batch.tolist(), translated.permute(0, 2, 3, 1).numpy(), strict=True):
                 results[i] = result
     return results
 
 
 def _padded(model: Model, x: Tensor) -> Tensor:
-    """Translate (B, 3, H, W) in [-1, 1] of any size: mirrored to sides that the U-Net can halve, and cut back."""
+    """Translate (B, C, H, W) in [-1, 1] of any size: mirrored to sides that the U-Net can halve, and cut back."""
     height, width = x.shape[2:]
     right, below = -width % model.multiple, -height % model.multiple
     # A mirror image needs more pixels than it adds.

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from rdmd.data.readers.images import Form
 from rdmd.distillation.generator import Generator
 from rdmd.errors import UserError
 from rdmd.networks.codec import Codec
@@ -21,9 +22,10 @@ POINTS_BATCH = 65_536
 
 @dataclass(frozen=True)
 class Model:
-    """A generator, the shape of an image (3, R, R) or a point (d,), and how training images were made square.
+    """A generator, the shape of a sample ((C, R, R) or (d,)), and how training images were made square.
 
-    `lam` is the lambda at which a generator that takes lambda translates; None is its own default.
+    `white` is what is white in grey images of 16 bits; None is 65535. `lam` is the lambda at which a generator that
+    takes lambda translates; None is its own default.
     """
 
     generator: nn.Module
@@ -31,6 +33,7 @@ class Model:
     fit: Literal["crop", "pad"]
     device: torch.device
     lam: float | None = None
+    white: int | None = None
 
     def at(self, lam: float | None) -> "Model":
         """This model at another lambda; at its own for None. Raises UserError if it does not translate at `lam`."""
@@ -42,6 +45,11 @@ class Model:
         if lambdas is not None and lam not in lambdas:
             raise UserError(f"lambda {lam:g} was asked for, but this generator takes lambda from {lambdas}.")
         return replace(self, lam=lam)
+
+    @property
+    def form(self) -> Form:
+        """How images are read for this model."""
+        return Form(3 if self.sample_shape[0] == 3 else 1, self.white)
 
     @property
     def of_points(self) -> bool:
@@ -72,7 +80,7 @@ def open_folder(folder: Path, device: torch.device) -> Model:
             f"{folder} makes samples of noise and does not translate; give a generator of an experiment "
             "whose source is not noise."
         )
-    return Model(generator, card.outer_shape, card.fit, device)
+    return Model(generator, card.outer_shape, card.fit, device, white=card.white)
 
 
 @torch.no_grad()

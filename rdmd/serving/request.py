@@ -1,7 +1,8 @@
 """A request to a served model: what a client may send, checked, and the answer in the same form.
 
-Images are base64 texts of image files, data URLs of these (`data:image/png;base64,...`), or arrays (H, W, 3) of whole
-numbers 0 to 255; points are lists of d numbers. The limits below keep one request from filling the server's memory.
+Images are base64 texts of image files, data URLs of these (`data:image/png;base64,...`), or arrays (H, W, 3), of grey
+models (H, W, 1), of whole numbers 0 to 255; points are lists of d numbers. Images of 16 bits are sent as files. The
+limits below keep one request from filling the server's memory.
 """
 
 import base64
@@ -11,8 +12,8 @@ import re
 import numpy as np
 from PIL import Image
 
-from rdmd.data.readers.images import MAX_ASPECT, MIN_SIDE, UnreadableError, decode
-from rdmd.serving.images import AS_TRAINED, Sizing, translate_images
+from rdmd.data.readers.images import MAX_ASPECT, MIN_SIDE, Form, Picture, UnreadableError, read_picture
+from rdmd.serving.images import AS_TRAINED, Sizing, translate_images, translate_pictures
 from rdmd.serving.model import Model, translate_points
 
 # Of one image: phones take up to 50 megapixels, which are 150 MB while they are decoded, one image after another.
@@ -30,7 +31,7 @@ class RequestError(Exception):
 def answer(model: Model, inputs: list[object], sizing: Sizing = AS_TRAINED) -> np.ndarray | list[str] | list[list]:
     """Translate `inputs`, and answer in their form: texts for texts (PNG files in base64), an array for arrays.
 
-    Every image keeps its size: images of one size give uint8 (N, H, W, 3), arrays of several sizes a list of nested
+    Every image keeps its size: images of one size give uint8 (N, H, W, C), arrays of several sizes a list of nested
     lists. Points give float32 (N, d). Raises RequestError, naming the first input that is wrong.
     """
     most = MAX_POINTS if model.of_points else MAX_IMAGES
@@ -44,11 +45,11 @@ def answer(model: Model, inputs: list[object], sizing: Sizing = AS_TRAINED) -> n
         return translate_points(model, points)
     texts = [isinstance(given, str) for given in inputs]
     if all(texts):
-        images = (_from_text(i, str(text)) for i, text in enumerate(inputs))
-        return [_to_text(image) for image in translate_images(model, images, sizing)]
+        pictures = (_from_text(i, str(text), model.form) for i, text in enumerate(inputs))
+        return [_to_text(image) for image in translate_pictures(model, pictures, sizing)]
     if any(texts):
         raise RequestError("`inputs` mixes texts and arrays; send images of one kind in one request.")
-    arrays = (_from_array(i, given) for i, given in enumerate(inputs))
+    arrays = (_from_array(i, given, model.sample_shape[0]) for i, given in enumerate(inputs))
     translated = list(translate_images(model, arrays, sizing))
     one_size = len({image.shape for image in translated}) == 1
     return np.stack(translated) if one_size else [image.tolist() for image in translated]
@@ -64,26 +65,26 @@ def as_points(values: object, dims: int) -> np.ndarray | None:
     return points if np.isfinite(points).all() else None
 
 
-def _from_text(i: int, text: str) -> np.ndarray:
+def _from_text(i: int, text: str, form: Form) -> Picture:
     try:
         # Some encoders break their text into lines.
         data = base64.b64decode(_DATA_URL.sub("", "".join(text.split()), count=1), validate=True)
     except ValueError:
         raise RequestError(f"image {i} of `inputs` is not base64; send the bytes of a PNG file in base64.") from None
     try:
-        return decode(io.BytesIO(data), MAX_PIXELS)
+        return read_picture(io.BytesIO(data), MAX_PIXELS, form)
     except UnreadableError as error:
         reason = " ".join(str(error).split())
         raise RequestError(f"image {i} of `inputs` cannot be used ({reason}); send another one.") from None
 
 
-def _from_array(i: int, given: object) -> np.ndarray:
+def _from_array(i: int, given: object, channels: int) -> np.ndarray:
     image = _array(given)
-    whole = image is not None and image.dtype.kind in "iu" and image.ndim == 3 and image.shape[2] == 3
+    whole = image is not None and image.dtype.kind in "iu" and image.ndim == 3 and image.shape[2] == channels
     if image is None or not whole or image.size == 0 or image.min() < 0 or image.max() > 255:
         raise RequestError(
-            f"image {i} of `inputs` is neither base64 text nor an array (H, W, 3) of whole numbers 0 "
-            "to 255; send a list of either."
+            f"image {i} of `inputs` is neither base64 text nor an array (H, W, {channels}) of whole numbers "
+            "0 to 255; send a list of either."
         )
     height, width = image.shape[:2]
     if min(height, width) < MIN_SIDE or height * width > MAX_PIXELS:
@@ -98,9 +99,9 @@ def _from_array(i: int, given: object) -> np.ndarray:
     return image.astype(np.uint8)
 
 
-def _to_text(image: np.ndarray) -> str:
+def _to_text(image: Image.Image) -> str:
     file = io.BytesIO()
-    Image.fromarray(image).save(file, format="PNG")
+    image.save(file, format="PNG")
     return base64.b64encode(file.getvalue()).decode("ascii")
 
 

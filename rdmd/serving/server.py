@@ -1,14 +1,19 @@
-"""MLflow's scoring server of a model, with Prometheus' metrics at /metrics and a header for inputs unlike the source.
+"""MLflow's scoring server of a model, with Prometheus' metrics at /metrics, a header for inputs unlike the source, and
+a log of requests for `rdmd monitor`.
 
 `rdmd serve` runs this file by its path, and a registered model holds a copy of it. It imports nothing of `rdmd`, since
 the model brings its own.
 """
 
 import argparse
+import json
 import logging
 import time
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 import prometheus_client as prometheus
 import uvicorn
@@ -28,8 +33,10 @@ COSTS = prometheus.Histogram(
     "Squared difference between an image and its translation, mean over dimensions, pixels in [-1, 1]",
     buckets=(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1),
 )
-# Of the present request: the numbers of images, and of those unlike the source.
-SEEN: ContextVar[list[tuple[int, int]] | None] = ContextVar("seen", default=None)
+# Of the present request: what the model noted of its batches.
+SEEN: ContextVar[list[dict[str, Any]] | None] = ContextVar("seen", default=None)
+# What a line of the log holds for each image, in lists; no image can be made from it.
+LOGGED = ("distances", "costs", "numbers")
 
 
 class Notes(logging.Handler):
@@ -37,21 +44,21 @@ class Notes(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Count the images of a batch."""
-        distances, costs, unlike = (getattr(record, name, None) for name in ("distances", "costs", "unlike"))
-        if distances is None or costs is None or unlike is None:
+        if not hasattr(record, "distances"):
             return
-        INPUTS.inc(len(distances))
-        UNLIKE.inc(unlike)
-        for distance, cost in zip(distances, costs, strict=True):
+        noted = vars(record)
+        INPUTS.inc(len(noted["distances"]))
+        UNLIKE.inc(noted["unlike"])
+        for distance, cost in zip(noted["distances"], noted["costs"], strict=True):
             DISTANCES.observe(distance)
             COSTS.observe(cost)
         seen = SEEN.get()
         if seen is not None:
-            seen.append((len(distances), unlike))
+            seen.append(noted)
 
 
-def build(model_uri: str) -> FastAPI:
-    """MLflow's server of the model `model_uri`, measured."""
+def build(model_uri: str, requests: Path | None = None) -> FastAPI:
+    """MLflow's server of the model `model_uri`, measured; each request becomes a line of the file `requests`."""
     from mlflow.pyfunc import load_model, scoring_server
 
     log = logging.getLogger("rdmd.serving")
@@ -64,15 +71,18 @@ def build(model_uri: str) -> FastAPI:
         if request.url.path != "/invocations":
             return await answer(request)
         # The model runs in another thread, in a copy of this context that holds the same list.
-        seen: list[tuple[int, int]] = []
+        seen: list[dict[str, Any]] = []
         SEEN.set(seen)
         start = time.perf_counter()
         response = await answer(request)
-        SECONDS.observe(time.perf_counter() - start)
+        seconds = time.perf_counter() - start
+        SECONDS.observe(seconds)
         REQUESTS.labels(response.status_code).inc()
-        unlike = sum(one[1] for one in seen)
+        unlike = sum(one["unlike"] for one in seen)
         if unlike:
-            response.headers["RDMD-Unlike-Source"] = f"{unlike} of {sum(one[0] for one in seen)}"
+            response.headers["RDMD-Unlike-Source"] = f"{unlike} of {sum(len(one['distances']) for one in seen)}"
+        if requests is not None:
+            _log(requests, response.status_code, seconds, seen)
         return response
 
     @app.get("/metrics")
@@ -82,11 +92,30 @@ def build(model_uri: str) -> FastAPI:
     return app
 
 
+def _log(file: Path, status: int, seconds: float, seen: list[dict[str, Any]]) -> None:
+    """Append a line of JSON for a request. The file may be moved away at any time, as logrotate does."""
+    # A model that was registered by an earlier version notes less.
+    images = {name: [value for one in seen for value in one.get(name, [])] for name in LOGGED}
+    rounded = json.loads(json.dumps(images), parse_float=lambda text: round(float(text), 5))
+    line: dict[str, Any] = {
+        "time": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
+        "status": status,
+        "seconds": round(seconds, 4),
+    }
+    line["lam"] = seen[0].get("lam") if seen else None
+    try:
+        with file.open("a", encoding="utf-8") as log:
+            log.write(json.dumps(line | rounded) + "\n")
+    except OSError as error:
+        logging.getLogger(__name__).error("the request was not logged: %s", error)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Serve a model of MLflow.")
     parser.add_argument("--model-uri", required=True)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=5001)
+    parser.add_argument("--log", type=Path, help="append a line of JSON for every request to this file")
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    uvicorn.run(build(given.model_uri), host=given.host, port=given.port)
+    uvicorn.run(build(given.model_uri, given.log), host=given.host, port=given.port)

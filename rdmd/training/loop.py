@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from rdmd.data.sampling import StepRandom, derived_seed, seed_global
-from rdmd.data.transforms import to_uint8
+from rdmd.data.transforms import as_rgb, to_uint8
 from rdmd.errors import UserError
 from rdmd.files import replacing
 from rdmd.training.checkpoint import Best, Progress, best_of, load_checkpoint, save_checkpoint
@@ -185,7 +185,7 @@ DOTS = ("#b0b0b0", "#1f4e9c")
 
 
 def save_preview(batches: tuple[Tensor, ...], path: Path) -> None:
-    """Write a PNG of batches: images (B, 3, H, W) in [-1, 1] as tiles, eight per row, and the rows of the batches in
+    """Write a PNG of batches: images (B, C, H, W) in [-1, 1] as tiles, eight per row, and the rows of the batches in
     turn; points (B, 2) as dots, with later batches over earlier ones."""
     preview = _tiles(batches) if batches[0].ndim == 4 else _dots(batches)
     with replacing(path) as temporary:
@@ -198,7 +198,7 @@ def _tiles(batches: tuple[Tensor, ...]) -> Image.Image:
     rows = []
     for start in range(0, n, COLUMNS):
         for batch in batches:
-            chosen = to_uint8(batch[start : start + COLUMNS]).cpu()
+            chosen = as_rgb(to_uint8(batch[start : start + COLUMNS]).cpu())
             blank = torch.zeros(COLUMNS - len(chosen), *chosen.shape[1:], dtype=torch.uint8)
             rows.append(torch.cat([*torch.cat([chosen, blank])], dim=2))
     grid = torch.cat(rows, dim=1).permute(1, 2, 0).numpy()

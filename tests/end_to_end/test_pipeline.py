@@ -142,9 +142,9 @@ def test_translate_gives_the_same_by_registry_by_folder_and_by_run(clone: Clone,
 
 
 def test_the_served_champion_answers_over_http_as_translate_does(clone: Clone, tmp_path: Path):
-    port = free_port()
+    port, log = free_port(), tmp_path / "requests.jsonl"
     server = subprocess.Popen(
-        ["rdmd", "serve", "--port", str(port)],
+        ["rdmd", "serve", "--port", str(port), "--log", str(log)],
         cwd=clone.path,
         env=clone.environment,
         stdout=subprocess.DEVNULL,
@@ -160,6 +160,10 @@ def test_the_served_champion_answers_over_http_as_translate_does(clone: Clone, t
     finally:
         os.killpg(server.pid, signal.SIGTERM)
         server.wait(30)
+    # Noise is unlike the digits.
+    monitored = clone.run("rdmd", "monitor", str(log))
+    assert monitored.returncode == 1, monitored.stdout
+    assert "100.0% of the images are unlike the training source" in monitored.stdout
     for i, image in enumerate(images):
         Image.fromarray(image).save(tmp_path / f"{i}.png")
     said = clone.run("rdmd", "translate", "models:/rdmd-digits@champion", str(tmp_path), str(tmp_path / "out"))
@@ -173,6 +177,8 @@ def test_kill_9_in_the_middle_of_a_distillation_loses_nothing(clone: Clone):
     for folder in sorted(clone.path.glob("runs/*")):
         if '"distill"' in (folder / "run.json").read_text(encoding="utf-8"):
             shutil.rmtree(folder)
+    # Or the runs would come back from it.
+    shutil.rmtree(clone.path / ".dvc" / "cache")
     # A cadence makes the stage run again and changes nothing that is learned.
     clone.change("distill", checkpoint_every=4)
     process = subprocess.Popen(

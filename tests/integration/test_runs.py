@@ -23,7 +23,7 @@ from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.model_card import read_card
 from rdmd.pipeline.training import train_generators, train_teacher
 from rdmd.pipeline.translators import generators
-from rdmd.training.run_folder import EXIT_STOPPED, WATCH_STDIN, RunFolder
+from rdmd.training.run_folder import EXIT_STOPPED, WATCH_STDIN, Result, RunFolder
 from tests.conftest import params, tiny_points
 
 ONE_THREAD = Slot("cpu", (), 1)
@@ -101,6 +101,34 @@ def test_one_more_lambda_trains_one_more_generator(prepared: tuple[config.Settin
     assert len(after) == 4
     assert {file: after[file] for file in before} == before
     assert {path.name for path in layout.generators.iterdir()} == {"lambda-0.05", "lambda-0.2", "lambda-0.5"}
+
+
+def test_a_clone_that_pulled_the_models_trains_none_of_them_again(
+    prepared: tuple[config.Settings, Layout],
+):
+    settings, layout = prepared
+    folders = train_generators(settings, layout, _Watch(), TrainingProcesses())
+    made = {folder.path: (folder.result(), folder.curves()) for folder in folders}
+    # As `dvc repro` and `dvc push`, `git clone` and `dvc pull` leave it; DVC removes outputs when their stage begins.
+    Path("dvc.yaml").write_text("stages: {distill: {cmd: 'true', outs: [models/generators: {persist: true}]}}")
+    for command in ("init --no-scm -q", "repro -q"):
+        subprocess.run([sys.executable, "-m", "dvc", *command.split()], check=True)
+    shutil.rmtree(layout.runs)
+    shutil.rmtree(layout.generators)
+
+    class NoTraining(TrainingProcesses):
+        def train(self, *arguments: object) -> Result:
+            raise AssertionError("it trained again")
+
+    train_generators(settings, layout, _Watch(), NoTraining())
+    assert {folder.path: (folder.result(), folder.curves()) for folder in folders} == made
+    # What is not whole in the cache is left: a clone that pulled nothing, or a part.
+    for weights in Path(".dvc/cache/files/md5").rglob("*"):
+        if weights.is_file() and sha256_of(weights) in {result.sha256 for result, _ in made.values() if result}:
+            weights.unlink()
+    shutil.rmtree(layout.runs)
+    with pytest.raises(AssertionError, match="trained again"):
+        train_generators(settings, layout, _Watch(), NoTraining())
 
 
 def test_one_generator_for_a_range_is_trained_once_whatever_is_evaluated(prepared: tuple[config.Settings, Layout]):

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from rdmd.config import ImageFolder
-from rdmd.data.readers.images import UnreadableError, chosen, decode
+from rdmd.data.readers.images import RGB, Form, UnreadableError, chosen, decode
 from rdmd.data.samples import Broken, Reading, Sample, Split, printable, refuse_lfs_pointer
 from rdmd.errors import UserError
 
@@ -57,7 +57,7 @@ class _Gauge:
         raise UserError(f"{self.path}: the member {printable(name)!r} is refused because {problem}; {remedy}.")
 
 
-def read(domain: ImageFolder, key: str, limits: Limits = Limits()) -> Reading:
+def read(domain: ImageFolder, key: str, limits: Limits = Limits(), form: Form = RGB) -> Reading:
     """Open the archive `domain.path` (zip, tar, tar.gz, .bz2, .xz): its images in the archive's order.
 
     The whole list of members is checked before the first image is read. `key` (such as `domains.source`)
@@ -79,7 +79,7 @@ def read(domain: ImageFolder, key: str, limits: Limits = Limits()) -> Reading:
             names, stored = _tar_names(path, gauge), _tar_members
     listed, others = chosen(names, domain, key)
     # A tar may hold one name twice; both are read and counted.
-    return Reading(len(listed), _read_all(path, dict(listed), stored), others)
+    return Reading(len(listed), _read_all(path, dict(listed), stored, form), others)
 
 
 @contextlib.contextmanager
@@ -152,17 +152,17 @@ def _tar_members(path: Path) -> _Members:
 
 
 def _read_all(
-    path: Path, splits: dict[str, Split | None], members: Callable[[Path], _Members]
+    path: Path, splits: dict[str, Split | None], members: Callable[[Path], _Members], form: Form
 ) -> Iterator[Sample | Broken]:
     with _naming_damage(path):
         for name, unpack in members(path):
             if name in splits:
-                yield _read_one(printable(name), unpack, splits[name])
+                yield _read_one(printable(name), unpack, splits[name], form)
 
 
-def _read_one(name: str, unpack: Callable[[], bytes], split: Split | None) -> Sample | Broken:
+def _read_one(name: str, unpack: Callable[[], bytes], split: Split | None, form: Form) -> Sample | Broken:
     try:
-        return Sample(name, decode(io.BytesIO(unpack())), split=split)
+        return Sample(name, decode(io.BytesIO(unpack()), form=form), split=split)
     except UnreadableError as error:
         return Broken(name, str(error))
     except (zipfile.BadZipFile, zlib.error, NotImplementedError) as error:

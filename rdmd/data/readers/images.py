@@ -4,14 +4,16 @@ import os
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from rdmd.config import ImageFolder
 from rdmd.data.samples import LFS_POINTER, Broken, Reading, Sample, Split, printable
+from rdmd.data.transforms import bits_of, grey_if_equal, with_bits, with_channels
 from rdmd.errors import UserError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "TIFF", "GIF")
@@ -24,6 +26,28 @@ MAX_ASPECT = 100
 
 class UnreadableError(Exception):
     """A file that holds no usable image; the text is the reason, a few words long."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """The form in which images are read: `channels` and `white` of the section `preprocess`."""
+
+    channels: Literal[1, 3, "auto"] = 3
+    white: int | None = None
+
+
+RGB = Form()
+# Values of 16 bits that end below this are of a camera of 12 bits, unless `white` says otherwise.
+_TWELVE_BITS = 4096
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """An image: `pixels` (H, W, 3) uint8, or grey (H, W, 1), uint8 or uint16; and its transparency (mode L) if it has
+    any."""
+
+    pixels: np.ndarray
+    alpha: Image.Image | None
 
 
 def chosen(
@@ -76,15 +100,22 @@ def _hidden(name: str) -> bool:
     return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
 
 
-def decode(file: BinaryIO, max_pixels: int | None = None) -> np.ndarray:
-    """Decode an image file to upright RGB, uint8 (H, W, 3).
+def decode(file: BinaryIO, max_pixels: int | None = None, form: Form = RGB) -> np.ndarray:
+    """The pixels of `read_picture`."""
+    return read_picture(file, max_pixels, form).pixels
 
-    The EXIF orientation is applied, transparency is laid on white, an animation gives its first frame, CMYK, palettes
-    and grey become RGB, and 16-bit grey is scaled by 1/257 (65535 becomes 255). Colour profiles are ignored.
+
+def read_picture(file: BinaryIO, max_pixels: int | None = None, form: Form = RGB) -> Picture:
+    """Decode an image file, upright.
+
+    The EXIF orientation is applied, transparency is laid on white, an animation gives its first frame, and CMYK and
+    palettes become RGB, of 8 bits. Colour profiles are ignored. Of three channels grey is repeated, and its 16 bits
+    become 8 (65535 is 255); of one, colours become grey of 8 bits, and 16 bits stay; `auto` gives three, or one if they
+    are equal.
 
     Raises `UnreadableError` if the file is no image or damaged, has more than `max_pixels` (default: Pillow's limit),
     has a side under 8 pixels or over 100 times the other, or holds numbers without a known white (32-bit integers,
-    floats, 16 bits of which 12 or fewer are used).
+    floats, and without `form.white` 16 bits of which 12 or fewer are used).
     """
     with warnings.catch_warnings():
         # Pillow only warns about images of up to twice its limit; the check below refuses them.
@@ -99,7 +130,7 @@ def decode(file: BinaryIO, max_pixels: int | None = None) -> np.ndarray:
                     raise UnreadableError(f"{width}x{height}; a side is more than {MAX_ASPECT} times the other")
                 if most is not None and width * height > most:
                     raise UnreadableError(f"{width}x{height} is more than {most} pixels")
-                return to_rgb(image)
+                return picture_of(image, form)
         except UnreadableError:
             raise
         except UnidentifiedImageError:
@@ -115,41 +146,59 @@ def decode(file: BinaryIO, max_pixels: int | None = None) -> np.ndarray:
             raise UnreadableError(getattr(error, "strerror", None) or str(error) or type(error).__name__) from None
 
 
-def to_rgb(image: Image.Image) -> np.ndarray:
-    """A PIL image as `decode` gives it. Raises `UnreadableError` if it holds numbers without a known white."""
+def picture_of(image: Image.Image, form: Form = RGB) -> Picture:
+    """A PIL image as `read_picture` gives it. Raises `UnreadableError` if it holds numbers without a known white."""
     # Older Pillow opens 16-bit PNG as "I"; any other 32-bit file has no known white.
     sixteen_bit = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")
     upright = ImageOps.exif_transpose(image)
     if sixteen_bit:
-        values = np.asarray(upright)
-        if 255 < values.max() < 4096:
-            raise UnreadableError(
-                f"16 bits whose values end at {values.max()}, as of a camera of 12 bits, would come out black; "
-                "scale them to 65535"
-            )
-        grey = np.rint(values.astype(np.float64) / 257).astype(np.uint8)
-        transparent = upright.info.get("transparency")
-        if transparent is not None:
-            grey[values == transparent] = 255
-        return np.repeat(grey[..., None], 3, axis=2)
+        return _sixteen_bit(np.asarray(upright), upright.info.get("transparency"), form)
     if upright.mode in ("I", "F"):
         raise UnreadableError("32-bit pixels have no known white; save it with 8 or 16 bits")
+    alpha = None
     if upright.has_transparency_data:
         layer = upright.convert("RGBA")
-        white = Image.new("RGBA", layer.size, "white")
-        return np.asarray(Image.alpha_composite(white, layer).convert("RGB"))
-    return np.asarray(upright.convert("RGB"))
+        alpha = layer.getchannel("A")
+        upright = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+    if form.channels == 1:
+        return Picture(np.asarray(upright.convert("RGB").convert("L"))[..., None], alpha)
+    colours = np.asarray(upright.convert("RGB"))
+    return Picture(grey_if_equal(colours) if form.channels == "auto" else colours, alpha)
 
 
-def alpha_of(path: Path) -> Image.Image | None:
-    """The transparency of an image that `decode` reads, upright, 8 bits; None if the image has none."""
-    with Image.open(path, formats=FORMATS) as image:
-        if not image.has_transparency_data:
-            return None
-        return ImageOps.exif_transpose(image).convert("RGBA").getchannel("A")
+def _sixteen_bit(values: np.ndarray, transparent: int | None, form: Form) -> Picture:
+    if form.white is not None:
+        grey = np.rint(values.clip(max=form.white) * (65535 / form.white)).astype(np.uint16)
+    elif 255 < values.max() < _TWELVE_BITS:
+        raise UnreadableError(
+            f"16 bits whose values end at {values.max()}, as of a camera of 12 bits, would come out black; set "
+            "preprocess.white to the value that is white, such as 4095, or scale them to 65535"
+        )
+    else:
+        grey = values.astype(np.uint16)
+    alpha = None
+    if transparent is not None:
+        grey = np.where(values == transparent, np.uint16(65535), grey)
+        alpha = Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8))
+    return Picture(with_channels(with_bits(grey[..., None], 8), 3) if form.channels == 3 else grey[..., None], alpha)
 
 
-def read(domain: ImageFolder, key: str) -> Reading:
+def to_pil(pixels: np.ndarray, white: int | None = None) -> Image.Image:
+    """Pixels as a PIL image, the inverse of `picture_of`: RGB (8 bits), L, or I;16, whose values end at `white`."""
+    if pixels.shape[2] == 3:
+        return Image.fromarray(np.ascontiguousarray(with_bits(pixels, 8)))
+    grey = pixels[..., 0]
+    if bits_of(grey) == 16 and white is not None:
+        grey = np.rint(grey * (white / 65535)).astype(np.uint16)
+    return Image.fromarray(np.ascontiguousarray(grey))
+
+
+def eight_bit(image: Image.Image) -> Image.Image:
+    """A PIL image of mode I;16 as L, any other as it is."""
+    return Image.fromarray(with_bits(np.asarray(image), 8)) if image.mode == "I;16" else image
+
+
+def read(domain: ImageFolder, key: str, form: Form = RGB) -> Reading:
     """Open the folder `domain.path`: its images in the order of their relative paths, on every file system.
 
     Links to folders are followed, each folder once; hidden files and folders are skipped. `key` (such as
@@ -161,7 +210,7 @@ def read(domain: ImageFolder, key: str) -> Reading:
     if not root.is_dir():
         raise UserError(f"{root} does not exist; put a folder of images there or change {key}.path.")
     listed, others = chosen(sorted(_walk(root)), domain, key)
-    return Reading(len(listed), (_read_one(root, name, split) for name, split in listed), others)
+    return Reading(len(listed), (_read_one(root, name, split, form) for name, split in listed), others)
 
 
 def _walk(root: Path) -> Iterator[str]:
@@ -183,7 +232,7 @@ def _walk(root: Path) -> Iterator[str]:
         yield from ((relative / file).as_posix() for file in files)
 
 
-def _read_one(root: Path, name: str, split: Split | None) -> Sample | Broken:
+def _read_one(root: Path, name: str, split: Split | None, form: Form) -> Sample | Broken:
     shown = printable(name)
     path = root / name
     # Opening a pipe that happens to be called x.png would wait for ever.
@@ -191,7 +240,7 @@ def _read_one(root: Path, name: str, split: Split | None) -> Sample | Broken:
         return Broken(shown, "not a regular file")
     try:
         with path.open("rb") as file:
-            return Sample(shown, decode(file), split=split)
+            return Sample(shown, decode(file, form=form), split=split)
     except UnreadableError as error:
         return Broken(shown, str(error))
     except OSError as error:

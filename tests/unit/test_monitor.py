@@ -1,0 +1,92 @@
+"""`rdmd monitor`: the log of a served model against its training source and its evaluation."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rdmd.data.likeness import SourceStatistics, numbers_of
+from rdmd.errors import UserError
+from rdmd.pipeline.monitor import Day, by_day, read_log, shift_of
+from rdmd.serving import server
+from rdmd.serving.watch import watch
+from tests.unit.test_serving_watch import as_networks_see, smooth
+
+
+class Darker(nn.Module):
+    def forward(self, x: Tensor, lam: float | None = None) -> Tensor:
+        return x - 0.1
+
+
+@pytest.fixture
+def source() -> SourceStatistics:
+    made = SourceStatistics.of(smooth(0, 400))
+    assert made is not None
+    return made
+
+
+@pytest.fixture
+def serve(source: SourceStatistics, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    """A function that lets a watched generator translate images and logs the request as the server does."""
+    generator, log = Darker(), tmp_path / "requests.jsonl"
+    watch(generator, source)
+
+    def request(images: np.ndarray, day: int, lam: float = 0.1, status: int = 200) -> Path:
+        caplog.clear()
+        with caplog.at_level(logging.INFO, "rdmd.serving"):
+            if len(images):
+                generator(torch.from_numpy(images), lam)
+        server._log(log, status, 0.25, [vars(record) for record in caplog.records])
+        lines = log.read_text().splitlines()
+        lines[-1] = f'{{"time": "2026-11-{day:02}T' + lines[-1].split("T", 1)[1]
+        log.write_text("".join(f"{line}\n" for line in lines))
+        return log
+
+    return request
+
+
+def days(log: Path, source: SourceStatistics, cost: float | None = 0.01) -> list[Day]:
+    return list(by_day(read_log(log), source, 0.1, cost))
+
+
+def test_each_day_is_told_apart(serve, source: SourceStatistics):
+    like = as_networks_see(smooth(1, 300))
+    serve(like, day=1)
+    serve(like[:0], day=1, status=400)
+    serve(like[np.argsort(like.mean((1, 2, 3)))[-100:]], day=2)
+    log = serve(np.random.default_rng(0).uniform(-1, 1, (20, 3, 12, 12)), day=3)
+    first, brighter, noise = days(log, source)
+    assert first.row[:8] == ("2026-11-01", "2", "1", "250", "250", "300", "0.0%", "0.01")
+    assert first.alarms == ()
+    # No image alone is unlike the source, and all of them together are.
+    assert brighter.row[6] == "0.0%"
+    (alarm,) = brighter.alarms
+    assert "have moved by" in alarm and "most by +0." in alarm
+    assert noise.alarms[0] == "100.0% of the images are unlike the training source"
+
+
+def test_the_cost_is_compared_at_the_lambda_of_the_model_alone(serve, source: SourceStatistics):
+    like = as_networks_see(smooth(1, 300))
+    serve(like, day=1)
+    log = serve(like, day=2, lam=0.5)
+    first, second = days(log, source, cost=0.02)
+    assert first.alarms == ("the mean cost is 0.01, and was 0.02 in the evaluation",)
+    assert (second.row[7], second.alarms) == ("–", ())
+
+
+def test_samples_of_the_source_move_less_than_chance_allows_in_99_of_100_cases(source: SourceStatistics):
+    moved = [shift_of(numbers_of(as_networks_see(smooth(seed, 100))), source) for seed in range(1, 101)]
+    # The source has 400 samples itself, so its mean is uncertain too: a factor of sqrt(1 + 100/400) in the distance.
+    assert sum(shift > 1.12 * chance for shift, chance, _ in moved) <= 4
+
+
+@pytest.mark.parametrize("content", [None, "", "no json\n", '{"time": "2026-11-01T00:00:00Z"}\n'])
+def test_what_is_no_log_is_refused(content: str | None, tmp_path: Path):
+    file = tmp_path / "log"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(UserError, match=str(file)):
+        read_log(file)
