@@ -1,8 +1,9 @@
 """Time and memory to evaluate 50,000 samples, and to solve exact transport for 10,000 points.
 
-`python -m benchmarks.evaluation [PART ...]` runs some parts alone. Each part runs in its own process, so that it has its own peak memory. On a CPU the features come from the pipeline's
-classifier (64 features), and InceptionV3 processes a few images only; on a GPU it processes all of them. Weights and
-images are random: they take the same time as real ones.
+`python -m benchmarks.evaluation [PART ...]` runs some parts alone. Each part runs in its own process, so that it has
+its own peak memory. On a CPU the features come from the pipeline's classifier (64 features), and InceptionV3
+processes a few images only; on a GPU it processes all of them. Weights and images are random: they take the same time
+as real ones.
 """
 
 import argparse
