@@ -26,6 +26,9 @@ GROUP_PIXELS = 50_000_000
 MOST_AREAS = 16
 # Of a tile, in sides of a training image; a quarter of it overlaps its neighbour.
 TILE_SIDES = 3
+# A mirrored margin around an image of another size than a training image is this part of a training image's side. At
+# its border a network sees zeros, which it knows from squares of one size alone: it would draw a faint frame.
+MARGIN = 1 / 4
 
 
 @dataclass(frozen=True)
@@ -139,12 +142,14 @@ def _at_scale(model: Model, images: Sequence[np.ndarray]) -> list[np.ndarray]:
 def _padded(model: Model, x: Tensor) -> Tensor:
     """Translate (B, C, H, W) in [-1, 1] of any size: mirrored to sides that the U-Net can halve, and cut back."""
     height, width = x.shape[2:]
-    right, below = -width % model.multiple, -height % model.multiple
+    side = model.sample_shape[-1]
+    margin = 0 if (height, width) == (side, side) else round(MARGIN * side)
+    right, below = (margin + -(length + 2 * margin) % model.multiple for length in (width, height))
     # A mirror image needs more pixels than it adds.
     mode = "reflect" if right < width and below < height else "replicate"
-    padded = pad(x, (0, right, 0, below), mode=mode) if right or below else x
+    padded = pad(x, (margin, right, margin, below), mode=mode) if right or below else x
     translate = _tiled if padded.shape[2] * padded.shape[3] > MOST_AREAS * model.sample_shape[-1] ** 2 else _whole
-    return translate(model, padded)[..., :height, :width]
+    return translate(model, padded)[..., margin : margin + height, margin : margin + width]
 
 
 def _whole(model: Model, x: Tensor) -> Tensor:

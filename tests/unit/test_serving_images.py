@@ -70,13 +70,13 @@ def test_images_of_the_training_resolution_pass_unchanged_and_share_a_batch() ->
     given = [noise(R, R), noise(40, R), noise(R, R)]
     results = list(translate_images(model(generator), given))
     assert all(np.array_equal(a, b) for a, b in zip(results, given, strict=True)), "nothing is resized at side R"
-    assert generator.seen == [(2, 3, R, R), (1, 3, 40, R)]
+    assert generator.seen == [(2, 3, R, R), (1, 3, 40 + R // 2, R + R // 2)]
 
 
 def test_the_shorter_side_reaches_the_generator_at_the_resolution_asked_for() -> None:
     generator = Same()
     list(translate_images(model(generator), [noise(100, 50)], Sizing(resolution=24)))
-    assert generator.seen == [(1, 3, 48, 24)]
+    assert generator.seen == [(1, 3, 48 + R // 2, 24 + R // 2)]
 
 
 def test_detail_that_the_resolution_cannot_hold_comes_back() -> None:
@@ -85,6 +85,16 @@ def test_detail_that_the_resolution_cannot_hold_comes_back() -> None:
     assert np.array_equal(kept, image), "a generator that changes nothing changes no detail"
     (lost,) = translate_images(model(Same()), [image])
     assert np.abs(lost.astype(int) - image.astype(int)).mean() > 20
+
+
+def test_zeros_beyond_the_border_leave_no_frame_in_an_image_of_another_size() -> None:
+    class ZeroPadded(nn.Module):
+        def forward(self, x: Tensor, lam: object = None, z: object = None) -> Tensor:
+            return avg_pool2d(x, 3, 1, 1)
+
+    for size in ((R, 40), (300, 200)):
+        (result,) = translate_images(model(ZeroPadded()), [np.full((*size, 3), 255, np.uint8)])
+        assert (result == 255).all()
 
 
 def test_tiles_leave_no_seam(monkeypatch: pytest.MonkeyPatch) -> None:
