@@ -96,10 +96,15 @@ def reporting(debug: bool) -> Iterator[None]:
     """Turn an error that the user can mend into one line on stderr and an exit status.
 
     A `UserError`, a missing package of an extra and what the system refuses (`REMEDIES`) exit with 2, Ctrl-C with 130.
-    With `debug` the exception goes through as it is.
+    With `debug` the exception goes through as it is. A reader that closes the pipe, such as `head`, ends it with 0.
     """
     try:
         yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python would try to write again at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(0) from None
     except (Interrupted, KeyboardInterrupt) as stop:
         print(f"rdmd: {str(stop) or STOPPED}", file=sys.stderr)
         raise SystemExit(EXIT_INTERRUPTED) from None

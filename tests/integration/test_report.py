@@ -3,6 +3,8 @@
 import base64
 import dataclasses
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -276,3 +278,11 @@ def test_the_same_report_is_the_same_bytes(images: Path, points: Path, tmp_path:
         again = tmp_path / ("images" if folder is images else "points")
         for path in folder.iterdir():
             assert path.read_bytes() == (again / path.name).read_bytes(), path
+
+
+def test_a_reader_that_closes_the_pipe_gets_no_traceback():
+    command = [sys.executable, "-m", "rdmd.cli", "experiments"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 0
