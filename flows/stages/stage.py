@@ -1,6 +1,7 @@
 """How `python -m flows.stages.NAME` begins and ends: settings in, one sentence and an exit status out."""
 
 import argparse
+import logging
 import os
 import time
 from pathlib import Path
@@ -38,6 +39,8 @@ def run_stage(description: str, *flows: StageFlow) -> None:
         parser.add_argument("stage", choices=[flow.name for flow in flows])
     given = parser.parse_args()
     (flow,) = [one for one in flows if one.name == getattr(given, "stage", one.name)]
+    # A stage that ends early closes the console under Prefect's log handlers, which would print a traceback.
+    logging.raiseExceptions = given.debug
     with reporting(given.debug):
         settings = config.load()
         wait_for_api()

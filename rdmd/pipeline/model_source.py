@@ -12,7 +12,7 @@ from rdmd.distillation.generator import Generator
 from rdmd.errors import UserError
 from rdmd.pipeline.model_card import ModelCard, read_card
 from rdmd.pipeline.model_folder import load_generator
-from rdmd.pipeline.store import asking_for, without_alias
+from rdmd.pipeline.store import asking_for, weights_of, without_alias
 from rdmd.pipeline.training import card_of
 from rdmd.training.run_folder import RunFolder
 
@@ -107,4 +107,8 @@ def _download(uri: str, into: Path) -> Path:
     found = sorted(fetched.rglob("model.json"))
     if not found:
         raise UserError(f"{uri} is not a model of this project: it holds no model.json.")
+    if weights_of(str(fetched)) is None:
+        raise UserError(
+            f"the weights of {uri} are gone; `make repro` registers it again, where the model is in models/."
+        )
     return found[0].parent
