@@ -19,13 +19,16 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from rdmd.data.in_memory import ImageFolder
     from rdmd.errors import UserError
-    from rdmd.library import Teacher, Translator, distill, evaluate, image_grid, train_teacher
+    from rdmd.library import distill, evaluate, image_grid, train_teacher
+    from rdmd.pretrained import Teacher, Translator
 
 # Imported at their first use, so that `import rdmd` and the command line do not wait for torch.
 _PLACES = {
     "ImageFolder": "rdmd.data.in_memory",
+    "Teacher": "rdmd.pretrained",
+    "Translator": "rdmd.pretrained",
     "UserError": "rdmd.errors",
-} | dict.fromkeys(("Teacher", "Translator", "distill", "evaluate", "image_grid", "train_teacher"), "rdmd.library")
+} | dict.fromkeys(("distill", "evaluate", "image_grid", "train_teacher"), "rdmd.library")
 
 __all__ = [
     "ImageFolder",

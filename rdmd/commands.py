@@ -215,8 +215,8 @@ def translate(given: Namespace) -> None:
     import logging
     import sys
 
-    from rdmd.library import Translator
     from rdmd.pipeline.translate import translate_path
+    from rdmd.pretrained import Translator
     from rdmd.serving.images import Sizing
     from rdmd.serving.watch import LOG, watch
 
@@ -307,8 +307,8 @@ def demo(given: Namespace) -> None:
 
     The registered generators, or those of models/generators where nothing is registered.
     """
-    from rdmd.library import device_of
     from rdmd.pipeline.process_group import exit_on_signals
+    from rdmd.pretrained import device_of
     from rdmd.serving.demo import Front, serve_demo
 
     use_local_tracking()
@@ -352,7 +352,7 @@ def export(given: Namespace) -> None:
 
     Any batch size; the file is checked against torch before it is kept.
     """
-    from rdmd.library import Translator
+    from rdmd.pretrained import Translator
     from rdmd.serving.export import export_onnx
 
     use_local_tracking()

@@ -79,7 +79,9 @@ def _version(package: str) -> str:
 def copy_code(into: Path) -> None:
     """Copy the modules of `rdmd` that the served model imports, directly or not, below `into`."""
     # The folder mlflow/ of this project would be found in place of the package. `rdmd` names the library for its users.
-    finder = ModuleFinder(path=[str(CODE)], excludes=["mlflow", "rdmd.library", "rdmd.data.in_memory"])
+    finder = ModuleFinder(
+        path=[str(CODE)], excludes=["mlflow", "rdmd.library", "rdmd.pretrained", "rdmd.data.in_memory"]
+    )
     finder.run_script(str(TRANSLATOR))
     for name in finder.modules:
         if name.split(".")[0] == "rdmd":

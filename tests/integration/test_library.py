@@ -76,7 +76,7 @@ class Labelled(Dataset[tuple[Image.Image, int]]):
 
 
 def test_the_examples_of_the_docstrings_hold():
-    for module in (rdmd.library, in_memory):
+    for module in (rdmd.library, rdmd.pretrained, in_memory):
         found = doctest.testmod(module)
         assert found.attempted > 0
         assert found.failed == 0

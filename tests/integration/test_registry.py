@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import mlflow
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -507,6 +508,12 @@ def test_a_moved_checkout_and_lost_weights(tmp_path: Path, rdmd: Said):
         file.write_bytes(bytes(file.stat().st_size))
         made.register()
         assert int(MlflowClient().get_model_version_by_alias(NAME, "champion").version) == 7
+
+        # Lost beside a card that is still there.
+        np.save("points.npy", np.zeros((2, 2), np.float32))
+        weights("7").unlink()
+        said = rdmd(f"translate models:/{NAME}@champion points.npy out.npy", 2)
+        assert f"the weights of models:/{NAME}/7 are gone" in said
 
     with inside(original, OWN_STORE):
         assert all(weights(version).is_relative_to(original) for version in before), "the original is as it was"

@@ -13,6 +13,7 @@ LAYERS = [
     {"training"},
     {"report", "serving", "progress"},
     {"pipeline"},
+    {"pretrained"},
     {"library"},
     {"cli", "commands", "doctor"},
 ]
