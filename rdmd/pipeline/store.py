@@ -153,10 +153,11 @@ def _held_on_server(champion: str, name: str) -> tuple[_Held, bool]:
 
 
 def weights_of(location: str) -> Path | None:
-    """The weights file below a local folder of artifacts (a path or a file: URI); None if there is none."""
+    """The weights file of the model, not of its codec, below a local folder of artifacts (a path or a file: URI); None
+    if there is none."""
     parts = urlsplit(location)
     folder = Path(unquote(parts.path)) if parts.scheme == "file" else Path(location)
-    found = sorted(folder.rglob("*.safetensors"))
+    found = sorted(folder.rglob("model.safetensors"))
     return found[0] if found and found[0].stat().st_size else None
 
 

@@ -473,6 +473,14 @@ def new_project(folder: Path) -> None:
     (folder / "rdmd").symlink_to(ROOT / "rdmd")
 
 
+def test_the_weights_of_a_model_are_not_those_of_its_codec(tmp_path: Path):
+    for name in ("model/codec/diffusion_pytorch_model.safetensors", "model/model.safetensors"):
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"some")
+    assert weights_of(tmp_path.as_uri()) == weights_of(str(tmp_path)) == file
+
+
 def test_a_moved_checkout_and_lost_weights(tmp_path: Path, rdmd: Said):
     original, copy = tmp_path / "original", tmp_path / "a copy"
     new_project(original)
@@ -513,7 +521,7 @@ def test_a_moved_checkout_and_lost_weights(tmp_path: Path, rdmd: Said):
         np.save("points.npy", np.zeros((2, 2), np.float32))
         weights("7").unlink()
         said = rdmd(f"translate models:/{NAME}@champion points.npy out.npy", 2)
-        assert f"the weights of models:/{NAME}/7 are gone" in said
+        assert f"the weights of models:/{NAME}@champion are gone" in said
 
     with inside(original, OWN_STORE):
         assert all(weights(version).is_relative_to(original) for version in before), "the original is as it was"
