@@ -39,7 +39,7 @@ def run_stage(description: str, *flows: StageFlow) -> None:
         parser.add_argument("stage", choices=[flow.name for flow in flows])
     given = parser.parse_args()
     (flow,) = [one for one in flows if one.name == getattr(given, "stage", one.name)]
-    # A stage that ends early closes the console under Prefect's log handlers, which would print a traceback.
+    # On a busy machine Prefect's console handler failed in a stage that ended at once, and printed a traceback.
     logging.raiseExceptions = given.debug
     with reporting(given.debug):
         settings = config.load()
