@@ -6,6 +6,7 @@ No pickles: the weights are safetensors, this file is stored as it is, and so ar
 import functools
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from rdmd.serving.images import Sizing
 from rdmd.serving.model import open_folder
 from rdmd.serving.request import RequestError, answer
 from rdmd.serving.threads import set_threads
-from rdmd.serving.watch import watch
+from rdmd.serving.watch import Watch
 
 # MLflow says at every start that it does not check samples which are texts or arrays; `answer` does.
 logging.getLogger("mlflow.types.type_hints").setLevel(logging.ERROR)
@@ -53,9 +54,9 @@ class Translator(PythonModel):
         """Build the generator from the artifact `model`."""
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         folder = Path(context.artifacts["model"])
-        self.model = open_folder(folder, device)
+        source = read_card(folder).source
+        self.model = replace(open_folder(folder, device), watch=Watch(source) if source else None)
         set_threads(self.model)
-        watch(self.model.generator, read_card(folder).source)
 
     def predict(
         self, model_input: list[str | list], params: dict[str, Any] | None = None

@@ -214,19 +214,20 @@ def translate(given: Namespace) -> None:
     """
     import logging
     import sys
+    from dataclasses import replace
 
     from rdmd.pipeline.translate import translate_path
     from rdmd.pretrained import Translator
     from rdmd.serving.images import Sizing
-    from rdmd.serving.watch import LOG, watch
+    from rdmd.serving.watch import LOG, Watch
 
     # One sentence at the end instead of a warning for every batch.
     LOG.setLevel(logging.ERROR)
     use_local_tracking()
     translator = Translator.from_pretrained(given.model, given.device)
-    seen = watch(translator.model.generator, translator.card.source)
+    seen = Watch(translator.card.source) if translator.card.source else None
     sizing = Sizing(given.resolution, given.keep_detail)
-    outcome = translate_path(translator.model.at(given.lam), given.given, given.out, sizing)
+    outcome = translate_path(replace(translator.model.at(given.lam), watch=seen), given.given, given.out, sizing)
     if outcome.broken:
         name, reason = outcome.broken[0]
         total = len(outcome.broken) + outcome.written

@@ -133,7 +133,11 @@ def _at_scale(model: Model, images: Sequence[np.ndarray]) -> list[np.ndarray]:
         x = torch.from_numpy(np.stack([images[i] for i in places])).permute(0, 3, 1, 2)
         together = max(1, BATCH * model.sample_shape[-1] ** 2 // (shape[0] * shape[1]))
         for part, batch in zip(x.split(together), torch.tensor(places).split(together), strict=True):
-            translated = to_pixels(_padded(model, to_unit(part.to(model.device))), bits_of(part)).cpu()
+            unit = to_unit(part.to(model.device))
+            translated = _padded(model, unit)
+            if model.watch is not None:
+                model.watch(unit, translated, model.lam)
+            translated = to_pixels(translated, bits_of(part)).cpu()
             for i, result in zip(batch.tolist(), translated.permute(0, 2, 3, 1).numpy(), strict=True):
                 results[i] = result
     return results

@@ -15,6 +15,7 @@ from rdmd.networks.codec import Codec
 from rdmd.networks.unet import DownConv, UNetBlock
 from rdmd.networks.unet2d import UNet2D
 from rdmd.pipeline.model_folder import load_generator
+from rdmd.serving.watch import Watch
 
 BATCH = 64
 POINTS_BATCH = 65_536
@@ -25,7 +26,7 @@ class Model:
     """A generator, the shape of a sample ((C, R, R) or (d,)), and how training images were made square.
 
     `white` is what is white in grey images of 16 bits; None is 65535. `lam` is the lambda at which a generator that
-    takes lambda translates; None is its own default.
+    takes lambda translates; None is its own default. `watch` notes the images that are translated.
     """
 
     generator: nn.Module
@@ -34,6 +35,7 @@ class Model:
     device: torch.device
     lam: float | None = None
     white: int | None = None
+    watch: Watch | None = None
 
     def at(self, lam: float | None) -> "Model":
         """This model at another lambda; at its own for None. Raises UserError if it does not translate at `lam`."""

@@ -21,7 +21,7 @@ from fastapi import FastAPI, Request, Response
 
 REQUESTS = prometheus.Counter("rdmd_requests", "Requests for translations, by HTTP status", ["status"])
 SECONDS = prometheus.Histogram("rdmd_request_seconds", "Time of a request for translations")
-INPUTS = prometheus.Counter("rdmd_inputs", "Images that the generator has read")
+INPUTS = prometheus.Counter("rdmd_inputs", "Images that were translated")
 UNLIKE = prometheus.Counter("rdmd_inputs_unlike_source", "Images that are unlike the training source")
 DISTANCES = prometheus.Histogram(
     "rdmd_input_distance",

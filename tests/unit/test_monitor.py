@@ -6,19 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
 
 from rdmd.data.likeness import SourceStatistics, numbers_of
 from rdmd.errors import UserError
 from rdmd.pipeline.monitor import Day, by_day, read_log, shift_of
 from rdmd.serving import server
-from rdmd.serving.watch import watch
+from rdmd.serving.watch import Watch
 from tests.unit.test_serving_watch import as_networks_see, smooth
-
-
-class Darker(nn.Module):
-    def forward(self, x: Tensor, lam: float | None = None) -> Tensor:
-        return x - 0.1
 
 
 @pytest.fixture
@@ -30,15 +24,15 @@ def source() -> SourceStatistics:
 
 @pytest.fixture
 def serve(source: SourceStatistics, tmp_path: Path, caplog: pytest.LogCaptureFixture):
-    """A function that lets a watched generator translate images and logs the request as the server does."""
-    generator, log = Darker(), tmp_path / "requests.jsonl"
-    watch(generator, source)
+    """A function that notes images with darker translations and logs the request as the server does."""
+    watch, log = Watch(source), tmp_path / "requests.jsonl"
 
     def request(images: np.ndarray, day: int, lam: float = 0.1, status: int = 200) -> Path:
         caplog.clear()
         with caplog.at_level(logging.INFO, "rdmd.serving"):
             if len(images):
-                generator(torch.from_numpy(images), lam)
+                x = torch.from_numpy(images)
+                watch(x, x - 0.1, lam)
         server._log(log, status, 0.25, [vars(record) for record in caplog.records])
         lines = log.read_text().splitlines()
         lines[-1] = f'{{"time": "2026-11-{day:02}T' + lines[-1].split("T", 1)[1]

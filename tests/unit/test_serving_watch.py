@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from rdmd.data.likeness import FEWEST, SourceStatistics, numbers_of
+from rdmd.serving.images import translate_images
 from rdmd.serving.model import Model
 from rdmd.serving.threads import set_threads
-from rdmd.serving.watch import watch
+from rdmd.serving.watch import Watch
 
 
 def smooth(seed: int, n: int) -> np.ndarray:
@@ -63,27 +64,43 @@ def test_floats_and_integers_of_the_same_images_have_the_same_statistics():
 def test_points_and_a_few_images_have_no_statistics():
     assert SourceStatistics.of(np.zeros((100, 2))) is None
     assert SourceStatistics.of(smooth(0, FEWEST - 1)) is None
-    assert watch(nn.Identity(), None) is None
 
 
 def test_a_batch_with_images_unlike_the_source_is_a_warning_with_numbers(caplog: pytest.LogCaptureFixture):
-    class Half(nn.Module):
-        def forward(self, x: Tensor, lam: float | None = None) -> Tensor:
-            return 0.5 * x
-
-    generator = Half()
-    seen = watch(generator, SourceStatistics.of(smooth(0, 400)))
+    source = SourceStatistics.of(smooth(0, 400))
+    assert source is not None
+    seen = Watch(source)
     like = torch.from_numpy(as_networks_see(smooth(1, 3))).float()
     with caplog.at_level(logging.INFO, "rdmd.serving"):
-        generator(like, 0.1)
-        generator(torch.cat([like[:1], torch.rand(2, 3, 12, 12)]), 0.1)
-    assert seen is not None
+        seen(like, 0.5 * like, 0.1)
+        other = torch.cat([like[:1], torch.rand(2, 3, 12, 12)])
+        seen(other, other, 0.1)
     assert (seen.inputs, seen.unlike) == (6, 2)
     assert [record.levelname for record in caplog.records] == ["INFO", "WARNING"]
     assert caplog.records[1].getMessage().startswith("2 of 3 images are unlike")
     costs = 0.25 * like.square().mean((1, 2, 3))
     # Float32 sums in another order.
     np.testing.assert_allclose(caplog.records[0].__dict__["costs"], costs, rtol=1e-5)
+
+
+def test_an_image_in_tiles_is_judged_once_and_as_a_whole(caplog: pytest.LogCaptureFixture):
+    class Half(nn.Module):
+        def forward(self, x: Tensor, lam: float | None = None, z: Tensor | None = None) -> Tensor:
+            return 0.5 * x
+
+    source = SourceStatistics.of(smooth(0, 400))
+    assert source is not None
+    model = Model(Half(), (3, 12, 12), "crop", torch.device("cpu"), watch=Watch(source))
+    # 72 times the area of a training image: the right half of an image, mirrored again and again, after its left half.
+    left, right = np.split(smooth(1, 1)[0], 2, axis=1)
+    wide = np.concatenate([half[:, ::step] for half in (left, right) for step in [1, -1] * 36], axis=1)
+    with caplog.at_level(logging.INFO, "rdmd.serving"):
+        (translated,) = translate_images(model, [wide])
+    assert translated.shape == wide.shape
+    assert model.watch is not None and model.watch.inputs == 1
+    (record,) = caplog.records
+    np.testing.assert_allclose(record.__dict__["distances"], source.distances(as_networks_see(wide[None])), rtol=1e-5)
+    np.testing.assert_allclose(record.__dict__["costs"], 0.25 * np.square(wide / 127.5 - 1).mean(), rtol=1e-5)
 
 
 class Timed(nn.Module):
