@@ -38,7 +38,7 @@ def test_every_dotted_name_is_a_module_or_something_in_one(page: str, name: str)
 @pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name)
 def test_every_link_leads_to_a_file(page: Path):
     text = page.read_text(encoding="utf-8")
-    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
+    for target in re.findall(r"(?:\]\(|\bsrc=\")([^)\"#\s]+)", text):
         if not re.match(r"[a-z]+:", target):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
