@@ -195,7 +195,7 @@ class _EDMPickler(pickle.Pickler):
 def edm_seed() -> bytes:
     """A pickle as the published EDM networks are, of two layers."""
     network = EDMPrecond(nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2)), 0.5)
-    _EDMPickler(file := io.BytesIO(), 2).dump({"ema": network})
+    _EDMPickler(file := io.BytesIO(), 3).dump({"ema": network})
     return file.getvalue().replace(f"c{__name__}\n".encode(), f"c{PERSISTENT[0]}\n".encode())
 
 

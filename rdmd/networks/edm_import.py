@@ -1,15 +1,14 @@
 """Import of a published EDM network (.pkl), without execution of anything in the file.
 
-A pickle is a program that names functions and calls them. The safe unpickler replaces every name by a placeholder that
-only records the call, so nothing of the file runs and none of the modules that it names is imported.
+A pickle is a program that names functions and calls them. The unpickler here imports none of them: it has functions of
+its own for the few names that a network needs, and any other name becomes a dictionary that notes what it is given.
 """
 
 import io
 import math
 import pickle
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeGuard
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -18,59 +17,12 @@ from torch import Tensor
 from rdmd.errors import UserError
 from rdmd.files import replacing
 
-
-class Placeholder:
-    """An object of the pickle: its name, the arguments of its constructor, and the state and items set after."""
-
-    origin: tuple[str, str]  # module and name, set by `SafeUnpickler.find_class`
-    args: tuple[object, ...]
-    state: object
-    items: dict[object, object]
-
-    def __new__(cls, *args: object, **_: object) -> "Placeholder":
-        made = super().__new__(cls)
-        made.args = args
-        made.state = None
-        made.items = {}
-        return made
-
-    def __setstate__(self, state: object) -> None:
-        self.state = state
-
-    def __setitem__(self, key: object, value: object) -> None:
-        self.items[key] = value
-
-    def append(self, item: object) -> None:
-        """Ignore the items of list and set types that are not Python's own: they hold no part of a network."""
-
-    add = extend = append
-
-
-# Python's unpickler: that in C allocates any length or memo index that a file names.
-class SafeUnpickler(pickle._Unpickler):
-    """An unpickler with placeholders for all names. `load` may raise anything on a damaged file."""
-
-    def __init__(self, data: bytes) -> None:
-        super().__init__(io.BytesIO(data))
-        self._classes: dict[tuple[str, str], type[Placeholder]] = {}
-
-    def find_class(self, module: str, name: str) -> type[Placeholder]:
-        """A subclass of `Placeholder` with this name; nothing is imported."""
-        key = (module, name)
-        if key not in self._classes:
-            self._classes[key] = type("Placeholder", (Placeholder,), {"origin": key})
-        return self._classes[key]
-
-
-DENOISER = "EDMPrecond"
 PERSISTENT = ("torch_utils.persistence", "_reconstruct_persistent_obj")
-PARAMETER = ("torch._utils", "_rebuild_parameter")
-TENSOR = ("torch._utils", "_rebuild_tensor_v2")
-STORAGE = ("torch.storage", "_load_from_bytes")
+DENOISER = "EDMPrecond"
 # The first bytes of torch's older file format, the only one in which torch puts a storage into a pickle.
 LEGACY_STORAGE = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 # The largest published network has about a thousand tensors in modules four deep.
-MAX_TENSORS = 100_000
+MAX_MODULES = 100_000
 MAX_DEPTH = 50
 
 
@@ -102,125 +54,106 @@ def convert(pickle_path: Path, out: Path) -> int:
 def _read(data: bytes) -> dict[str, Tensor]:
     """The state dict of the network under `ema`."""
     try:
-        content = SafeUnpickler(data).load()
+        content = _Unpickler(data).load()
+        network = content.get("ema") if isinstance(content, dict) else None
+        if not isinstance(network, _Noted):
+            raise _Unusable("it holds no network named `ema`")
+        if network.name != DENOISER:
+            raise _Unusable(f"its network is no `{DENOISER}`, the one preconditioning known here")
+        tensors = _state_dict(network)
+    except _Unusable:
+        raise
     # Arbitrary bytes can raise any error.
     except Exception:
-        raise _Unusable("not a pickle, or cut short") from None
-    network = _entries(content).get("ema")
-    if not isinstance(network, Placeholder):
-        raise _Unusable("it holds no network named `ema`")
-    if _class_name(network) != DENOISER:
-        raise _Unusable(f"its network is no `{DENOISER}`, the one preconditioning known here")
-    state_dict = _StateDict(_Storages(len(data)))
-    state_dict.add(network, prefix="", depth=0)
-    if not state_dict.tensors:
+        raise _Unusable("not a pickle, or cut short, or with a damaged tensor") from None
+    if not tensors:
         raise _Unusable("its network has no tensors")
-    return state_dict.tensors
+    return tensors
 
 
-@dataclass
-class _Storages:
-    """Storages read so far, by the id of their placeholder. Neither the storages nor the tensors on them may have more
-    bytes than the file, `limit`: a regular file has every byte once."""
-
-    limit: int
-    read: dict[int, Tensor] = field(default_factory=dict)
-    stored: int = 0
-    unfolded: int = 0
-
-    def tensor(self, value: object) -> Tensor:
-        """The tensor that a placeholder of a parameter or tensor describes, as a copy."""
-        try:
-            if isinstance(value, Placeholder) and value.origin == PARAMETER:
-                value = value.args[0]
-            if not isinstance(value, Placeholder) or value.origin != TENSOR:
-                raise _Unusable("a tensor of an unknown kind")
-            source, offset, size, stride = value.args[:4]
-            if not isinstance(offset, int) or not _is_shape(size) or not _is_shape(stride):
-                raise _Unusable("a damaged tensor")
-            storage = self._storage(source)
-            self.unfolded += math.prod(size) * storage.element_size()
-            if self.unfolded > self.limit:
-                raise _Unusable("it unfolds to more bytes than it has")
-            # as_strided refuses what lies outside the storage.
-            return storage.as_strided(size, stride, offset).clone(memory_format=torch.contiguous_format)
-        except _Unusable:
-            raise
-        # A damaged file may give any arguments, and torch raises many errors.
-        except Exception:
-            raise _Unusable("a damaged tensor") from None
-
-    def _storage(self, placeholder: object) -> Tensor:
-        """A whole storage as a flat tensor."""
-        if not isinstance(placeholder, Placeholder) or placeholder.origin != STORAGE:
-            raise _Unusable("a tensor without its numbers")
-        if id(placeholder) not in self.read:
-            content = placeholder.args[0]
-            if not isinstance(content, bytes) or not content.startswith(LEGACY_STORAGE):
-                raise _Unusable("a tensor in an unknown format")
-            self.stored += len(content)
-            if self.stored > self.limit:
-                raise _Unusable("it unfolds to more bytes than it has")
-            storage = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-            if not isinstance(storage, torch.TypedStorage) or not storage.dtype.is_floating_point:
-                raise _Unusable("a tensor of an unknown kind")
-            self.read[id(placeholder)] = torch.empty(0, dtype=storage.dtype).set_(storage)
-        return self.read[id(placeholder)]
-
-
-@dataclass
-class _StateDict:
+def _state_dict(network: "_Noted") -> dict[str, Tensor]:
     """The tensors of a tree of modules under their dotted names, in the order of torch's `state_dict`."""
+    tensors: dict[str, Tensor] = {}
+    modules = 0
 
-    storages: _Storages
-    tensors: dict[str, Tensor] = field(default_factory=dict)
-    modules: int = 0
-
-    def add(self, module: object, prefix: str, depth: int) -> None:
-        """Add the tensors of one module, then those of the modules in it."""
-        self.modules += 1
-        if depth > MAX_DEPTH or max(self.modules, len(self.tensors)) > MAX_TENSORS:
+    def add(module: Any, prefix: str, depth: int) -> None:
+        nonlocal modules
+        modules += 1
+        if depth > MAX_DEPTH or modules > MAX_MODULES:
             raise _Unusable("its modules are nested without end")
-        state = _state(module)
-        transient = _strings(state.get("_non_persistent_buffers_set"))
-        for kind in ("_parameters", "_buffers"):
-            for name, value in _entries(state.get(kind)).items():
-                if value is not None and name not in transient:
-                    self.tensors[prefix + name] = self.storages.tensor(value)
-        for name, child in _entries(state.get("_modules")).items():
+        transient = module.get("_non_persistent_buffers_set", ())
+        for name, value in (module["_parameters"] | module["_buffers"]).items():
+            if value is not None and name not in transient:
+                if not isinstance(value, Tensor) or not value.is_floating_point():
+                    raise _Unusable("a tensor of an unknown kind")
+                tensors[prefix + name] = value
+        for name, child in module["_modules"].items():
             if child is not None:
-                self.add(child, f"{prefix}{name}.", depth + 1)
+                add(child, f"{prefix}{name}.", depth + 1)
+
+    add(network, "", 0)
+    return tensors
 
 
-def _is_shape(value: object) -> TypeGuard[tuple[int, ...]]:
-    return isinstance(value, tuple) and all(isinstance(n, int) for n in value)
+class _Noted(dict[Any, Any]):
+    """An object of the pickle: the items or the state that it is given, and the name of its class."""
+
+    name = ""
+    __hash__ = object.__hash__  # type: ignore[assignment]
+
+    def __init__(self, *_: object, **__: object) -> None:
+        super().__init__()
+
+    def __setstate__(self, state: object) -> None:
+        self.update(state if isinstance(state, dict) else {})
+
+    def append(self, item: object) -> None:
+        """Ignore the items of list and set types that are not Python's own: they hold no part of a network."""
+
+    add = extend = append
 
 
-def _class_name(module: Placeholder) -> object:
-    if module.origin == PERSISTENT and module.args:
-        return _entries(module.args[0]).get("class_name")
-    return module.origin[1]
+# Python's unpickler: that in C allocates any length or memo index that a file names.
+class _Unpickler(pickle._Unpickler):
+    """An unpickler that imports nothing. `load` may raise anything on a damaged file."""
 
+    def __init__(self, data: bytes) -> None:
+        super().__init__(io.BytesIO(data))
+        # A regular file has each byte once in a storage and once in a tensor on it.
+        self._bytes_left = 2 * len(data)
+        self._known = {
+            PERSISTENT: self._module,
+            ("torch._utils", "_rebuild_parameter"): lambda tensor, *_: tensor,
+            ("torch._utils", "_rebuild_tensor_v2"): self._tensor,
+            ("torch.storage", "_load_from_bytes"): self._storage,
+            ("builtins", "set"): set,
+        }
 
-def _state(module: object) -> dict[str, object]:
-    """The `__dict__` of a module, whether persistent or plain."""
-    if not isinstance(module, Placeholder):
-        raise _Unusable("a part of its network is no module")
-    if module.origin == PERSISTENT and module.args:
-        return _entries(_entries(module.args[0]).get("state"))
-    return _entries(module.state)
+    def find_class(self, module: str, name: str) -> Any:
+        """What stands for a name of the pickle."""
+        return self._known.get((module, name)) or type("_Noted", (_Noted,), {"name": name})
 
+    def _module(self, meta: dict[str, Any]) -> _Noted:
+        made: _Noted = self.find_class("", meta["class_name"])()
+        made.update(meta["state"])
+        return made
 
-def _entries(mapping: object) -> dict[str, object]:
-    """The named items of a dictionary or of its placeholder; none for anything else."""
-    items = mapping.items if isinstance(mapping, Placeholder) else mapping
-    if not isinstance(items, dict):
-        return {}
-    return {key: value for key, value in items.items() if isinstance(key, str)}
+    def _tensor(
+        self, storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: object
+    ) -> Tensor:
+        self._take(math.prod(size) * storage.element_size())
+        # as_strided refuses what lies outside the storage.
+        return storage.as_strided(size, stride, offset).clone(memory_format=torch.contiguous_format)
 
+    def _storage(self, content: bytes) -> Tensor:
+        """A whole storage as a flat tensor."""
+        if not content.startswith(LEGACY_STORAGE):
+            raise _Unusable("a tensor in an unknown format")
+        self._take(len(content))
+        storage = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        return torch.empty(0, dtype=storage.dtype).set_(storage)
 
-def _strings(value: object) -> frozenset[str]:
-    """The strings in a set; pickle protocols before 4 write a set as a call of `set` with a list."""
-    if isinstance(value, Placeholder):
-        value = value.args[0] if value.args else ()
-    return frozenset(v for v in value if isinstance(v, str)) if isinstance(value, set | list) else frozenset()
+    def _take(self, count: int) -> None:
+        self._bytes_left -= count
+        if self._bytes_left < 0:
+            raise _Unusable("it unfolds to more bytes than it has")
