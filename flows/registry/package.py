@@ -17,8 +17,7 @@ from rdmd import config
 from rdmd.evaluation.row import Metrics, Row
 from rdmd.files import write_text
 from rdmd.pipeline.model_card import ModelCard, weights_of, write_model
-from rdmd.pipeline.readme import about, measured, origin, scores
-from rdmd.serving.request import MAX_IMAGES, MAX_PIXELS, MAX_POINTS
+from rdmd.pipeline.readme import registry_readme
 
 CODE = Path(__file__).resolve().parents[2]
 TRANSLATOR = CODE / "mlflow" / "translator.py"
@@ -50,7 +49,7 @@ def log_model(name: str, folder: Path, card: ModelCard, row: Row, metrics: Metri
         model = Path(temporary) / "model"
         write_model(model, card, weights_of(folder, card))
         readme = Path(temporary) / "README.md"
-        write_text(readme, _readme(name, card, row, metrics))
+        write_text(readme, registry_readme(name, card, row, metrics))
         info = mlflow.pyfunc.log_model(
             name="generator",
             python_model=str(TRANSLATOR),
@@ -111,58 +110,3 @@ def example(card: ModelCard) -> list[str] | list[list[float]]:
         Image.fromarray(image).save(file, format="PNG")
         texts.append(base64.b64encode(file.getvalue()).decode("ascii"))
     return texts
-
-
-def _readme(name: str, card: ModelCard, row: Row, metrics: Metrics) -> str:
-    """Markdown. The numbers are those of the evaluation after which the model was registered."""
-    return f"""# {name}, lambda {card.lam:g}
-
-{about(card)} {_lambdas(card)}
-
-## Call it
-
-In the folder of this file (`mlflow artifacts download --artifact-uri models:/{name}@champion` fetches it):
-
-    uv pip install --torch-backend cpu -r requirements.txt      # 1 GB; `pip install -r` takes torch for a GPU, 6 GB
-    python server.py --model-uri . --port 5001
-    curl -H 'Content-Type: application/json' -d @serving_input_example.json http://127.0.0.1:5001/invocations
-
-{_request(card)}
-
-A wrong request gets HTTP 400 with a sentence in `message`.
-
-## How good it is
-
-{measured(metrics)} The tags of the registered version have the newest evaluation.
-
-{scores([row])}
-
-## Where it came from
-
-{origin(card)}
-
-The code in `code/rdmd` is under the Apache License 2.0.
-"""
-
-
-def _lambdas(card: ModelCard) -> str:
-    if card.lambdas is None:
-        return f"This generator was trained at lambda {card.lam:g}."
-    return f"A request may set it by the parameter `lambda`, from {card.lambdas} (default {card.lam:g})."
-
-
-def _request(card: ModelCard) -> str:
-    if len(card.outer_shape) == 1:
-        dims = card.outer_shape[0]
-        return f"`inputs` is a list of 1 to {MAX_POINTS} points of {dims} finite numbers; so is `predictions`."
-    side = card.outer_shape[-1]
-    scale = (
-        "its shorter side becomes" if card.fit == "crop" else "it is padded to a square with white, whose side becomes"
-    )
-    return (
-        f"`inputs` is a list of 1 to {MAX_IMAGES} images, all as base64 text of a file (PNG, JPEG, WebP, BMP, TIFF "
-        f"or GIF) or all as arrays (H, W, {card.sample_shape[0]}) of integers 0 to 255. `predictions` has the same "
-        "form: base64 text of PNG files, or arrays, each of its image's size. An image has at most "
-        f"{MAX_PIXELS} pixels and sides of at least 8 pixels. For the generator {scale} {side} pixels, and the "
-        "result is enlarged again; the parameter `keep_detail` adds the finer detail of the source."
-    )
