@@ -23,7 +23,6 @@ from rdmd.ports import listen
 from rdmd.progress import run_bar
 
 if TYPE_CHECKING:
-    from rdmd.serving.demo import FrontModel
     from rdmd.training.run_config import TrainingRun
     from rdmd.training.run_folder import Point, RunFolder
 
@@ -304,15 +303,11 @@ def monitor(given: Namespace) -> None:
 
 
 def demo(given: Namespace) -> None:
-    """Open a page that translates an image by every generator of the front.
-
-    The registered generators, or those of models/generators where nothing is registered.
-    """
+    """Open a page that translates an image by every generator of the front."""
     from rdmd.pipeline.process_group import exit_on_signals
     from rdmd.pretrained import device_of
     from rdmd.serving.demo import Front, serve_demo
 
-    use_local_tracking()
     settings = config.load()
     if isinstance(settings.domains.source, config.Noise):
         raise UserError(
@@ -327,25 +322,7 @@ def demo(given: Namespace) -> None:
     with listen("the demo", given.host, given.port) as free:
         port = free.getsockname()[1]
     exit_on_signals()
-    front = Front(_front(settings), device_of(given.device))
-    serve_demo(front, LAYOUT, f"RDMD: {settings.experiment}", given.host, port)
-
-
-def _front(settings: config.Settings) -> "list[FrontModel]":
-    """The registered generators of the front, or those on disk where the registry has none."""
-    from rdmd.serving.demo import front_on_disk
-
-    try:
-        from flows.registry.versions import registered_front
-
-        return registered_front(settings)
-    except ImportError as error:
-        reason = f"the package {error.name} is missing"
-    except UserError as error:
-        reason = str(error)
-    found = front_on_disk(LAYOUT)
-    print(f"taking {LAYOUT.generators}, since the registry gives nothing: {reason}", flush=True)
-    return found
+    serve_demo(Front(LAYOUT, device_of(given.device)), LAYOUT, f"RDMD: {settings.experiment}", given.host, port)
 
 
 def export(given: Namespace) -> None:

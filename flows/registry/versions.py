@@ -20,16 +20,13 @@ from flows.environment import ROOT
 from flows.registry.package import log_model
 from flows.tracking.evaluation import log_evaluation_of_model, numbers_of
 from flows.tracking.runs import FINGERPRINT, Record, create_run, find_run, pair_digest, user_name
-from rdmd import config
-from rdmd.errors import UserError
 from rdmd.evaluation.row import GENERATOR, Metrics, Row
-from rdmd.evaluation.selection import Evaluation, caution, evaluation_of, mark_front
+from rdmd.evaluation.selection import Evaluation, caution, evaluation_of
 from rdmd.evaluation.table import number, realism_name
 from rdmd.files import sha256_of
 from rdmd.pipeline.layout import git_commit
 from rdmd.pipeline.model_card import ModelCard
-from rdmd.pipeline.store import asking_for, is_local, weights_of
-from rdmd.serving.demo import FrontModel
+from rdmd.pipeline.store import is_local, weights_of
 
 # The numbers of a row that are tags of its version, to six digits.
 NUMBERS = (
@@ -324,36 +321,6 @@ def _write_promotion(client: MlflowClient, model: RegisteredModel, promotion: Pr
 
 def _now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def registered_front(settings: config.Settings) -> list[FrontModel]:
-    """The front among the registered generators with the champion's evaluation, the newest version first.
-
-    Where no champion has an evaluation in its tags, the newest version that has one takes its place. Raises UserError
-    if nothing is registered, or no version has its numbers.
-    """
-    name = model_name(settings.experiment)
-    with asking_for(f"models:/{name}"):
-        client = MlflowClient()
-        model = client.get_registered_model(name)
-        measured = measured_versions(client, name)
-    if not measured:
-        raise UserError(
-            f"no version of {name} in {mlflow.get_tracking_uri()} has its numbers as tags; register this sweep "
-            "with `dvc repro -f register`."
-        )
-    champion = next((one for one in measured if one.version == model.aliases.get(CHAMPION)), measured[0])
-    comparable = [one for one in measured if evaluation_in_tags(one) == evaluation_in_tags(champion)]
-    rows = mark_front([row_of(one) for one in comparable])
-    return [
-        FrontModel(
-            f"models:/{name}/{one.version}",
-            row,
-            tuple(alias for alias, version in model.aliases.items() if version == one.version),
-        )
-        for one, row in zip(comparable, rows, strict=True)
-        if row.on_front
-    ]
 
 
 def _has_numbers(version: ModelVersion) -> bool:

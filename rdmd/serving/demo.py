@@ -1,12 +1,12 @@
 """A page in the browser that translates an image at every lambda of the front: `rdmd demo`."""
 
 import contextlib
+import json
 import math
 import os
 import tempfile
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,13 +20,12 @@ from rdmd.data.shards import read_split
 from rdmd.data.transforms import as_rgb, fit, with_channels
 from rdmd.errors import UserError
 from rdmd.evaluation import faithfulness
-from rdmd.evaluation.row import GENERATOR, Row
+from rdmd.evaluation.row import GENERATOR
 from rdmd.evaluation.table import interval, number, read_metrics, realism_name
 from rdmd.pipeline.layout import Layout
-from rdmd.pipeline.model_card import generator_folder
-from rdmd.pipeline.model_source import open_generator
+from rdmd.pipeline.model_card import generator_folder, read_card
 from rdmd.serving.images import translate_images
-from rdmd.serving.model import Model
+from rdmd.serving.model import open_folder
 
 SAMPLES = 8
 # Of the slider, where lambda is an input.
@@ -51,72 +50,37 @@ to the input. FID and cost are means over the test split (FID with its 95% inter
 UNLIKE = "**This image is unlike those that the model was trained on**, so nobody knows how well it translates it."
 
 
-@dataclass(frozen=True)
-class FrontModel:
-    """A generator of the front: a name that `open_generator` takes, its row of the metrics, its aliases."""
-
-    model: str
-    row: Row
-    aliases: tuple[str, ...] = ()
-
-
-def front_on_disk(layout: Layout) -> list[FrontModel]:
-    """The front of reports/metrics.json, in models/generators.
-
-    Raises UserError if there is none, or if the metrics were measured on other generators.
-    """
-    if not layout.metrics.exists():
-        raise UserError(
-            f"no generator is registered and {layout.metrics} does not exist, so the demo has no model; "
-            "run `make repro` (or `dvc repro`) first."
-        )
-    rows = [row for row in read_metrics(layout.metrics).rows if row.method == GENERATOR and row.on_front]
-    found = [FrontModel(str(generator_folder(layout, row.run)), row) for row in rows]
-    if not found:
-        raise UserError(f"{layout.metrics} holds no generator on the front; repeat `rdmd evaluate` or `dvc repro`.")
-    return found
-
-
 class Front:
     """Translates an image at any of its `lambdas`, which ascend from realistic to faithful.
 
-    Where one generator takes lambda as an input, `lambdas` are POSITIONS values of its range besides the `measured`.
+    The generators are those of models/generators on the front of reports/metrics.json. Where one generator takes lambda
+    as an input, `lambdas` are POSITIONS values of its range besides the `measured`.
     """
 
-    def __init__(self, models: Sequence[FrontModel], device: torch.device) -> None:
-        """Load every generator; of several at one lambda the champion, or else the first.
-
-        Raises UserError if a generator cannot be loaded, translates points, or prepares images unlike the others.
-        """
-        self._models: dict[float, tuple[FrontModel, Model]] = {}
-        for one in sorted(models, key=lambda one: (one.row.lam or 0.0, "champion" not in one.aliases)):
-            if (one.row.lam or 0.0) in self._models:
-                continue
-            card, generator = open_generator(one.model, device)
-            shape, how = card.outer_shape, card.fit
-            if len(shape) == 1:
-                raise UserError(
-                    f"{one.model} translates points, and the demo shows images; put an experiment of "
-                    "images into params.yaml with `rdmd use`."
-                )
-            first = next(iter(self._models.values()), None)
-            if first is not None and (shape, how) != (first[1].sample_shape, first[1].fit):
-                raise UserError(
-                    f"{one.model} prepares images unlike {first[0].model}, so they cannot stand side by "
-                    "side; register this sweep again with `dvc repro -f register`."
-                )
-            self._models[one.row.lam or 0.0] = one, Model(generator, shape, how, device, white=card.white)
+    def __init__(self, layout: Layout, device: torch.device) -> None:
+        """Load every generator. Raises UserError if there is none, or if the metrics were measured on others."""
+        if not layout.metrics.exists():
+            raise UserError(
+                f"{layout.metrics} does not exist, so the demo has no model; run `make repro` (or `dvc repro`) first."
+            )
+        rows = [row for row in read_metrics(layout.metrics).rows if row.method == GENERATOR and row.on_front]
+        if not rows:
+            raise UserError(f"{layout.metrics} holds no generator on the front; repeat `rdmd evaluate` or `dvc repro`.")
+        folders = {row.run: generator_folder(layout, row.run) for row in rows}
+        models = {run: open_folder(folder, device) for run, folder in folders.items()}
+        card = read_card(folders[rows[0].run])
         self._source, self.form = card.source, Form(white=card.white)
-        self.names = [one.model for one, _ in self._models.values()]
-        self.measured = list(self._models)
-        taken = getattr(generator, "lambdas", None)
-        self.lambdas = sorted({*self.measured, *(taken.spaced(POSITIONS) if taken else [])})
-        champions = [lam for lam, (one, _) in self._models.items() if "champion" in one.aliases]
-        self.champion = self.lambdas.index(champions[0] if champions else self.measured[len(self.measured) // 2])
+        self._rows = {row.lam or 0.0: row for row in sorted(rows, key=lambda row: row.lam or 0.0)}
+        self._models = {lam: models[row.run] for lam, row in self._rows.items()}
+        self.measured = list(self._rows)
+        self.lambdas = sorted({*self.measured, *(card.lambdas.spaced(POSITIONS) if card.lambdas else [])})
+        self._champion = _champion(layout)
+        first = self._champion if self._champion in self.measured else self.measured[len(self.measured) // 2]
+        self.first = self.lambdas.index(first)
 
     def translate(self, image: np.ndarray, lam: float) -> np.ndarray:
         """Translate an image, uint8 (H, W, 3), to one of its size at one of `lambdas`."""
-        _, model = self._models[self._nearest(lam)]
+        model = self._models[self._nearest(lam)]
         pixels = with_channels(image, model.sample_shape[0])
         return with_channels(next(translate_images(model.at(lam), [pixels])), 3)
 
@@ -130,24 +94,33 @@ class Front:
         return self._source is not None and bool(self._source.distances(self._fitted(image) / 127.5 - 1)[0] > 1)
 
     def _fitted(self, image: np.ndarray) -> np.ndarray:
-        _, model = next(iter(self._models.values()))
+        model = next(iter(self._models.values()))
         pixels = with_channels(image, model.sample_shape[0])
         return fit(pixels, model.sample_shape[-1], model.fit).transpose(2, 0, 1)[None].copy()
 
     def describe(self, lam: float, short: bool = False) -> str:
         """The lambda with the FID and the cost on the test split, measured there or at the nearest; `short` leaves
         out the interval."""
-        one, _ = self._models[self._nearest(lam)]
-        row = one.row
-        if lam not in self._models:
+        if lam not in self._rows:
             return f"λ = {lam:g}; measured at {self.describe(self._nearest(lam), short)}"
-        champion = " (champion)" if "champion" in one.aliases else ""
+        row, champion = self._rows[lam], " (champion)" if lam == self._champion else ""
         realism = number(row.realism) if short else interval(row.realism, row.realism_ci)
         return f"λ = {lam:g}{champion}, {realism_name(row)} {realism}, cost {number(row.cost)}"
 
     def _nearest(self, lam: float) -> float:
         """The measured lambda whose logarithm is nearest."""
-        return lam if lam in self._models else min(self.measured, key=lambda one: abs(math.log(one / lam)))
+        return lam if lam in self._rows else min(self.measured, key=lambda one: abs(math.log(one / lam)))
+
+
+def _champion(layout: Layout) -> float | None:
+    """The lambda of the champion when this sweep was registered; None where nothing is."""
+    try:
+        champion: float | None = json.loads(layout.registry.read_text(encoding="utf-8"))["aliases"]["champion"][
+            "lambda"
+        ]
+        return champion
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 def sample_images(layout: Layout) -> list[np.ndarray]:
@@ -216,7 +189,7 @@ def build_page(gr: ModuleType, front: Front, samples: Sequence[np.ndarray], titl
         slider = gr.Slider(
             0,
             max(last, 1),
-            front.champion,
+            front.first,
             step=1,
             label="λ, from realistic to faithful",
             interactive=last > 0,
@@ -267,10 +240,8 @@ def serve_demo(front: Front, layout: Layout, title: str, host: str, port: int) -
             theme=gr.themes.Default(font=system, font_mono=[gr.themes.Font("monospace")]),
             app_kwargs={"middleware": [Middleware(TrustedHostMiddleware, allowed_hosts=hosts)]},
         )  # fmt: skip
-        print(
-            f"{len(front.measured)} lambdas: {', '.join(front.names)}\nthe demo is {address}; Ctrl-C stops it",
-            flush=True,
-        )
+        lambdas = ", ".join(f"{lam:g}" for lam in front.measured)
+        print(f"measured at lambda {lambdas}\nthe demo is {address}; Ctrl-C stops it", flush=True)
         try:
             with contextlib.suppress(KeyboardInterrupt):
                 threading.Event().wait()

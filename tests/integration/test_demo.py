@@ -13,17 +13,13 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-import mlflow
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from flows.registry.promote import decide, register_sweep
-from flows.registry.versions import registered_front
 from flows.server import answers, free_port
-from flows.tracking.runs import open_record
-from rdmd import commands, config
+from rdmd import config
 from rdmd.cli import main
 from rdmd.data.likeness import SourceStatistics
 from rdmd.data.manifest import read_manifest
@@ -38,7 +34,7 @@ from rdmd.networks.build import build_denoiser, save_weights
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.model_card import ModelCard, write_model
 from rdmd.pipeline.translate import translate_path
-from rdmd.serving.demo import SAMPLES, Front, enlarged, front_on_disk, reduced, sample_images
+from rdmd.serving.demo import SAMPLES, Front, enlarged, reduced, sample_images
 from rdmd.serving.model import open_folder
 from rdmd.training.run_config import lambda_name
 from tests.chromium import browser
@@ -56,10 +52,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     root = tmp_path_factory.mktemp("project")
     (root / "params.yaml").write_text(params("digits", tiny_digits), encoding="utf-8")
     (root / "rdmd").symlink_to(ROOT / "rdmd")
-    uri = f"sqlite:///{root / 'mlflow' / 'store' / 'mlflow.db'}"
-    with contextlib.chdir(root), pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", uri)
-        mlflow.set_tracking_uri(uri)
+    with contextlib.chdir(root):
         settings, layout = config.load(), Layout()
         for name in ("source", "target"):
             preprocess(settings, name, layout.shards / name)
@@ -90,7 +83,6 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             layout.metrics,
         )
         yield root
-        mlflow.set_tracking_uri(None)
 
 
 def make_generator(settings: config.Settings, layout: Layout, lam: float) -> None:
@@ -138,7 +130,6 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def address(project: Path, log: Path) -> Iterator[str]:
-    """Of a demo of models/generators: nothing is registered."""
     (log.parent / "sitecustomize.py").write_text(SITE, encoding="utf-8")
     port = free_port()
     environment = os.environ | {"PYTHONPATH": f"{log.parent}{os.pathsep}{ROOT}", "TMPDIR": str(log.parent)}
@@ -240,7 +231,7 @@ def test_a_missing_gradio_is_one_sentence(project: Path, tmp_path: Path):
 
 def test_no_model_is_one_sentence(tmp_path: Path):
     with pytest.raises(UserError, match="so the demo has no model; run `make repro`"):
-        front_on_disk(Layout(tmp_path))
+        Front(Layout(tmp_path), CPU)
     assert sample_images(Layout(tmp_path)) == []
 
 
@@ -261,28 +252,21 @@ def test_generators_of_another_training_than_the_metrics_are_refused(project: Pa
     layout.generators.parent.mkdir()
     layout.generators.symlink_to(project / "models" / "generators")
     with pytest.raises(UserError, match=r"another generator than .*; repeat `rdmd evaluate`"):
-        front_on_disk(layout)
+        Front(layout, CPU)
 
 
-def test_the_registered_front_comes_first(project: Path):
-    settings = config.load()
-    record = open_record(settings.experiment)
-    registered = register_sweep(record, settings, Layout())
-    decide(record, registered, settings.register_)
-    found = commands._front(settings)
-    assert found == registered_front(settings)
-    assert sorted(one.row.lam for one in found) == FRONT
-    assert all(one.model.startswith("models:/rdmd-digits/") for one in found)
-    front = Front(found, CPU)
-    assert front.lambdas == FRONT
-    assert "champion" in front.describe(0.1)
-    image = np.random.default_rng(0).integers(0, 256, (9, 12, 3), dtype=np.uint8)
-    registered, on_disk = (one.translate(image, 0.1) for one in (front, Front(front_on_disk(Layout()), CPU)))
-    np.testing.assert_array_equal(registered, on_disk)
+def test_it_begins_at_the_champion(project: Path):
+    assert Front(Layout(), CPU).first == 1, "the middle, where nothing is registered"
+    registry = Layout().registry
+    registry.write_text('{"aliases": {"champion": {"version": 1, "lambda": 2.0}}}', encoding="utf-8")
+    front = Front(Layout(), CPU)
+    registry.unlink()
+    assert front.lambdas == FRONT and front.first == 2
+    assert "λ = 2 (champion)" in front.describe(2.0) and "champion" not in front.describe(0.1)
 
 
 def test_an_image_unlike_the_source_is_called_so(project: Path):
-    front = Front(front_on_disk(Layout()), CPU)
+    front = Front(Layout(), CPU)
     assert not any(front.is_unlike(image) for image in sample_images(Layout())), "test images are like training images"
     assert front.is_unlike(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)), "noise"
 

@@ -34,7 +34,7 @@ from rdmd.pipeline.launch import TrainingProcesses
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.model_card import read_card, weights_of, write_model
 from rdmd.pipeline.training import train_generators, train_teacher
-from rdmd.serving.demo import Front, front_on_disk
+from rdmd.serving.demo import Front
 from rdmd.serving.export import export_onnx
 from rdmd.serving.model import open_folder
 from rdmd.serving.request import answer
@@ -148,7 +148,7 @@ def test_the_stages_train_on_latents_and_evaluate_images(tmp_path: Path, monkeyp
     (text, _) = answer(model.at(0.1), example(card))
     assert isinstance(text, str)
     assert packages(card) == (*PACKAGES, "diffusers")
-    front = Front(front_on_disk(layout), torch.device("cpu"))
+    front = Front(layout, torch.device("cpu"))
     assert front.translate(np.zeros((9, 20, 3), dtype=np.uint8), 0.1).shape == (9, 20, 3)
     # A later stage needs the codec, and finds out if it is another one.
     with pytest.raises(rdmd.UserError, match="not a folder"):

@@ -24,12 +24,11 @@ EXCEPTIONS = {
     ("rdmd.networks.build", "rdmd.diffusion.preconditioning"): "a denoiser is a network under preconditioning",
     ("rdmd.serving.demo", "rdmd.pipeline.layout"): "the demo finds the sweep's generators",
     ("rdmd.serving.demo", "rdmd.pipeline.model_card"): "the demo reads their lambdas",
-    ("rdmd.serving.demo", "rdmd.pipeline.model_source"): "the demo opens registered models",
     ("rdmd.serving.model", "rdmd.pipeline.model_folder"): "a served model is a model folder",
 }
 # Modules that reach the orchestration, inside a function, and why.
 ORCHESTRATION = {
-    ("rdmd.commands", "flows"): "`rdmd registry` and `rdmd demo` ask the registry, where there is a checkout",
+    ("rdmd.commands", "flows"): "`rdmd registry` asks the registry, where there is a checkout",
     ("rdmd.pipeline.clean", "mlflow"): "asks which runs the registered versions came from",
     ("rdmd.pipeline.model_source", "mlflow"): "fetches a registered model",
     ("rdmd.pipeline.store", "mlflow"): "fetches a registered model",
