@@ -14,7 +14,7 @@ from flows.tracking.runs import open_record, sweep_run
 from flows.tracking.training import digests
 from rdmd import config
 from rdmd.evaluation.row import Metrics
-from rdmd.evaluation.table import format_table, read_metrics, row_labels
+from rdmd.evaluation.table import format_table, measured_realism, read_metrics, row_labels
 from rdmd.pipeline.layout import Layout
 
 # The address of MLflow's pages when the store is a file: `make ui` sets it.
@@ -37,8 +37,9 @@ def show_parameters(changed: Changed) -> None:
 def show_metrics(settings: config.Settings, metrics: Metrics, key: str, images: Sequence[Path] = ()) -> None:
     """Show the metrics as a table, and as text with images below it."""
     description = f"{settings.experiment}: {metrics.n_source} sources, {metrics.n_reference} references"
+    realism = measured_realism(metrics.rows)
     rows = [
-        {"method": label, "FID": row.fid, "SW2": row.sw2, "cost": row.cost, "NFE": row.nfe, "front": row.on_front}
+        {"method": label, realism: row.realism, "cost": row.cost, "NFE": row.nfe, "front": row.on_front}
         for label, row in zip(row_labels(metrics.rows), metrics.rows, strict=True)
     ]
     create_table_artifact(rows, key=f"{key}-table", description=description)

@@ -39,13 +39,15 @@ def list_versions(given: Namespace) -> None:
     rows = [row_of(version) for version in versions]
     evaluations = [evaluation_in_tags(version) for version in versions]
     letters = {one: _letter(index) for index, one in enumerate(dict.fromkeys(one for one in evaluations if one))}
-    metric = next((realism_name(row) for row in rows if row.realism is not None), "FID")
+    names = {realism_name(row): None for row in rows if row.realism is not None}
     cost = f"cost ± {STANDARD_ERRORS:g} se"
-    table = [["version", "aliases", "lambda", f"{metric} [95%]", cost, "s/sample", "measured on"]]
+    table = [
+        ["version", "aliases", "lambda", f"{' or '.join(names) or 'realism'} [95%]", cost, "s/sample", "measured on"]
+    ]
     for version, row, evaluation in zip(versions, rows, evaluations, strict=True):
         aliases = sorted(alias for alias, at in model.aliases.items() if at == version.version)
         letter = letters[evaluation] if evaluation else "?"
-        table.append([str(version.version), ", ".join(aliases), *_cells(row), letter])
+        table.append([str(version.version), ", ".join(aliases), *_cells(row, len(names) > 1), letter])
     widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
     print(model.name)
     for line in table:
@@ -62,10 +64,12 @@ def list_versions(given: Namespace) -> None:
         print(f"champion: version {promotion.version}, promoted by {promotion.by}{at}{before}")
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: Row, named: bool) -> list[str]:
     spread = None if row.cost_se is None else STANDARD_ERRORS * row.cost_se
     lam = "–" if row.lam is None else f"{row.lam:g}"
-    return [lam, interval(row.realism, row.realism_ci), plus_minus(row.cost, spread), number(row.seconds_per_image)]
+    realism = interval(row.realism, row.realism_ci)
+    realism = f"{realism_name(row)} {realism}" if named else realism
+    return [lam, realism, plus_minus(row.cost, spread), number(row.seconds_per_image)]
 
 
 def _letter(index: int) -> str:

@@ -33,6 +33,7 @@ NUMBERS = (
     "fid",
     "fid_ci_low",
     "fid_ci_high",
+    "kid",
     "sw2",
     "sw2_ci_low",
     "sw2_ci_high",

@@ -57,7 +57,7 @@ class Evaluate(Section):
     # Disjoint samples of the target that SW2 is averaged over: one sample gives a noisy estimate (points only).
     references: Count = 1
     batch: Count = 256
-    # Bootstrap resamples of the FID interval; 0 for no interval.
+    # Bootstrap resamples of the interval of FID (SW2); 0 for no interval.
     bootstrap: Annotated[int, Field(ge=0)] = 200
     # Directions of the sliced Wasserstein distance; points of the exact transport problem (points only).
     projections: Count = 256
@@ -71,10 +71,12 @@ class Evaluate(Section):
 class Constraints(Section):
     """Upper bounds for the champion on the numbers of `reports/metrics.json`; null bounds nothing.
 
-    `fid` is for images, `sw2` for points; `cost` is the mean over dimensions.
+    `fid` is for images, `kid` for those with fewer than 50 test images on a side, `sw2` for points; `cost` is the mean
+    over dimensions.
     """
 
     fid: Positive | None = None
+    kid: Positive | None = None
     sw2: Positive | None = None
     cost: Positive | None = None
     seconds_per_image: Positive | None = None
@@ -83,7 +85,7 @@ class Constraints(Section):
 class Champion(Section):
     """The rule that chooses among the generators on the front that keep to the constraints.
 
-    `cheapest-near-best`: the smallest cost whose realism (FID, or SW2 for points) is at most `factor` times the best; a
+    `cheapest-near-best`: the smallest cost whose realism (FID, KID or SW2) is at most `factor` times the best; a
     generator of worse realism than that, such as one of a larger lambda, never changes this choice. `most-faithful` and
     `most-realistic`: the front's ends. `manual`: a person promotes, and the choice of `cheapest-near-best` becomes the
     challenger alone.

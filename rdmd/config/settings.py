@@ -212,12 +212,13 @@ class Settings(Section):
 
     def _bounds(self) -> Iterator[str]:
         kind = self.preprocess.kind
-        absent, measured = ("fid", "sw2") if kind == "points" else ("sw2", "fid")
-        if getattr(self.register_.constraints, absent) is not None:
-            yield (
-                f"register.constraints.{absent} bounds what is not measured where preprocess.kind is {kind!r}; bound "
-                f"`{measured}`"
-            )
+        absent, measured = (("fid", "kid"), "sw2") if kind == "points" else (("sw2",), "fid")
+        for metric in absent:
+            if getattr(self.register_.constraints, metric) is not None:
+                yield (
+                    f"register.constraints.{metric} bounds what is not measured where preprocess.kind is {kind!r}; "
+                    f"bound `{measured}`"
+                )
 
     def _evaluation(self) -> Iterator[str]:
         evaluate, target, labelled = self.evaluate, self.domains.target, self.domains.features

@@ -59,8 +59,9 @@ class PairedScores(_Model):
 class Scores(_Model):
     """Every metric. None where a metric does not apply; never NaN or infinite (`FloatingPointError`).
 
-    Realism of images: `fid` with its 95% bootstrap interval `fid_ci`, `kid` with the deviation `kid_std` between its
-    subsets, `precision`, `recall`, `class_share` (translations that a classifier puts in the target class, 0 to 1).
+    Realism of images: `fid` with its 95% bootstrap interval `fid_ci` (None of few images, where it is biased), `kid`
+    with the deviation `kid_std` between its subsets, `precision`, `recall`, `class_share` (translations that a
+    classifier puts in the target class, 0 to 1).
     Faithfulness: `cost` (squared difference, mean over dimensions), `cost_sum` (the sum), `l2_norm01` (Euclidean norm
     with pixels in [0, 1]), `psnr` in dB (peak 255, or 65535 of 16 bits), `ssim`, `colour_error` (None of grey); `*_se`
     are standard errors of those means. Points: `sw2` (sliced 2-Wasserstein distance) with `sw2_ci`, `w2` (exact,
@@ -97,12 +98,12 @@ class Scores(_Model):
 
     @property
     def realism(self) -> float | None:
-        """The distance to the target, smaller is better: FID, or SW2 for points."""
-        return self.fid if self.fid is not None else self.sw2
+        """The distance to the target, smaller is better: FID, or KID of few images, or SW2 for points."""
+        return next((value for value in (self.fid, self.sw2, self.kid) if value is not None), None)
 
     @property
     def realism_ci(self) -> Interval | None:
-        """The 95% interval of `realism`."""
+        """The 95% interval of `realism`; KID has none."""
         return self.fid_ci if self.fid is not None else self.sw2_ci
 
 

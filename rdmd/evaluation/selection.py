@@ -1,4 +1,6 @@
-"""The trade-off between faithfulness (cost) and realism (FID, or SW2 for points), and the choice of a champion.
+"""The trade-off between faithfulness (cost) and realism (FID, KID or SW2), and the choice of a champion.
+
+FID is of images, KID of images too few for FID, SW2 of points.
 
 Both are to be small. A generator is on the front if no other has measured values that are at least as small in both and
 smaller in one. `choose` applies `register.constraints` and `register.champion` to the front. Numbers are compared only
@@ -21,7 +23,8 @@ NEAR = 2.0
 STANDARD_ERRORS = 2.0
 # Characters of a digest that messages show.
 SHOWN = 8
-# With fewer test samples on either side, the intervals of realism are wider than the differences between generators.
+# With fewer test samples on a side, the intervals of realism are wider than the differences between generators, and
+# KID takes the place of FID, whose bias grows as samples get fewer.
 FEW = 50
 
 
@@ -90,10 +93,13 @@ def pick(rows: Sequence[Row], rule: Rule, factor: float = NEAR) -> Row:
 
 
 def plane(row: Row) -> Point:
-    """(cost, realism) of a row. Raises `ValueError` if the row lacks one."""
+    """(cost, realism) of a row. Raises `ValueError` if the row lacks one.
+
+    A KID below 0 counts as 0: the estimate is unbiased, so it falls on either side of a distance of 0.
+    """
     if row.cost is None or row.realism is None:
         raise ValueError(f"the row of {row.method!r} has no cost or no realism")
-    return row.cost, row.realism
+    return row.cost, max(0.0, row.realism)
 
 
 def _ranked(row: Row) -> Point:
@@ -243,6 +249,8 @@ def _none_admissible(rows: Sequence[Row], limits: Sequence[Bound]) -> str:
     worst = max(limits, key=lambda bound: bound.excess(nearest))
     value = getattr(nearest, worst.metric)
     has = "was not measured" if value is None else f"has {worst.metric} {value:.4g}"
+    if value is None and worst.metric in ("fid", "kid"):
+        has += f" (fid bounds {FEW} test samples or more, kid fewer)"
     others = [bound.key for bound in limits if bound is not worst]
     together = f" together with {', '.join(others)}" if others else ""
     return (

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from rdmd.errors import UserError
 from rdmd.evaluation.row import COUNTERPART, GENERATOR, IDENTITY, TARGET, Interval, Metrics, PairedScores, Row
-from rdmd.evaluation.selection import caution, cheapest_near_best
+from rdmd.evaluation.selection import FEW, caution, cheapest_near_best
 from rdmd.files import write_json, write_text
 
 # Labels of methods and numbers
@@ -83,7 +83,13 @@ def row_labels(rows: Sequence[Row]) -> list[str]:
 
 def realism_name(row: Row) -> str:
     """The name of the metric `Row.realism`; "realism" where it could not be measured."""
-    return "FID" if row.fid is not None else "realism" if row.sw2 is None else "SW2"
+    names = {"FID": row.fid, "SW2": row.sw2, "KID": row.kid}
+    return next((name for name, value in names.items() if value is not None), "realism")
+
+
+def measured_realism(rows: Sequence[Row]) -> str:
+    """`realism_name` of the rows where it was measured: all have the same."""
+    return next((realism_name(row) for row in rows if row.realism is not None), "realism")
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -157,8 +163,9 @@ class Column:
 
 def columns(metrics: Metrics) -> list[Column]:
     """The columns in which some row has a value."""
+    ranking = measured_realism(metrics.rows)
     every = [
-        Column(heading, meaning, partial(_cell, metrics, field), heading not in _ONLY_IN_REPORT)
+        Column(heading, meaning, partial(_cell, metrics, field), heading not in _ONLY_IN_REPORT or heading == ranking)
         for heading, field, meaning in _COLUMNS
     ]
     every[_BEFORE_PAIRED:_BEFORE_PAIRED] = _paired_columns(metrics)
@@ -219,6 +226,8 @@ def summary(metrics: Metrics) -> str:
     )
     reason = features.refused or caution(metrics)
     unfit = "" if reason is None else f"; THE RANKING MEANS NOTHING HERE: {reason}"
+    if measured_realism(metrics.rows) == "KID":
+        unfit = f"; KID takes the place of FID, which is biased on fewer than {FEW} images{unfit}"
     return (
         f"{metrics.n_source} translated test samples against {metrics.n_reference} of the target's; "
         f"{network}; seed {metrics.seed}{unfit}"
@@ -322,7 +331,8 @@ def read_metrics(path: Path) -> Metrics:
 
 def chosen_numbers(row: Row) -> dict[str, float]:
     """Lambda, realism and cost of a row, to five digits, as DVC's metrics and the registry's files have them."""
-    numbers = {"lambda": row.lam, "fid": row.fid, "sw2": row.sw2, "cost": row.cost}
+    kid = row.kid if row.fid is None else None
+    numbers = {"lambda": row.lam, "fid": row.fid, "kid": kid, "sw2": row.sw2, "cost": row.cost}
     return {name: float(f"{value:.5g}") for name, value in numbers.items() if value is not None}
 
 
@@ -336,7 +346,7 @@ def write_summary(metrics: Metrics, path: Path) -> None:
     for method in dict.fromkeys(row.method for row in metrics.rows):
         rows = [row for row in metrics.rows if row.method == method and row.realism is not None]
         if rows and method != IDENTITY:
-            chosen = rows[cheapest_near_best([(row.cost or 0.0, row.realism or 0.0) for row in rows])]
+            chosen = rows[cheapest_near_best([(row.cost or 0.0, max(0.0, row.realism or 0.0)) for row in rows])]
             methods[method] = chosen_numbers(chosen)
     write_json(path, methods)
 
@@ -344,7 +354,7 @@ def write_summary(metrics: Metrics, path: Path) -> None:
 def write_pareto(metrics: Metrics, path: Path) -> None:
     """Write pareto.csv: a line for every row that has a cost and a realism, generators first, by falling lambda.
 
-    `realism` is FID or, for points, SW2 (named in `realism_metric`); `realism_low` and `realism_high` are its 95%
+    `realism` is FID, KID or, for points, SW2 (named in `realism_metric`); `realism_low` and `realism_high` are its 95%
     interval; `label` is unique. An empty cell is a value that does not apply.
     """
     placed = [row for row in metrics.rows if row.cost is not None and row.realism is not None]

@@ -18,6 +18,7 @@ from rdmd.evaluation.faithfulness import Estimate, estimate
 from rdmd.evaluation.features import FeatureCache, FeatureNetwork, features_of
 from rdmd.evaluation.paired import PairedTruth
 from rdmd.evaluation.row import FeaturesRecord, Scores
+from rdmd.evaluation.selection import FEW
 from rdmd.evaluation.transport import ExactPlan
 
 # By their names in `Scores`: (source, translation) to a value for each image.
@@ -161,9 +162,10 @@ class ImageTask(EvaluationTask):
             return Scores(class_share=share)
         kid = realism.kid(generated, reference, self.seed)
         manifolds = realism.precision_recall(generated, reference, both) if realism.have_neighbours(both) else None
-        resamples = self.settings.bootstrap if realism.can_be_resampled(both) else 0
+        few = min(len(self.source), len(self.reference)) < FEW
+        resamples = self.settings.bootstrap if realism.can_be_resampled(both) and not few else 0
         return Scores(
-            fid=realism.fid(generated, reference),
+            fid=None if few else realism.fid(generated, reference),
             fid_ci=realism.fid_interval(generated, reference, resamples, self.seed, both) if resamples > 1 else None,
             kid=kid.mean,
             kid_std=kid.std,
@@ -174,14 +176,19 @@ class ImageTask(EvaluationTask):
 
     def left_out(self) -> str:
         groups = realism.Groups(self.source_groups, self.reference_groups)
+        fewest = min(len(self.source), len(self.reference))
         return self._too_few(
             [
-                (min(len(self.source), len(self.reference)) < 2, "FID and KID (two images on both sides)"),
+                (fewest < 2, "FID and KID (two images on both sides)"),
+                (2 <= fewest < FEW, f"FID ({FEW} images on both sides), so that KID takes its place"),
                 (
                     not realism.have_neighbours(groups),
                     f"precision and recall ({realism.NEIGHBOURS} images of other groups beside each)",
                 ),
-                (not realism.can_be_resampled(groups), "the interval of FID (two groups on both sides)"),
+                (
+                    fewest >= FEW and not realism.can_be_resampled(groups),
+                    "the interval of FID (two groups on both sides)",
+                ),
                 (len(self.source) < 2, "standard errors (two source images)"),
             ]
         )

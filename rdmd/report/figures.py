@@ -138,9 +138,10 @@ def metrics_figure(metrics: Metrics) -> "Figure":
         series.append(Series(f"{method_name(method)}{evaluations}", points, style))
     x_label = "cost: squared difference to the source, mean over dimensions  (faithful ←)"
     y_label = f"{_realism_label(placed[0])}  (realistic ↓)"
+    bootstrapped = "realism by bootstrap, " if any(row.realism_ci for row in placed) else ""
     caption = (
         f"{metrics.experiment}: {summary(metrics)}. RDMD: filled markers are on the front. "
-        "Bars: 95% intervals (realism by bootstrap, cost by its standard error)."
+        f"Bars: 95% intervals ({bootstrapped}cost by its standard error)."
     )
     return front_figure([Plane(x_label, y_label, series, _references(metrics, placed))], caption)
 
@@ -172,10 +173,11 @@ def realism_figure(metrics: Metrics) -> "Figure":
     names = [f"{row_label(row, metrics.rows)}\nNFE {row.nfe}" for row in placed]
     axes.set_yticks(range(len(placed)), names, color=INK)
     axes.set_ylim(len(placed) - 0.5, -0.5)
-    axes.set_xlim(left=0)
+    axes.set_xlim(left=min([0.0, *(row.realism or 0.0 for row in placed)]))
     axes.set_xlabel(f"{_realism_label(placed[0])}  (← realistic)", fontsize=9)
     plain_axes(axes, "x")
-    _write_caption(figure, f"{metrics.experiment}: {summary(metrics)}. Bars: 95% bootstrap intervals.")
+    bars = " Bars: 95% bootstrap intervals." if any(row.realism_ci for row in placed) else ""
+    _write_caption(figure, f"{metrics.experiment}: {summary(metrics)}.{bars}")
     return figure
 
 
@@ -251,7 +253,7 @@ def _draw_plane(axes: "Axes", panel: Plane) -> None:
         _draw_reference(axes, reference)
     points = [point for series in panel.series for point in series.points]
     if not _log_scale(axes, "y", [point.y for point in points], _LOG_AXIS):
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(bottom=min([0.0, *(point.y for point in points)]))
     if not (panel.log_x and _log_scale(axes, "x", [point.x for point in points], _LOG_AXIS)):
         span = max((point.x for point in points), default=0.0) or 1.0
         axes.set_xlim(-0.05 * span, 1.12 * span)
@@ -339,7 +341,7 @@ def _bars(value: float, interval: Span | None) -> list[list[float]] | None:
 
 def _realism_label(row: Row) -> str:
     metric = realism_name(row)
-    return f"{metric} of {'features' if metric == 'FID' else 'points'} to the target"
+    return f"{metric} of {'points' if metric == 'SW2' else 'features'} to the target"
 
 
 def _span(counts: Sequence[int]) -> str:

@@ -44,7 +44,8 @@ CSS = """#all .grid-wrap, #samples .grid-wrap { height: auto; min-height: 0; max
 #lambda .tab-like-container, #lambda .min_value, #lambda .max_value { display: none; }"""
 ABOUT = """# {title}
 A generator translates an image in one network evaluation. A small λ looks more like the target; a large λ keeps closer
-to the input. FID and cost are means over the test split (FID with its 95% interval); smaller is better."""
+to the input. FID (KID where test images are few) and cost are of the test split, FID with its 95% interval; smaller is
+better."""
 
 
 UNLIKE = "**This image is unlike those that the model was trained on**, so nobody knows how well it translates it."
@@ -99,7 +100,7 @@ class Front:
         return fit(pixels, model.sample_shape[-1], model.fit).transpose(2, 0, 1)[None].copy()
 
     def describe(self, lam: float, short: bool = False) -> str:
-        """The lambda with the FID and the cost on the test split, measured there or at the nearest; `short` leaves
+        """The lambda with the realism and the cost on the test split, measured there or at the nearest; `short` leaves
         out the interval."""
         if lam not in self._rows:
             return f"λ = {lam:g}; measured at {self.describe(self._nearest(lam), short)}"

@@ -43,7 +43,7 @@ def unwatched(*_: object) -> Iterator[Callable[[list[Point]], None]]:
 
 def evaluated_digits(settings: dict) -> None:
     tiny_digits(settings)
-    evaluations = {"evaluate_every": 4, "evaluate_n": 40, "keep": "best"}
+    evaluations = {"evaluate_every": 4, "evaluate_n": 60, "keep": "best"}
     settings["teacher"] |= {"steps": 10, "sample_every": 0} | evaluations
     settings["distill"] |= {"steps": 10, "sample_every": 0, "lambdas": {"from": 0.05, "to": 0.5}} | evaluations
     settings["evaluate"]["features"] |= {"steps": 400}
@@ -69,7 +69,7 @@ def test_the_stages_log_evaluations_and_publish_the_best(tmp_path: Path, monkeyp
     assert read_card(model).sha256 == sha256_of(folder.weights) == result.sha256
     _, generator = load_generator(model, CPU)
     x, reference = (
-        open_domain(layout.shards / name, "train", CPU).distinct(40, StepRandom(0, 0, 0, CPU), f"evaluated {name}")
+        open_domain(layout.shards / name, "train", CPU).distinct(60, StepRandom(0, 0, 0, CPU), f"evaluated {name}")
         for name in ("source", "target")
     )
     for lam in (0.05, 0.158, 0.5):

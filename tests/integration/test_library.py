@@ -224,7 +224,7 @@ def test_trainings_are_evaluated_on_the_way(tmp_path: Path):
 
 
 def test_evaluation_is_that_of_the_pipeline(images: Tensor):
-    many = images.repeat(4, 1, 1, 1)
+    many = images.repeat(5, 1, 1, 1)
     scores = rdmd.evaluate(many, many, many, bootstrap=0, device="cpu")
     assert scores.cost == 0
     assert scores.fid is not None and abs(scores.fid) < 1e-3  # eigenvalues of equal covariances, in float64

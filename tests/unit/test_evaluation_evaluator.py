@@ -22,7 +22,7 @@ from rdmd.evaluation.evaluator import (
 )
 from rdmd.evaluation.row import FeaturesRecord, Metrics, Row
 from rdmd.evaluation.selection import mark_front
-from rdmd.evaluation.table import format_table
+from rdmd.evaluation.table import format_table, measured_realism, realism_name
 from rdmd.evaluation.task import ImageFeatures, ImageTask, PointTask, groups_of, image_task, point_task, sample_of
 from rdmd.report.figures import metrics_figure, realism_figure
 
@@ -213,15 +213,15 @@ def test_what_few_images_do_not_measure_is_left_out(
     ]
     turned, floor = rows[0], rows[2]
     fewest = min(sources, references)
-    for name, least in (("fid", 2), ("kid", 2), ("fid_ci", 2), ("precision", 4), ("recall", 4)):
+    for name, least in (("fid", 50), ("kid", 2), ("fid_ci", 50), ("precision", 4), ("recall", 4)):
         assert (getattr(turned, name) is None) == (fewest < least), name
     assert turned.cost is not None and turned.psnr is not None and turned.class_share is not None
     assert (turned.cost_se is None) == (sources < 2)
-    assert (floor.fid is None) == (fewest < 2)
+    assert (floor.realism is None) == (fewest < 2)
     sentence = task.left_out()
     assert ("FID and KID" in sentence, "precision" in sentence) == (fewest < 2, fewest < 4)
     assert ("standard errors" in sentence) == (sources < 2)
-    _is_reported(rows, "images")
+    _is_reported(rows)
 
 
 @pytest.mark.parametrize(("sources", "references"), COUNTS)
@@ -240,7 +240,7 @@ def test_what_few_points_do_not_measure_is_left_out(points: PointTask, sources: 
     assert (moved.l2_uvp is None) == (references < 2)
     assert (moved.cost_se is None) == (sources < 2)
     assert ("SW2" in task.left_out(), "L2-UVP" in task.left_out()) == (min(sources, references) < 2, references < 2)
-    _is_reported(rows, "points")
+    _is_reported(rows)
 
 
 def test_evaluate_scores_tensors_as_a_task_does(images: ImageTask, classifier: FeatureClassifier) -> None:
@@ -264,10 +264,10 @@ def test_evaluate_scores_points_with_exact_transport(points: PointTask) -> None:
 
 def test_copies_of_one_scan_measure_no_spread(images: ImageTask, classifier: FeatureClassifier) -> None:
     """The draws of a single scan are all equal, and the third neighbour of another scan is infinitely far."""
-    scans = ["a"] * 30
+    scans = ["a"] * 60
     task = image_task(
-        bars(30, True, 2),
-        bars(30, False, 3),
+        bars(60, True, 2),
+        bars(60, False, 3),
         ImageFeatures(classifier, classifier),
         images.settings,
         0,
@@ -280,7 +280,20 @@ def test_copies_of_one_scan_measure_no_spread(images: ImageTask, classifier: Fea
     assert "interval of FID" in task.left_out()
 
 
-def _is_reported(rows: list[Row], kind: str) -> None:
+def test_kid_takes_the_place_of_fid_under_fifty_images(images: ImageTask) -> None:
+    """On either side, and for all rows alike, so that they are ranked by one metric."""
+    settings = images.settings
+    for sources, references, name in ((100, 50, "FID"), (50, 150, "FID"), (49, 150, "KID"), (100, 49, "KID")):
+        task = image_task(bars(sources, True, 2), bars(references, False, 3), images.features, settings, 0, CPU)
+        turn = NamedTranslator(lambda x, rng: x.transpose(2, 3), "rdmd", 1, lam=0.1)
+        rows = [evaluate_translator(turn, task), identity_row(task), target_row(task, bars(150, False, 5))]
+        assert {realism_name(row) for row in rows} == {name}
+        assert rows[0].realism < 0.2 * rows[1].realism
+        assert ("KID takes its place" in task.left_out()) == (name == "KID")
+        _is_reported(rows)
+
+
+def _is_reported(rows: list[Row]) -> None:
     """The front, the table and both figures take rows with gaps."""
     metrics = Metrics(
         experiment="x",
@@ -291,6 +304,11 @@ def _is_reported(rows: list[Row], kind: str) -> None:
         rows=mark_front(rows),
     )
     assert metrics.rows[0].on_front == (rows[0].realism is not None)
+    ranked_by_kid = measured_realism(rows) == "KID"
+    heading, names, *_ = format_table(metrics).splitlines()
+    assert ("KID takes the place of FID" in heading) == ("KID" in names.split()) == ranked_by_kid
+    axes_and_caption = " ".join(text.get_text() for text in metrics_figure(metrics).findobj(Text))
+    assert ("KID of features to the target" in axes_and_caption) == ranked_by_kid
     assert "None" not in format_table(metrics) and "nan" not in format_table(metrics)
     drawn = [text.get_text() for text in realism_figure(metrics).findobj(Text)]
     assert any("No realism was measured" in text for text in drawn) == (rows[0].realism is None)

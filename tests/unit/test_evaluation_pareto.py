@@ -116,6 +116,14 @@ def test_only_generators_are_on_the_front_and_picked_from_it() -> None:
     assert pick(rows, "cheapest-near-best").lam == 0.1
 
 
+def test_a_kid_below_zero_ranks_as_zero() -> None:
+    """The estimate is unbiased: -0.2 is no nearer to the target than -0.1."""
+    rows = [Row(method="rdmd", lam=lam, cost=1 / lam, kid=kid) for lam, kid in ((1, -0.2), (2, -0.1), (4, 0.3), (8, 3))]
+    marked = mark_front(rows)
+    assert [row.on_front for row in marked] == [False, True, True, True]
+    assert pick(marked, "most-realistic").lam == pick(marked, "cheapest-near-best").lam == 2
+
+
 def test_points_are_ranked_by_sliced_distance() -> None:
     rows = mark_front([Row(method="rdmd", lam=1.0, cost=0.1, sw2=0.5), Row(method="rdmd", lam=2.0, cost=0.2, sw2=0.5)])
     assert [row.on_front for row in rows] == [True, False]

@@ -57,6 +57,15 @@ def test_points_are_bound_by_sw2():
     assert chosen(rows, constraints={"sw2": 0.2}, champion="most-faithful") == 0.9
 
 
+def test_few_images_are_bound_by_kid():
+    rows = [Row(method="rdmd", lam=lam, cost=lam, kid=1 - lam) for lam in (0.1, 0.5, 0.9)]
+    assert chosen(rows, constraints={"kid": 0.2}, champion="most-faithful") == 0.9
+    with pytest.raises(
+        UserError, match=r"lambda 0\.1, was not measured \(fid bounds 50 test samples or more, kid fewer\)"
+    ):
+        chosen(rows, constraints={"fid": 20})
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [

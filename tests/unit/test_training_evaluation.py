@@ -91,11 +91,11 @@ def drawn(materials: Materials, domain: str, n: int) -> Tensor:
 
 
 def test_images_are_measured_as_the_evaluation_does(digits: Materials):
-    run = digits.distill_run({"lam": RANGE, "features": IMAGES}, evaluate_every=1, evaluate_n=40)
-    objective = digits.distill({"lam": RANGE, "features": IMAGES}, evaluate_every=1, evaluate_n=40)
+    run = digits.distill_run({"lam": RANGE, "features": IMAGES}, evaluate_every=1, evaluate_n=60)
+    objective = digits.distill({"lam": RANGE, "features": IMAGES}, evaluate_every=1, evaluate_n=60)
     measured = evaluations_of(run, objective, open_domain).measure()
-    x, reference = drawn(digits, "source", 40), drawn(digits, "target", 40)
-    assert len(x.flatten(1).unique(dim=0)) == 40
+    x, reference = drawn(digits, "source", 60), drawn(digits, "target", 60)
+    assert len(x.flatten(1).unique(dim=0)) == 60
     for lam in (0.05, RANGE.middle, 0.5):
         y = objective.ema.averaged(x, lam)
         scores = evaluate(y, x, reference, load_efficientnet_lite0(CPU, 32), device=CPU, bootstrap=0)
