@@ -196,6 +196,12 @@ def find_run(record: Record, tag: str, value: str, parent: Run | None = None) ->
     return runs[0] if runs else None
 
 
+def running_children(record: Record, parent_id: str) -> list[Run]:
+    """The children of a run that MLflow shows as running."""
+    wanted = f"attributes.status = 'RUNNING' AND tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent_id}'"
+    return list(record.client.search_runs([record.experiment_id], wanted))
+
+
 def log_params(record: Record, run: Run, settings: Mapping[str, object]) -> None:
     """Record settings by dotted keys, with the values as YAML has them. Parameters of `run` stay as they are."""
     params = [

@@ -29,6 +29,7 @@ from flows.tracking.runs import (
     open_record,
     provenance_tags,
     reason,
+    running_children,
     sweep_run,
     training_inputs,
 )
@@ -72,6 +73,10 @@ def running_sweep(settings: config.Settings, layout: Layout) -> Iterator[None]:
     finally:
         # A store that does not answer must not hide the error, nor fail a stage whose work is done.
         with contextlib.suppress(*OUTAGE):
+            if status == "KILLED":
+                # On a busy machine this process may be killed before the thread of a training has recorded its end.
+                for child in running_children(record, run_id):
+                    record.client.set_terminated(child.info.run_id, "KILLED")
             record.client.set_terminated(run_id, status)
 
 

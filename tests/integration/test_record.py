@@ -17,6 +17,7 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from flows.backends import backend
 from flows.registry.promote import register_sweep
@@ -258,17 +259,23 @@ def test_a_store_that_stays_locked_leaves_a_finished_training(sweep: Sweep, monk
 
 
 def test_a_sweep_runs_while_a_stage_works_and_not_after_it(sweep: Sweep):
-    def status() -> str:
-        return str(sweep.record.client.get_run(sweep.parent.info.run_id).info.status)
+    client, parent = sweep.record.client, sweep.parent.info.run_id
+
+    def status(run_id: str = parent) -> str:
+        return str(client.get_run(run_id).info.status)
 
     assert status() == "FINISHED", "a new one does not run"
     ends = ((KeyboardInterrupt, "KILLED"), (Interrupted, "KILLED"), (UserError, "FAILED"), (None, "FINISHED"))
     for error, expected in ends:
         with contextlib.suppress(error or ()), backend(sweep.settings, sweep.layout):
             assert status() == "RUNNING"
+            # Of a training whose thread does not get to record its end.
+            child = client.create_run(sweep.record.experiment_id, tags={MLFLOW_PARENT_RUN_ID: parent}).info.run_id
             if error is not None:
                 raise error
         assert status() == expected
+        if expected == "KILLED":
+            assert status(child) == "KILLED"
 
 
 def test_the_model_has_its_metrics_with_their_data(sweep: Sweep):
