@@ -110,7 +110,12 @@ def train_teacher(
     given = _section(config.Teacher, {"steps": steps, "batch": batch, "lr": lr, "sample_every": 0} | settings)
     if network is None and is_checkpoint(given.init):
         network = config.DiffusersNetwork(kind="unet2d")
-    network, initial = beginning(network or default_network(shape, model_channels, latents), given.init, shape)
+    network = network or default_network(shape, model_channels, latents)
+    if given.augment and isinstance(network, config.ImageNetwork) and network.augment_dim == 0:
+        network = network.model_copy(update={"augment_dim": config.AUGMENTATION_LABELS})
+    if (misfit := given.misfit(network)) is not None:
+        raise UserError(f"{misfit}.")
+    network, initial = beginning(network, given.init, shape)
     run = TeacherRun(
         experiment="library",
         seed=seed,

@@ -30,6 +30,7 @@ from rdmd.config.evaluation import (
 )
 from rdmd.config.launch import Compute, Launch, LocalRunner, RayRunner
 from rdmd.config.networks import (
+    AUGMENTATION_LABELS,
     DiffusersNetwork,
     ImageNetwork,
     KarrasLevels,

@@ -6,6 +6,9 @@ from pydantic import Field, JsonValue, model_validator
 
 from rdmd.config.section import Count, Fraction, Number, Positive, Section
 
+# The labels of EDM's augmentation, by which a network knows how an image was changed.
+AUGMENTATION_LABELS = 9
+
 
 class ImageNetwork(Section):
     """The EDM DDPM++ U-Net (Karras et al. 2022, appendix F), under EDM preconditioning."""
@@ -16,7 +19,8 @@ class ImageNetwork(Section):
     num_blocks: Count = 4
     attn_resolutions: list[Count] = [16]
     dropout: Fraction = 0.0
-    # Channels of the augmentation input of published networks; 0 for none. This project never augments.
+    # The number of augmentation labels that the network takes: 9 of published networks, or 0. `teacher.augment` needs
+    # them; elsewhere they are no input.
     augment_dim: Annotated[int, Field(ge=0)] = 0
     sigma_data: Positive = 0.5
 

@@ -67,6 +67,8 @@ class Settings(Section):
                 f"evaluate.features.network is {self.evaluate.features.network!r} but preprocess.kind is {kind!r}; "
                 "points take `none`, images `classifier`, `efficientnet_lite0` or `inception`"
             )
+        if (misfit := self.teacher.misfit(self.network)) is not None:
+            yield misfit
         for baseline in ("ilvr", "cut"):
             if points and getattr(self.baselines, baseline) is not None:
                 yield f"baselines.{baseline} works on images alone, and preprocess.kind is 'points'; set it to null"

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from rdmd.config.networks import LogNormal, NoiseDistribution
+from rdmd.config.networks import AUGMENTATION_LABELS, ImageNetwork, LogNormal, Network, NoiseDistribution
 from rdmd.config.section import (
     Count,
     Fraction,
@@ -126,6 +126,23 @@ class Teacher(Evaluated):
     decay: Decay = "constant"
     noise: NoiseDistribution = LogNormal(distribution="lognormal")
     ema: Fraction = 0.999
+    # The probability of each of EDM's transforms of a training image, whose labels the network reads, so that samples,
+    # which have none, show no trace of them (Karras et al. 2022, appendix F.2). EDM took 0.12 to 0.15.
+    augment: Annotated[Number, Field(ge=0, le=1)] = 0.0
+
+    def misfit(self, network: Network) -> str | None:
+        """Why `network` takes no augmentation labels, in a sentence; None if it does, or if none are drawn."""
+        if not self.augment:
+            return None
+        given = f"teacher.augment is {self.augment:g}"
+        if not isinstance(network, ImageNetwork):
+            return f"{given}, but the network {network.kind!r} takes no augmentation labels; set teacher.augment to 0"
+        if network.augment_dim != AUGMENTATION_LABELS:
+            return (
+                f"{given}, but network.augment_dim, the number of its labels, is {network.augment_dim}; set it to "
+                f"{AUGMENTATION_LABELS}"
+            )
+        return None
 
 
 class LambdaRange(Section):

@@ -55,7 +55,7 @@ class NoisyBatch:
     """Samples x (B, ...) with their noise levels sigma (B,) and standard normal noise eps (B, ...).
 
     x is a clean sample or the source of one. The generator's lambda (B,) and its input noise z (B, ...) are None where
-    it reads none.
+    it reads none, as are the augmentation labels (B, 9) of images that are not augmented.
     """
 
     x: Tensor
@@ -63,6 +63,7 @@ class NoisyBatch:
     eps: Tensor
     lam: Tensor | None = None
     z: Tensor | None = None
+    labels: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.x)
@@ -72,5 +73,6 @@ class NoisyBatch:
         if n == 1:
             return [self]
         x = self.x.chunk(n)
-        lam, z = (repeat(None, len(x)) if each is None else each.chunk(n) for each in (self.lam, self.z))
-        return [NoisyBatch(*part) for part in zip(x, self.sigma.chunk(n), self.eps.chunk(n), lam, z, strict=False)]
+        rest = (self.lam, self.z, self.labels)
+        more = (repeat(None, len(x)) if each is None else each.chunk(n) for each in rest)
+        return [NoisyBatch(*part) for part in zip(x, self.sigma.chunk(n), self.eps.chunk(n), *more, strict=False)]

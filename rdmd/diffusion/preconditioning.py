@@ -20,11 +20,14 @@ class Preconditioned(nn.Module, ABC):
     def coefficients(self, sigma: Tensor) -> Coefficients:
         """c_skip, c_out, c_in and c_noise, (B,) each, for sigma (B,)."""
 
-    def forward(self, x: Tensor, sigma: Tensor | float, lam: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, sigma: Tensor | float, lam: Tensor | None = None, labels: Tensor | None = None
+    ) -> Tensor:
         """The estimate of the clean sample behind `x = x_0 + sigma eps`.
 
-        `x` is (B, ...), `sigma` is one positive number or (B,), and `lam` is (B,) where F takes lambda. F runs in the
-        dtype of its weights (or of autocast); the result has the shape of `x` and is float32.
+        `x` is (B, ...), `sigma` is one positive number or (B,), `lam` is (B,) where F takes lambda, and `labels` are
+        the augmentation labels (B, 9) of training images. F runs in the dtype of its weights (or of autocast); the
+        result has the shape of `x` and is float32.
         """
         x = x.float()
         sigma = torch.as_tensor(sigma, dtype=torch.float32, device=x.device).reshape(-1).expand(x.shape[0])
@@ -32,7 +35,8 @@ class Preconditioned(nn.Module, ABC):
 
         per_sample = (-1,) + (1,) * (x.dim() - 1)
         scaled = (c_in.view(per_sample) * x).to(self._dtype())
-        f = self.model(scaled, c_noise) if lam is None else self.model(scaled, c_noise, lam)
+        more = (lam, labels) if labels is not None else () if lam is None else (lam,)
+        f = self.model(scaled, c_noise, *more)
         return c_skip.view(per_sample) * x + c_out.view(per_sample) * f.float()
 
     def _dtype(self) -> torch.dtype:

@@ -18,7 +18,12 @@ from rdmd.networks.unet2d import UNet2D
 
 
 def build_denoiser(
-    network: Network, sample_shape: tuple[int, ...], lambdas: LambdaRange | None = None, *, dropout: bool = False
+    network: Network,
+    sample_shape: tuple[int, ...],
+    lambdas: LambdaRange | None = None,
+    *,
+    dropout: bool = False,
+    augmented: bool = False,
 ) -> Preconditioned:
     """A fresh denoiser D(x, sigma) for samples of `sample_shape`: (C, R, R) for images, (d,) for points.
 
@@ -26,6 +31,7 @@ def build_denoiser(
 
     Dropout belongs to the teacher's training alone, which asks for it. A generator that trained with dropout would
     match a distribution that it does not have afterwards, and a fake with dropout would differ from an equal teacher.
+    So do augmentation labels, which D takes with `augmented`; a network without them has the same state dict.
 
     Raises `UserError` if the width is odd: the noise embedding is half sines, half cosines.
     """
@@ -47,6 +53,7 @@ def build_denoiser(
         attn_resolutions=network.attn_resolutions,
         dropout=network.dropout if dropout else 0.0,
         augment_dim=network.augment_dim,
+        augmented=augmented,
         lambdas=drawn,
     )
     return EDMPrecond(unet, network.sigma_data)

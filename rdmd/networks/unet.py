@@ -157,8 +157,9 @@ class DDPMPP(nn.Module):
     decoder.
 
     `img_resolution` must be a multiple of `2^(len(channel_mult) - 1)` and `model_channels` even.
-    `augment_dim` adds the published networks' weight for augmentation labels, which this code never uses.
-    With `lambdas`, the ends of a range, F(x, c_noise, lambda) adds lambda's embedding to the noise embedding.
+    `augment_dim` adds the published networks' weight for augmentation labels, which `augmented` trains: F(x, c_noise,
+    None, labels) adds their embedding to the sinusoidal one, and labels of 0 add nothing. With `lambdas`, the ends of a
+    range, F(x, c_noise, lambda) adds lambda's embedding to the noise embedding.
     """
 
     def __init__(
@@ -173,6 +174,7 @@ class DDPMPP(nn.Module):
         attn_resolutions: Sequence[int] = (16,),
         dropout: float = 0.0,
         augment_dim: int = 0,
+        augmented: bool = False,
         lambdas: tuple[float, float] | None = None,
     ) -> None:
         super().__init__()
@@ -183,7 +185,8 @@ class DDPMPP(nn.Module):
         self.dropout = dropout
         self.recompute_from: int | None = None
         if augment_dim > 0:
-            self.map_augment = UnusedWeight(model_channels, augment_dim)
+            kind = _AugmentationMap if augmented else UnusedWeight
+            self.map_augment = kind(model_channels, augment_dim)
         self.map_layer0 = Linear(model_channels, emb_channels)
         self.map_layer1 = Linear(emb_channels, emb_channels)
         self.embed_lambda = LambdaEmbedding(emb_channels, *lambdas) if lambdas else None
@@ -219,10 +222,12 @@ class DDPMPP(nn.Module):
         self.dec[f"{img_resolution}x{img_resolution}_aux_norm"] = group_norm(width)
         self.dec[f"{img_resolution}x{img_resolution}_aux_conv"] = Conv(width, out_channels, 3, gain=NEAR_ZERO)
 
-    def forward(self, x: Tensor, c_noise: Tensor, lam: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, c_noise: Tensor, lam: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
         """(B, in_channels, R, R) and (B,), and lambda (B,) where it is an input, give (B, out_channels, R, R), where R
-        is `img_resolution`."""
+        is `img_resolution`. `labels` are augmentation labels (B, augment_dim), of training alone."""
         emb = sinusoidal(c_noise, self.model_channels).to(x.dtype)
+        if labels is not None:
+            emb = emb + self.map_augment(labels.to(x.dtype))
         emb = self.map_layer1(functional.silu(self.map_layer0(emb)))
         if self.embed_lambda is not None:
             emb = emb + self.embed_lambda(lam)
@@ -259,6 +264,14 @@ class DDPMPP(nn.Module):
 def _joined(block: nn.Module, x: Tensor, skip: Tensor | None, emb: Tensor) -> Tensor:
     """The block on the concatenation of x and skip. It is a function so that a recomputed block does not keep it."""
     return block(x if skip is None else torch.cat([x, skip], dim=1), emb)
+
+
+class _AugmentationMap(nn.Linear):
+    """EDM's map of augmentation labels, without a bias: labels of 0 give 0."""
+
+    def __init__(self, out_features: int, in_features: int) -> None:
+        super().__init__(in_features, out_features, bias=False)
+        xavier(self)
 
 
 class UnusedWeight(nn.Module):

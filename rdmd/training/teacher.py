@@ -5,6 +5,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from rdmd import config
+from rdmd.data.augmentation import draw_labels, transformed
 from rdmd.data.sampling import StepRandom
 from rdmd.data.view import OpenDomain, open_domain
 from rdmd.diffusion.loss import denoising_loss, noise_like
@@ -27,7 +28,7 @@ class TeacherObjective(Objective):
         self.sigma_data, self.sample_shape = run.network.sigma_data, run.sample_shape
         self.target = open_domain(run.target.path, "train", accelerator.device)
         self.noise = noise_distribution(s.noise)
-        denoiser = build_denoiser(run.network, run.sample_shape, dropout=True)
+        denoiser = build_denoiser(run.network, run.sample_shape, dropout=True, augmented=s.augment > 0)
         if run.initial is not None:
             from_diffusers = isinstance(run.network, config.DiffusersNetwork)
             (load_checkpoint if from_diffusers else load_weights)(denoiser, run.initial.path)
@@ -38,13 +39,23 @@ class TeacherObjective(Objective):
         return self.denoising_step(self.draw(random))
 
     def draw(self, random: StepRandom) -> NoisyBatch:
-        """Targets x_0 and their noise."""
-        x_0 = self.target.batch(self.batch_size, random, "target")
-        return NoisyBatch(x_0, self.noise(len(x_0), random.stream("sigma")), noise_like(x_0, random.stream("eps")))
+        """Targets x_0, augmented where the settings ask for it, and their noise."""
+        x_0, labels = self.target.batch(self.batch_size, random, "target"), None
+        if self.settings.augment:
+            labels = draw_labels(len(x_0), self.settings.augment, random.stream("augmentation"))
+            x_0 = transformed(x_0, labels)
+        sigma, eps = self.noise(len(x_0), random.stream("sigma")), noise_like(x_0, random.stream("eps"))
+        return NoisyBatch(x_0, sigma, eps, labels=labels)
 
     def denoising_step(self, batch: NoisyBatch) -> dict[str, Tensor]:
         """One Adam step of D on `batch`. Returns scalars to log."""
-        loss = self.minimize("denoiser", batch, lambda b: denoising_loss(self.D, b.x, b.sigma, b.eps, self.sigma_data))
+
+        def loss_of(b: NoisyBatch) -> Tensor:
+            labels = b.labels
+            D = self.D if labels is None else lambda x_t, sigma: self.D(x_t, sigma, None, labels)
+            return denoising_loss(D, b.x, b.sigma, b.eps, self.sigma_data)
+
+        loss = self.minimize("denoiser", batch, loss_of)
         return {"loss": loss.mean(), "worst_sigma": at_largest(loss, batch.sigma)}
 
     @torch.no_grad()

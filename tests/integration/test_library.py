@@ -254,7 +254,14 @@ WRONG = {
     "not finite": (lambda x: x * torch.nan, {}, "not finite"),
     "an unknown setting": (lambda x: x, {"warm": 3}, "unknown key `warm`; did you mean `warmup`"),
     "a setting out of range": (lambda x: x, {"lr": -1}, "`lr` is -1"),
+    "augmented points": (lambda x: torch.zeros(9, 2), {"augment": 0.1}, "network 'mlp' takes no augmentation labels"),
 }
+
+
+def test_a_teacher_with_augmentation_is_distilled(images: Tensor):
+    teacher = rdmd.train_teacher(images, model_channels=8, augment=0.2, **FEW)
+    assert teacher.card.network.augment_dim == 9
+    assert rdmd.distill(teacher, images, lam=0.1, **FEW)(images[:2]).shape == images[:2].shape
 
 
 @pytest.mark.parametrize("case", WRONG)
