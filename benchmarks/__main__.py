@@ -21,9 +21,9 @@ def main() -> int:
     parser.add_argument(
         "names", nargs="*", default=["all"], metavar="all|gpu|NAME", help=", ".join(LIGHT + WHOLE_PROJECT)
     )
-    given = parser.parse_args().names
+    chosen = parser.parse_args().names
     sets = {"all": LIGHT + WHOLE_PROJECT, "gpu": LIGHT}
-    wanted = list(dict.fromkeys(name for one in given for name in sets.get(one, (one,))))
+    wanted = list(dict.fromkeys(name for group in chosen for name in sets.get(group, (group,))))
     unknown = [name for name in wanted if name not in sets["all"]]
     if unknown:
         parser.error(f"no benchmark is called {unknown[0]}; there are {', '.join(sets['all'])}")

@@ -40,9 +40,9 @@ def main() -> None:
     known = {part.__name__: part for part in (features, inception, metrics, exact_transport)}
     parser = argparse.ArgumentParser(prog="python -m benchmarks.evaluation", description=__doc__)
     parser.add_argument("parts", nargs="*", choices=["all", *known], default="all")
-    given = parser.parse_args().parts
+    parts = parser.parse_args().parts
     figures: dict[str, float] = {"samples": SAMPLES, "side": SIDE, "points": POINTS}
-    for part in known.values() if given == "all" else map(known.__getitem__, given):
+    for part in known.values() if parts == "all" else map(known.__getitem__, parts):
         say(f"{part.__name__}; it takes minutes")
         figures |= in_a_process(part)
     record("evaluation", figures, default_device())

@@ -154,7 +154,10 @@ def image_seeds() -> list[bytes]:
         "AVIF": [(rgb, {})],
         "BMP": [(rgb, {}), (palette, {}), (rgba, {})],
         "TIFF": [(deep, {}), (rgb, frames), (rgba, {"tiffinfo": exif}), (rgb.convert("CMYK"), {})]
-        + [(rgb, {"compression": one}) for one in ("tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg")],
+        + [
+            (rgb, {"compression": compression})
+            for compression in ("tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg")
+        ],
     }
     return [_saved(image, kind, options) for kind, images in files.items() for image, options in images]
 
@@ -185,11 +188,11 @@ def _reconstruct_persistent_obj(meta: dict[str, Any]) -> None:
 class _EDMPickler(pickle.Pickler):
     """Writes modules as the published EDM networks are written."""
 
-    def reducer_override(self, one: object) -> Any:
-        if not isinstance(one, nn.Module) or isinstance(one, nn.ModuleDict):
+    def reducer_override(self, obj: object) -> Any:
+        if not isinstance(obj, nn.Module) or isinstance(obj, nn.ModuleDict):
             return NotImplemented
-        state = {"type": "class", "version": 6, "module_src": "", "class_name": type(one).__name__}
-        return _reconstruct_persistent_obj, (state | {"state": dict(one.__dict__)},)
+        state = {"type": "class", "version": 6, "module_src": "", "class_name": type(obj).__name__}
+        return _reconstruct_persistent_obj, (state | {"state": dict(obj.__dict__)},)
 
 
 def edm_seed() -> bytes:
@@ -209,7 +212,7 @@ def made_params(rng: random.Random) -> str:
 
 def made_requests() -> Callable[[random.Random], Any]:
     """Inputs of requests, each with the model that it is sent to."""
-    texts = [base64.b64encode(one).decode() for one in image_seeds()[:8]]
+    texts = [base64.b64encode(image).decode() for image in image_seeds()[:8]]
     array = np.random.default_rng(0).integers(0, 256, (2, 9, 8, 3)).tolist()
     samples = [texts[:2], [f"data:image/png;base64,{texts[0]}"], array, [[0.5, 1.0], [2.0, 3.0]]]
     return lambda rng: (rng.choice((IMAGES, PADDED, POINTS)), damaged_tree(rng.choice(samples), rng))
@@ -228,9 +231,9 @@ def upload(data: bytes) -> None:
     enlarged(next(translate_images(IMAGES, [reduced(decode(io.BytesIO(data)))])))
 
 
-def request(given: tuple[Model, Any]) -> None:
+def request(case: tuple[Model, Any]) -> None:
     """As a served model does; what is not JSON does not reach it."""
-    model, inputs = given
+    model, inputs = case
     try:
         json.dumps(inputs)
     except (TypeError, ValueError):
@@ -288,16 +291,16 @@ def fuzz(target: Target, seed: int, first: int, seconds: float, most: int = sys.
     (run, make), findings = target, dict[str, str]()
     deadline, i = time.monotonic() + seconds, first
     while time.monotonic() < deadline and i < first + most:
-        given = make(random.Random(f"{seed} {i}"))
+        case = make(random.Random(f"{seed} {i}"))
         peak, begun = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
         faulthandler.dump_traceback_later(HANG_SECONDS, exit=True)
         try:
-            run(given)
+            run(case)
         except (UserError, UnreadableError, RequestError):
             pass
         except Exception as error:
             trace = traceback.extract_tb(error.__traceback__)
-            ours = next((one for one in reversed(trace) if "/rdmd/" in one.filename), trace[-1])
+            ours = next((frame for frame in reversed(trace) if "/rdmd/" in frame.filename), trace[-1])
             findings.setdefault(
                 f"{type(error).__name__} at {Path(ours.filename).name}:{ours.lineno}",
                 f"execution {i}: {''.join(traceback.format_exception(error)[-4:])}",
@@ -320,18 +323,18 @@ def main() -> int:
     parser.add_argument("--only", help="this target alone")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0, help="the execution to begin with")
-    given = parser.parse_args()
+    parsed = parser.parse_args()
     torch.set_num_threads(1)
-    figures: dict[str, float] = {"minutes_per_target": given.minutes}
+    figures: dict[str, float] = {"minutes_per_target": parsed.minutes}
     with tempfile.TemporaryDirectory(prefix="rdmd-fuzz-") as folder:
         for name, target in targets(Path(folder)).items():
-            if given.only in (None, name):
-                executions, findings = fuzz(target, given.seed, given.first, 60 * given.minutes)
+            if parsed.only in (None, name):
+                executions, findings = fuzz(target, parsed.seed, parsed.first, 60 * parsed.minutes)
                 figures |= {f"{name}_executions": executions, f"{name}_findings": len(findings)}
                 say(f"{name}: {executions} executions, {len(findings)} findings")
                 for kind, example in findings.items():
                     say(f"--- {name}: {kind}\n{example}")
-    if given.only is None:
+    if parsed.only is None:
         record("fuzz", figures, torch.device("cpu"))
     return int(any(value for key, value in figures.items() if key.endswith("_findings")))
 

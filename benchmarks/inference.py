@@ -57,34 +57,34 @@ def main() -> None:
         folder = Path(name)
         best: dict[str, int] = {}
         for names, batches in ((ONE_STEP, BATCHES), (BASELINES, BASELINE_BATCHES)):
-            translators = {one: build(one, network, side, device, folder) for one in names}
+            translators = {name: build(name, network, side, device, folder) for name in names}
             timings: dict[int, dict[str, Timing]] = {}
             for batch in batches:
                 say(f"batch {batch}: {', '.join(names)}")
                 x = torch.rand(batch, 3, side, side, device=device) * 2 - 1
-                contenders = {one: partial(translate, x) for one, translate in translators.items()}
+                contenders = {name: partial(translate, x) for name, translate in translators.items()}
                 calls = max(1, 32 // batch) if names is ONE_STEP else 1
                 timings[batch] = interleaved(contenders, device, rounds=5 if names is ONE_STEP else 3, calls=calls)
-            for one in names:
-                best[one] = max(batches, key=lambda batch: batch / timings[batch][one].spread.median)
-                figures |= _rates(one, best[one], {batch: timing[one] for batch, timing in timings.items()})
+            for name in names:
+                best[name] = max(batches, key=lambda batch: batch / timings[batch][name].spread.median)
+                figures |= _rates(name, best[name], {batch: timing[name] for batch, timing in timings.items()})
         figures |= _served(network, side, folder, device)
-        for one in (*ONE_STEP, *BASELINES):
-            say(f"memory of {one}")
-            for which, batch in (("batch_1", 1), ("best_batch", best[one])):
-                figures[f"{one}_peak_mib_{which}"] = in_a_process(_peak, one, batch, network, side, device)
+        for name in (*ONE_STEP, *BASELINES):
+            say(f"memory of {name}")
+            for which, batch in (("batch_1", 1), ("best_batch", best[name])):
+                figures[f"{name}_peak_mib_{which}"] = in_a_process(_peak, name, batch, network, side, device)
     record("inference", figures, device)
 
 
 def _rates(name: str, best: int, timings: dict[int, Timing]) -> dict[str, float]:
-    one, many = timings[1].spread, timings[best].spread
+    first, many = timings[1].spread, timings[best].spread
     return {
-        f"{name}_images_per_second_batch_1": 1 / one.median,
+        f"{name}_images_per_second_batch_1": 1 / first.median,
         f"{name}_images_per_second_best_batch": best / many.median,
         f"{name}_best_batch": best,
-        f"{name}_ms_batch_1": 1e3 * one.median,
-        f"{name}_ms_batch_1_low": 1e3 * one.low,
-        f"{name}_ms_batch_1_high": 1e3 * one.high,
+        f"{name}_ms_batch_1": 1e3 * first.median,
+        f"{name}_ms_batch_1_low": 1e3 * first.low,
+        f"{name}_ms_batch_1_high": 1e3 * first.high,
     }
 
 

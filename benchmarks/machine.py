@@ -47,10 +47,10 @@ def resident_peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
-def in_a_process(measure: Callable[..., Result], *given: object) -> Result:
-    """`measure(*given)` in a process of its own, which has a peak memory of its own."""
+def in_a_process(measure: Callable[..., Result], *arguments: object) -> Result:
+    """`measure(*arguments)` in a process of its own, which has a peak memory of its own."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
-        return alone.submit(measure, *given).result()
+        return alone.submit(measure, *arguments).result()
 
 
 def high_water_mib(status: Path) -> float:

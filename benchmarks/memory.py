@@ -132,11 +132,11 @@ def kept_per_sample(case: Case, level: int | None, *, bf16: bool = False) -> flo
         denoiser.model.recompute_activations(level)
         torch.set_autocast_dtype("cuda", torch.bfloat16)
         torch.set_autocast_enabled("cuda", bf16)
-        two, one = (
+        two, single = (
             _kept(denoiser, torch.empty(n, case.channels, case.side, case.side), torch.empty(n)) for n in (2, 1)
         )
         torch.set_autocast_enabled("cuda", False)
-    return two - one
+    return two - single
 
 
 def _decoder() -> float:
@@ -145,8 +145,8 @@ def _decoder() -> float:
 
     with FakeTensorMode():
         autoencoder = AutoencoderKL(**AUTOENCODER).requires_grad_(False)
-        two, one = (_kept(autoencoder.decoder, torch.empty(n, 4, 64, 64, requires_grad=True)) for n in (2, 1))
-    return two - one
+        two, single = (_kept(autoencoder.decoder, torch.empty(n, 4, 64, 64, requires_grad=True)) for n in (2, 1))
+    return two - single
 
 
 def _peaks(device: torch.device) -> dict[str, float]:

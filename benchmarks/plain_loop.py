@@ -168,13 +168,13 @@ def ours(root: Path, large: bool, batch: int) -> WholeStep:
 class InAProcess:
     """A contender in its own process; a call takes one step."""
 
-    def __init__(self, environment: dict[str, str], make: Callable[..., Contender], *given: object) -> None:
+    def __init__(self, environment: dict[str, str], make: Callable[..., Contender], *arguments: object) -> None:
         before = dict(os.environ)
         os.environ.update(environment)
         try:
             spawn = multiprocessing.get_context("spawn")
             self.connection, end = spawn.Pipe()
-            self.process = spawn.Process(target=_serve, args=(end, make, given))
+            self.process = spawn.Process(target=_serve, args=(end, make, arguments))
             self.process.start()
         finally:
             os.environ.clear()
@@ -219,8 +219,8 @@ def main() -> None:
     record("plain_loop", figures, default_device())
 
 
-def _serve(connection: Connection, make: Callable[..., Contender], given: tuple[object, ...]) -> None:
-    step = make(*given)
+def _serve(connection: Connection, make: Callable[..., Contender], arguments: tuple[object, ...]) -> None:
+    step = make(*arguments)
     while connection.recv() is not None:
         step()
         synchronize(default_device())

@@ -147,17 +147,19 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5, help="of the comparisons")
     parser.add_argument("--teacher-steps", type=int, default=1500)
     parser.add_argument("--steps", type=int, default=1000, help="of a generator; four times as many for the front")
-    given = parser.parse_args()
+    parsed = parser.parse_args()
     device, cores = default_device(), torch.get_num_threads()
-    for name in every if "all" in given.names else given.names:
+    for name in every if "all" in parsed.names else parsed.names:
         if device.type == "cpu":
             torch.set_num_threads(1)  # as in the experiment: two threads would wait for each other
-        figures: dict[str, float] = {"teacher_steps": given.teacher_steps, "steps": given.steps, "lambda": LAM}
+        figures: dict[str, float] = {"teacher_steps": parsed.teacher_steps, "steps": parsed.steps, "lambda": LAM}
         with tempfile.TemporaryDirectory(prefix="rdmd-bench-") as folder:
             if name == "front":
-                figures |= front(Plane.make(Path(folder), 0, device), given.teacher_steps, 4 * given.steps)
+                figures |= front(Plane.make(Path(folder), 0, device), parsed.teacher_steps, 4 * parsed.steps)
             else:
-                figures |= compared(Path(folder), COMPARED[name], given.seeds, given.teacher_steps, given.steps, device)
+                figures |= compared(
+                    Path(folder), COMPARED[name], parsed.seeds, parsed.teacher_steps, parsed.steps, device
+                )
         torch.set_num_threads(cores)
         record(name, figures, device)
 

@@ -81,12 +81,12 @@ def points(on_gpu: bool) -> list[Point]:
     base = GPU_BASE if on_gpu else CPU_BASE
     batches = (1, 4, 16, 64, 256) if on_gpu else (1, 2, 4, 8, 16)
     channels = (32, 64, 128, 192) if on_gpu else (16, 32, 64, 96)
-    one = replace(base, batch=4 if on_gpu else 1)
+    single = replace(base, batch=4 if on_gpu else 1)
     # Ten million images of 8x8 need 2 GB.
     small = replace(base, side=8, channels=16, mult=(1, 2), blocks=1)
     return [
         *(replace(base, axis="batch", value=n, batch=n) for n in batches),
-        *(replace(one, axis="resolution", value=side, side=side) for side in RESOLUTIONS),
+        *(replace(single, axis="resolution", value=side, side=side) for side in RESOLUTIONS),
         *(replace(base, axis="channels", value=n, channels=n) for n in channels),
         *(replace(base, axis="lambdas", value=n, lambdas=n) for n in LAMBDAS),
         *(replace(small, axis="samples", value=n, samples=n) for n in SAMPLES),
@@ -147,8 +147,8 @@ def measure(point: Point) -> tuple[float, float, float, int]:
 def draw_newest(file: Path) -> None:
     """Write a PNG of the newest record. Raises UserError if there is none."""
     records = sorted(
-        (Record.model_validate_json(one.read_text(encoding="utf-8")) for one in RESULTS.glob("scale.*.json")),
-        key=lambda one: one.date,
+        (Record.model_validate_json(path.read_text(encoding="utf-8")) for path in RESULTS.glob("scale.*.json")),
+        key=lambda record: record.date,
     )
     if not records:
         raise UserError(f"{RESULTS} holds no record of scale; make one with `python -m benchmarks.scale`.")

@@ -67,7 +67,7 @@ class Server:
     def peak_mib(self) -> float:
         """Peak resident memory of its largest process (Linux)."""
         processes = [self.process, *self.process.children(recursive=True)]
-        return max(high_water_mib(Path(f"/proc/{one.pid}/status")) for one in processes)
+        return max(high_water_mib(Path(f"/proc/{process.pid}/status")) for process in processes)
 
 
 @contextmanager
@@ -143,8 +143,8 @@ def bodies(side: int) -> list[tuple[bytes, int]]:
         {"inputs": [[[1, 2], [3]]]}, {"inputs": [image, [[1]]]}, {}, [], {"inputs": [image] * 257},
         {"inputs": {"a": [1]}}, {"inputs": [None]},
     ]  # fmt: skip
-    refused = [json.dumps(one).encode() for one in wrong] + [b"{", b"", b"\xff\xfe"]
-    return [pair for one in refused for pair in ((right, 200), (right, 200), (right, 200), (one, 400))]
+    refused = [json.dumps(body).encode() for body in wrong] + [b"{", b"", b"\xff\xfe"]
+    return [pair for body in refused for pair in ((right, 200), (right, 200), (right, 200), (body, 400))]
 
 
 def client(server: Server, requests: list[tuple[bytes, int]], first: int, until: float, load: Load) -> None:

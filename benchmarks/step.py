@@ -82,7 +82,7 @@ class BarePasses:
         )
         self.modules = list(objective.modules.values())
         self.batch = objective.draw(StepRandom(0, 0, 0, device))
-        self.one = torch.ones_like(self.batch.x)
+        self.ones = torch.ones_like(self.batch.x)
         self.shared = objective.settings.fake_draws == "shared"
 
     def __call__(self) -> None:
@@ -93,8 +93,8 @@ class BarePasses:
             if not self.shared:
                 self.fake(x, sigma)
             self.real(x, sigma)
-        generated.backward(self.one)
-        self.fake(x, sigma).backward(self.one)
+        generated.backward(self.ones)
+        self.fake(x, sigma).backward(self.ones)
         for module in self.modules:
             module.zero_grad(set_to_none=True)
 
@@ -104,7 +104,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.step", description=__doc__)
     parser.add_argument("networks", nargs="*", metavar="NETWORK", help="of 64x64, digits, swissroll; all by default")
     parser.add_argument("--eager", action="store_true", help="do not compile the small networks")
-    given = parser.parse_args()
+    parsed = parser.parse_args()
     _as_a_training_process()
     device = default_device()
     on_gpu = device.type == "cuda"
@@ -125,11 +125,11 @@ def main() -> None:
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False
     for case in cases:
-        if given.networks and _label(case) not in given.networks:
+        if parsed.networks and _label(case) not in parsed.networks:
             continue
         torch.set_num_threads(case.threads)
         figures |= {f"batch{case.name}": case.batch, f"threads{case.name}": case.threads}
-        figures |= measure(case, device, given.eager)
+        figures |= measure(case, device, parsed.eager)
     torch.set_num_threads(cores)
     record("step", figures, device)
 

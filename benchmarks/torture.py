@@ -119,17 +119,17 @@ class Trial:
         deadline = time.monotonic() + seconds
         while (left := self.processes()) and time.monotonic() < deadline:
             time.sleep(0.2)
-        for one in left:
+        for process in left:
             with contextlib.suppress(psutil.Error):
-                self.lost["processes"] = f"still there after {seconds:.0f} s: {' '.join(one.cmdline())[-100:]}"
+                self.lost["processes"] = f"still there after {seconds:.0f} s: {' '.join(process.cmdline())[-100:]}"
         self.kill_all()
 
     def kill_all(self) -> None:
         """SIGKILL to every process, also to those that others start meanwhile."""
         while alive := self.processes():
-            for one in alive:
+            for process in alive:
                 with contextlib.suppress(psutil.Error):
-                    one.kill()
+                    process.kill()
             psutil.wait_procs(alive, timeout=5)
 
 
@@ -174,12 +174,12 @@ def _strike(trial: Trial, process: subprocess.Popen[bytes]) -> None:
                 held.execute("BEGIN EXCLUSIVE")
                 time.sleep(LOCK_SECONDS)
         case "prefect":
-            for one in trial.processes():
+            for process in trial.processes():
                 with contextlib.suppress(psutil.Error):
-                    line = " ".join(one.cmdline())
+                    line = " ".join(process.cmdline())
                     # Not the `process_group` around it.
                     if "prefect server start" in line and "process_group" not in line:
-                        one.kill()
+                        process.kill()
         case "twice":
             trial.wait(trial.start())
 
@@ -223,10 +223,10 @@ def compare(trial: Trial, reference: dict[str, set[str]]) -> None:
         raised = [line for line in output.rpartition("Traceback")[2].splitlines()[1:] if line[:1].isalpha()]
         trial.lost["sentence"] = (raised or ["a traceback"])[0][:200]
     if "command" not in trial.lost:
-        for what, found in outcome_of(trial).items():
-            if found != reference[what]:
-                new, gone = sorted(found - reference[what]), sorted(reference[what] - found)
-                trial.lost[what] = f"new: {', '.join(new)[:300]}; gone: {', '.join(gone)[:300]}"
+        for part, found in outcome_of(trial).items():
+            if found != reference[part]:
+                new, gone = sorted(found - reference[part]), sorted(reference[part] - found)
+                trial.lost[part] = f"new: {', '.join(new)[:300]}; gone: {', '.join(gone)[:300]}"
 
 
 # --- the run ------------------------------------------------------------------------------------------------
@@ -242,15 +242,15 @@ def main() -> None:
     parser.add_argument("--only", choices=("kill", *others), help="this kind alone")
     parser.add_argument("--seed", type=int, default=0, help="of the random moments (default 0)")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="start no trial after so many minutes")
-    given = parser.parse_args()
+    parsed = parser.parse_args()
     # In turn, so that a run that ends early has tried every kind.
-    kinds = [given.only] if given.only else [kind for other in others for kind in (other, "kill")]
-    trials = torture(list(itertools.islice(itertools.cycle(kinds), given.trials)), given.seed, 60 * given.minutes)
+    kinds = [parsed.only] if parsed.only else [kind for other in others for kind in (other, "kill")]
+    trials = torture(list(itertools.islice(itertools.cycle(kinds), parsed.trials)), parsed.seed, 60 * parsed.minutes)
     figures: Counter[str] = Counter()
     for trial in trials:
         figures.update({f"{trial.kind}_trials": 1, f"{trial.kind}_disturbances": len(trial.events)})
-    for what in ("command", "sentence", "processes", "weights", "metrics", "registry", "files"):
-        figures[f"lost_{what}"] = sum(what in trial.lost for trial in trials)
+    for part in ("command", "sentence", "processes", "weights", "metrics", "registry", "files"):
+        figures[f"lost_{part}"] = sum(part in trial.lost for trial in trials)
     record("torture", figures, torch.device("cpu"))
 
 
@@ -290,7 +290,7 @@ def torture(kinds: list[str], seed: int = 0, seconds: float = float("inf")) -> l
             trial.finish()
             trial.wait_for_end()
             compare(trial, expected)
-            lost = "; ".join(f"{what} ({how})" for what, how in trial.lost.items()) or "nothing"
+            lost = "; ".join(f"{part} ({how})" for part, how in trial.lost.items()) or "nothing"
             print(f"{number:3}  {kind:8} from {stage:9} [{'; '.join(trial.events)}] lost: {lost}", flush=True)
             if trial.lost:
                 say("\n".join(trial.log.read_text(errors="replace").splitlines()[-20:]))
@@ -300,8 +300,8 @@ def torture(kinds: list[str], seed: int = 0, seconds: float = float("inf")) -> l
 
 def _replace(source: Path, target: Path) -> None:
     """Make `target` a copy of `source`; `target` itself may be a mount and stays."""
-    for one in target.iterdir():
-        shutil.rmtree(one) if one.is_dir() and not one.is_symlink() else one.unlink()
+    for path in target.iterdir():
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     shutil.copytree(source, target, symlinks=True, dirs_exist_ok=True)
 
 

@@ -49,9 +49,9 @@ class Changes(BaseModel):
     def values(self, before: config.Settings) -> dict[str, Any]:
         """The changed values by their dotted key in params.yaml, whose settings are `before`. Of a generator for a
         range of lambda, the lambdas are those to evaluate."""
-        one = isinstance(before.distill.lambdas, config.LambdaRange)
+        one_generator = isinstance(before.distill.lambdas, config.LambdaRange)
         named = {
-            "evaluate.lambdas" if one else "distill.lambdas": self.lambdas,
+            "evaluate.lambdas" if one_generator else "distill.lambdas": self.lambdas,
             "teacher.steps": self.teacher_steps,
             "distill.steps": self.distill_steps,
             "launch.device": self.device,

@@ -36,9 +36,9 @@ class Parser(argparse.ArgumentParser):
 def main(arguments: list[str] | None = None) -> None:
     """Parse the command line and run one command. Exits with 0, or 2 with one sentence, or 130 after Ctrl-C."""
     keep_loopback_direct()
-    given = parser().parse_args(arguments)
-    with reporting(given.debug):
-        given.run(given)
+    parsed = parser().parse_args(arguments)
+    with reporting(parsed.debug):
+        parsed.run(parsed)
     sys.exit(0)
 
 
@@ -99,7 +99,7 @@ def parser() -> Parser:
         type=_resolution,
         help="pixels of the shorter side on its way through the generator (default: that of the training)",
     )
-    translate.add_argument("given", metavar="IN", type=Path, help="an image or a folder of images")
+    translate.add_argument("input", metavar="IN", type=Path, help="an image or a folder of images")
     translate.add_argument("out", metavar="OUT", type=Path, help="a file for an image, a folder for a folder")
     translate.add_argument("--device", choices=DEVICES, default="auto")
     export = add("export")

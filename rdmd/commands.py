@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 LAYOUT = Layout()
 
 
-def experiments(given: Namespace) -> None:
+def experiments(arguments: Namespace) -> None:
     """List the experiments.
 
     Each is a complete params file in experiments/; save yours there to list it too.
@@ -42,19 +42,19 @@ def experiments(given: Namespace) -> None:
         print(f"{mark} {experiment.name:<{width}}  {experiment.summary}")
 
 
-def use(given: Namespace) -> None:
+def use(arguments: Namespace) -> None:
     """Put an experiment into params.yaml.
 
     Refuses to overwrite edits that are neither committed nor saved as an experiment.
     """
-    chosen = files.use(given.name, given.force)
+    chosen = files.use(arguments.name, arguments.force)
     domains = config.load(chosen.path).domains.named
     missing = [f"domains.{name}.path" for name, domain in domains.items() if not domain.path.exists()]
     first = f"set {' and '.join(missing)} in params.yaml, then " if missing else ""
     print(f"params.yaml is now {chosen.path}. Next: {first}make repro (or: dvc repro).")
 
 
-def check(given: Namespace) -> None:
+def check(arguments: Namespace) -> None:
     """Check params.yaml and the files that it names, in a second."""
     problems = missing_files(config.load())
     if not in_git():
@@ -63,7 +63,7 @@ def check(given: Namespace) -> None:
         raise UserError(" ".join(problems))
 
 
-def preprocess(given: Namespace) -> None:
+def preprocess(arguments: Namespace) -> None:
     """Read the domains and write WebDataset shards.
 
     The shards lie in data/shards/DOMAIN; the same input gives the same bytes.
@@ -73,7 +73,7 @@ def preprocess(given: Namespace) -> None:
 
     settings = config.load()
     known = settings.domains.named
-    for name in given.domain:
+    for name in arguments.domain:
         if name not in known:
             raise UserError(f"params.yaml has no domain {name!r}; name one of {', '.join(known)}, or add it.")
     codec = None
@@ -82,11 +82,11 @@ def preprocess(given: Namespace) -> None:
         from rdmd.networks.codec import encoder_for
 
         codec = encoder_for(settings)
-    for name in given.domain or known:
+    for name in arguments.domain or known:
         print(describe(run(settings, name, LAYOUT.shards / name, codec)))
 
 
-def validate(given: Namespace) -> None:
+def validate(arguments: Namespace) -> None:
     """Check the shards with Great Expectations.
 
     Writes reports/validation.json and the pages in reports/data_docs.
@@ -105,7 +105,7 @@ def validate(given: Namespace) -> None:
         print(warning)
 
 
-def features(given: Namespace) -> None:
+def features(arguments: Namespace) -> None:
     """Train the feature network of FID and KID.
 
     Writes models/features.
@@ -115,7 +115,7 @@ def features(given: Namespace) -> None:
     print(train_features(config.load(), LAYOUT))
 
 
-def train_teacher(given: Namespace) -> None:
+def train_teacher(arguments: Namespace) -> None:
     """Train or fine-tune the diffusion teacher on the target.
 
     Resumes an unfinished run and reuses a finished one (runs/). Writes models/teacher.
@@ -127,7 +127,7 @@ def train_teacher(given: Namespace) -> None:
     print(f"{LAYOUT.teacher} is {folder.path}")
 
 
-def distill(given: Namespace) -> None:
+def distill(arguments: Namespace) -> None:
     """Distil a one-step generator for every lambda of params.yaml.
 
     Resumes unfinished runs and reuses finished ones (runs/). Writes models/generators.
@@ -140,7 +140,7 @@ def distill(given: Namespace) -> None:
         print(f"{LAYOUT.generators} holds {folder.path}")
 
 
-def train_baselines(given: Namespace) -> None:
+def train_baselines(arguments: Namespace) -> None:
     """Train the networks that the baselines of params.yaml need.
 
     Resumes unfinished runs and reuses finished ones (runs/). Writes models/baselines.
@@ -152,7 +152,7 @@ def train_baselines(given: Namespace) -> None:
     print(f"{LAYOUT.baselines} holds {len(folders)} trained networks")
 
 
-def evaluate(given: Namespace) -> None:
+def evaluate(arguments: Namespace) -> None:
     """Evaluate every generator and baseline on the test split.
 
     Writes reports/metrics.json, pareto.csv, pareto.png, samples.png and index.html.
@@ -160,10 +160,10 @@ def evaluate(given: Namespace) -> None:
     from rdmd.pipeline.evaluation import evaluate as run
 
     run(config.load(), LAYOUT)
-    summary(given)
+    summary(arguments)
 
 
-def summary(given: Namespace) -> None:
+def summary(arguments: Namespace) -> None:
     """Show what came out: the table, the report, the registered champion."""
     from rdmd.evaluation.table import format_table, read_metrics
 
@@ -196,17 +196,17 @@ def summary(given: Namespace) -> None:
     print("look       make ui")
 
 
-def registry(given: Namespace) -> None:
+def registry(arguments: Namespace) -> None:
     """List, promote and roll back registered generators.
 
     The rules are `register` in params.yaml; docs/registry.md tells of them.
     """
     from flows.registry.commands import COMMANDS
 
-    COMMANDS[given.action](given)
+    COMMANDS[arguments.action](arguments)
 
 
-def translate(given: Namespace) -> None:
+def translate(arguments: Namespace) -> None:
     """Translate images with a trained generator.
 
     Input images have any size; every result has the size of its image.
@@ -223,19 +223,21 @@ def translate(given: Namespace) -> None:
     # One sentence at the end instead of a warning for every batch.
     LOG.setLevel(logging.ERROR)
     use_local_tracking()
-    translator = Translator.from_pretrained(given.model, given.device)
+    translator = Translator.from_pretrained(arguments.model, arguments.device)
     seen = Watch(translator.card.source) if translator.card.source else None
-    sizing = Sizing(given.resolution, given.keep_detail)
-    outcome = translate_path(replace(translator.model.at(given.lam), watch=seen), given.given, given.out, sizing)
+    sizing = Sizing(arguments.resolution, arguments.keep_detail)
+    outcome = translate_path(
+        replace(translator.model.at(arguments.lam), watch=seen), arguments.input, arguments.out, sizing
+    )
     if outcome.broken:
         name, reason = outcome.broken[0]
         total = len(outcome.broken) + outcome.written
         raise UserError(
-            f"{len(outcome.broken)} of {total} images in {given.given} could not be read and were "
+            f"{len(outcome.broken)} of {total} images in {arguments.input} could not be read and were "
             f"left out (the first: {name}: {reason}); mend or remove "
-            f"them; {outcome.written} are in {given.out}."
+            f"them; {outcome.written} are in {arguments.out}."
         )
-    print(f"{outcome.written} written to {given.out}")
+    print(f"{outcome.written} written to {arguments.out}")
     if seen is not None and seen.unlike:
         print(
             f"{seen.unlike} of {seen.inputs} are unlike the images that this model was trained on, so expect little of "
@@ -244,7 +246,7 @@ def translate(given: Namespace) -> None:
         )
 
 
-def serve(given: Namespace) -> None:
+def serve(arguments: Namespace) -> None:
     """Serve the registered champion over HTTP on this machine.
 
     Runs `mlflow models serve`; docs at /version and /ping, predictions at /invocations.
@@ -255,8 +257,8 @@ def serve(given: Namespace) -> None:
 
     use_local_tracking()
     # MLflow takes half a minute to find that the port is taken.
-    listen("the server", given.host, given.port).close()
-    model = given.model or _champion()
+    listen("the server", arguments.host, arguments.port).close()
+    model = arguments.model or _champion()
     if model is None:
         raise UserError(
             f"{LAYOUT.registry} names no champion, since a generator from noise does not translate; give "
@@ -265,13 +267,13 @@ def serve(given: Namespace) -> None:
     version = without_alias(model)
     # By its path, and without that path's folder on sys.path: the model brings an `rdmd` of its own.
     server = Path(__file__).parent / "serving" / "server.py"
-    options = ["--model-uri", version, "--host", given.host, "--port", str(given.port)]
-    if given.log is not None:
-        options += ["--log", str(given.log)]
+    options = ["--model-uri", version, "--host", arguments.host, "--port", str(arguments.port)]
+    if arguments.log is not None:
+        options += ["--log", str(arguments.log)]
     command = [sys.executable, "-P", str(server), *options]
     if version != model:
         print(f"{model} is {version} now; if the alias moves, restart this server", flush=True)
-    print(f"serving {version} at http://{given.host}:{given.port}/invocations; Ctrl-C stops it", flush=True)
+    print(f"serving {version} at http://{arguments.host}:{arguments.port}/invocations; Ctrl-C stops it", flush=True)
     # Otherwise MLflow's server would outlive this process and keep the port.
     exit_on_signals()
     with contextlib.suppress(KeyboardInterrupt):
@@ -280,7 +282,7 @@ def serve(given: Namespace) -> None:
             raise UserError(f"MLflow could not serve {model} (status {status}); its own message is above.")
 
 
-def monitor(given: Namespace) -> None:
+def monitor(arguments: Namespace) -> None:
     """Compare what a served model was asked with its training source and its evaluation.
 
     A line for each day of the log. Exits with 1 if something is wrong on the last day.
@@ -289,8 +291,8 @@ def monitor(given: Namespace) -> None:
     from rdmd.pipeline.monitor import by_day, format_days, read_log
 
     use_local_tracking()
-    requests = read_log(given.log)
-    model = given.model or _champion()
+    requests = read_log(arguments.log)
+    model = arguments.model or _champion()
     if model is None:
         raise UserError(f"{LAYOUT.registry} names no champion; give --model.")
     card = read_model_card(model)
@@ -302,7 +304,7 @@ def monitor(given: Namespace) -> None:
         sys.exit(1)
 
 
-def demo(given: Namespace) -> None:
+def demo(arguments: Namespace) -> None:
     """Open a page that translates an image by every generator of the front."""
     from rdmd.pipeline.process_group import exit_on_signals
     from rdmd.pretrained import device_of
@@ -319,13 +321,13 @@ def demo(given: Namespace) -> None:
             "preprocess.kind is 'points', and the demo shows images; put an experiment of images into "
             "params.yaml with `rdmd use`."
         )
-    with listen("the demo", given.host, given.port) as free:
+    with listen("the demo", arguments.host, arguments.port) as free:
         port = free.getsockname()[1]
     exit_on_signals()
-    serve_demo(Front(LAYOUT, device_of(given.device)), LAYOUT, f"RDMD: {settings.experiment}", given.host, port)
+    serve_demo(Front(LAYOUT, device_of(arguments.device)), LAYOUT, f"RDMD: {settings.experiment}", arguments.host, port)
 
 
-def export(given: Namespace) -> None:
+def export(arguments: Namespace) -> None:
     """Write a trained generator as an ONNX file.
 
     Any batch size; the file is checked against torch before it is kept.
@@ -334,23 +336,23 @@ def export(given: Namespace) -> None:
     from rdmd.serving.export import export_onnx
 
     use_local_tracking()
-    translator = Translator.from_pretrained(given.model, "cpu")
-    difference = export_onnx(translator.model, given.out)
+    translator = Translator.from_pretrained(arguments.model, "cpu")
+    difference = export_onnx(translator.model, arguments.out)
     unit = "" if translator.model.of_points else " of 255"
-    print(f"{given.out} written; on random samples it differs from torch by at most {difference:.2g}{unit}")
+    print(f"{arguments.out} written; on random samples it differs from torch by at most {difference:.2g}{unit}")
 
 
-def convert_edm(given: Namespace) -> None:
+def convert_edm(arguments: Namespace) -> None:
     """Turn a published EDM pickle into safetensors.
 
     Reads the tensors without executing anything in the pickle; the result is for teacher.init.
     """
     from rdmd.networks.edm_import import convert
 
-    print(f"{convert(given.pickle, given.out)} tensors written to {given.out}; set teacher.init to it")
+    print(f"{convert(arguments.pickle, arguments.out)} tensors written to {arguments.out}; set teacher.init to it")
 
 
-def dry_run(given: Namespace) -> None:
+def dry_run(arguments: Namespace) -> None:
     """Run every stage of an experiment for a few steps, and estimate the whole.
 
     A small part of the data, in a temporary folder; params.yaml, runs/ and models/ stay as they are. Ends with hours
@@ -360,18 +362,22 @@ def dry_run(given: Namespace) -> None:
     from rdmd.pipeline.dry_run import describe
     from rdmd.pipeline.dry_run import dry_run as run
 
-    named = Path(given.name)
-    settings = config.load(named if named.suffix in (".yaml", ".yml") else files.find(given.name).path)
-    if given.keep is not None and given.keep.exists() and (not given.keep.is_dir() or any(given.keep.iterdir())):
-        raise UserError(f"--keep {given.keep} is not an empty folder; name a new or an empty one.")
+    named = Path(arguments.name)
+    settings = config.load(named if named.suffix in (".yaml", ".yml") else files.find(arguments.name).path)
+    if (
+        arguments.keep is not None
+        and arguments.keep.exists()
+        and (not arguments.keep.is_dir() or any(arguments.keep.iterdir()))
+    ):
+        raise UserError(f"--keep {arguments.keep} is not an empty folder; name a new or an empty one.")
     print(
-        f"DRY RUN of {given.name}: a few steps on a small part of the data. Its metrics and models mean nothing.",
+        f"DRY RUN of {arguments.name}: a few steps on a small part of the data. Its metrics and models mean nothing.",
         flush=True,
     )
     with contextlib.ExitStack() as stack:
-        root = given.keep or Path(tempfile.mkdtemp(prefix="rdmd-dry-run-"))
+        root = arguments.keep or Path(tempfile.mkdtemp(prefix="rdmd-dry-run-"))
         root.mkdir(parents=True, exist_ok=True)
-        if not given.keep:
+        if not arguments.keep:
             stack.callback(shutil.rmtree, root)
         try:
             found = run(settings, root, lambda line: print(line, flush=True), _bars)
@@ -380,35 +386,35 @@ def dry_run(given: Namespace) -> None:
             stack.pop_all()
             raise
         print(f"every stage ran\n{describe(found)}")
-        if given.keep:
-            print(f"all of it is in {given.keep}")
+        if arguments.keep:
+            print(f"all of it is in {arguments.keep}")
 
 
-def clean(given: Namespace) -> None:
+def clean(arguments: Namespace) -> None:
     """Say what is kept but needed no longer, or delete it.
 
     Runs and checkpoints that nothing refers to, cached features, and the runs that were deleted in MLflow.
     """
     from rdmd.pipeline.clean import DESCRIPTIONS, delete, find_unused
 
-    if not given.days >= 0:
-        raise UserError(f"--days is {given.days:g}; give a number of days, 0 or more.")
-    unused = find_unused(LAYOUT, given.days)
+    if not arguments.days >= 0:
+        raise UserError(f"--days is {arguments.days:g}; give a number of days, 0 or more.")
+    unused = find_unused(LAYOUT, arguments.days)
     for kind, description in DESCRIPTIONS.items():
-        found = [one for one in unused if one.kind == kind]
+        found = [item for item in unused if item.kind == kind]
         if found:
-            print(f"{len(found)} {description}: {sum(one.size for one in found) / 2**20:.1f} MiB")
-            for one in found:
-                print(f"  {one.size / 2**20:8.1f} MiB  {one.path}")
-    total = f"{sum(one.size for one in unused) / 2**20:.1f} MiB"
-    if given.yes:
+            print(f"{len(found)} {description}: {sum(item.size for item in found) / 2**20:.1f} MiB")
+            for item in found:
+                print(f"  {item.size / 2**20:8.1f} MiB  {item.path}")
+    total = f"{sum(item.size for item in unused) / 2**20:.1f} MiB"
+    if arguments.yes:
         delete(unused)
         print(f"freed {total}")
     else:
         print(f"would free {total}" + ("; `rdmd clean --yes` deletes it" if unused else ""))
 
 
-def doctor(given: Namespace) -> None:
+def doctor(arguments: Namespace) -> None:
     """Report what this machine has, and what would fail."""
     from rdmd.doctor import examine
 

@@ -94,7 +94,7 @@ def _remove_left(folder: Path) -> None:
     """Remove the temporary files in `folder` that no process holds; once in a process, since listing takes time."""
     # A failure here must not stop the writing.
     with contextlib.suppress(OSError):
-        for left in [one for one in folder.iterdir() if _TEMPORARY.fullmatch(one.name)]:
+        for left in [path for path in folder.iterdir() if _TEMPORARY.fullmatch(path.name)]:
             with contextlib.suppress(OSError):
                 if time.time() - left.stat().st_mtime < _YOUNG_SECONDS:
                     continue

@@ -107,15 +107,15 @@ def train_teacher(
     shape = sample_shape(samples)
     if latents is not None:
         shape = latents.shape(*shape[1:])
-    given = _section(config.Teacher, {"steps": steps, "batch": batch, "lr": lr, "sample_every": 0} | settings)
-    if network is None and is_checkpoint(given.init):
+    section = _section(config.Teacher, {"steps": steps, "batch": batch, "lr": lr, "sample_every": 0} | settings)
+    if network is None and is_checkpoint(section.init):
         network = config.DiffusersNetwork(kind="unet2d")
     network = network or default_network(shape, model_channels, latents)
-    if given.augment and isinstance(network, config.ImageNetwork) and network.augment_dim == 0:
+    if section.augment and isinstance(network, config.ImageNetwork) and network.augment_dim == 0:
         network = network.model_copy(update={"augment_dim": config.AUGMENTATION_LABELS})
-    if (misfit := given.misfit(network)) is not None:
+    if (misfit := section.misfit(network)) is not None:
         raise UserError(f"{misfit}.")
-    network, initial = beginning(network, given.init, shape)
+    network, initial = beginning(network, section.init, shape)
     run = TeacherRun(
         experiment="library",
         seed=seed,
@@ -124,10 +124,10 @@ def train_teacher(
         target=_input(digest_of(samples)),
         precision=precision,
         processes=1,
-        settings=given,
+        settings=section,
         compute=compute,
         initial=initial,
-        features=_features(given, shape),
+        features=_features(section, shape),
     )
     inputs = {run.target.path: samples}
     card, parts = _trained(run, inputs, target, load_teacher, device, folder, progress, latents)
@@ -185,10 +185,10 @@ def distill(
         )
     lambdas = {"from": lam[0], "to": lam[1]} if isinstance(lam, tuple) else [lam]
     own = {"lambdas": lambdas, "steps": steps, "batch": batch, "generator_lr": lr, "sigma_init": sigma_init}
-    given = _section(config.Distill, own | {"sample_every": 0} | settings)
+    section = _section(config.Distill, own | {"sample_every": 0} | settings)
     source_input, target_input = _input(digest_of(samples)), _input(card.target_digest)
     inputs = {source_input.path: samples}
-    if given.evaluate_every:
+    if section.evaluate_every:
         reference = None if target is None else repeated(stored(target), card.outer_shape[0])
         if reference is None or sample_shape(reference) != card.outer_shape:
             raise UserError(
@@ -208,13 +208,13 @@ def distill(
             target=target_input,
             precision=precision,
             processes=1,
-            settings=given,
+            settings=section,
             compute=compute,
-            lam=given.generators[0],
+            lam=section.generators[0],
             source=source_input,
             teacher=Weights(path=weights, sha256=sha256_of(weights)),
-            cost_weights=cost_weights(given.cost, card.outer_shape[-1]),
-            features=_features(given, card.sample_shape),
+            cost_weights=cost_weights(section.cost, card.outer_shape[-1]),
+            features=_features(section, card.sample_shape),
         )
         trained = _trained(run, inputs, source, load_generator, device, folder, progress, teacher.codec)
         return Translator(*trained, device_of(device))
@@ -242,8 +242,8 @@ def evaluate(
         >>> round(scores.cost, 3), scores.sw2 < 0.2
         (1.0, True)
     """
-    given = [stored(samples) for samples in (translations, source, target)]
-    y, x, reference = (channels_first(repeated(each, max(one.shape[-1] for one in given))) for each in given)
+    sides = [stored(samples) for samples in (translations, source, target)]
+    y, x, reference = (channels_first(repeated(each, max(part.shape[-1] for part in sides))) for each in sides)
     return evaluate_tensors(y, x, reference, features, device=device_of(device), **settings)
 
 
@@ -288,9 +288,9 @@ def _input(digest: str) -> Shards:
     return Shards(path=Path(digest), digest=digest)
 
 
-def _features(given: config.Evaluated, shape: tuple[int, ...]) -> FeatureInput | None:
+def _features(section: config.Evaluated, shape: tuple[int, ...]) -> FeatureInput | None:
     """The installed feature network, or for points none; None where nothing is evaluated on the way."""
-    if given.evaluate_every == 0:
+    if section.evaluate_every == 0:
         return None
     if len(shape) == 1:
         return FeatureInput(network=config.NoFeatures(network="none"))

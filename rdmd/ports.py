@@ -16,8 +16,8 @@ def keep_loopback_direct() -> None:
     """
     if not getproxies_environment().keys() - {"no"}:
         return
-    given = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
-    names = [name.strip() for name in given.split(",") if name.strip()]
+    excepted = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    names = [name.strip() for name in excepted.split(",") if name.strip()]
     joined = ",".join([*names, *(name for name in LOOPBACK if name not in names)])
     # Which of the two is read, depends on the library.
     os.environ["no_proxy"] = os.environ["NO_PROXY"] = joined

@@ -189,7 +189,7 @@ class Translator(_Pretrained):
             return again(images[None])[0]
         samples = stored(images)
         if not samples.is_floating_point():
-            pixels = (with_channels(one, model.sample_shape[0]) for one in samples.cpu().numpy())
+            pixels = (with_channels(image, model.sample_shape[0]) for image in samples.cpu().numpy())
             results = np.stack(list(translate_images(model, pixels, sizing)))
             translated = torch.from_numpy(results).permute(0, 3, 1, 2)
         else:

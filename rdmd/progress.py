@@ -35,8 +35,8 @@ class RunBar:
             self._bar.update(points[-1].step - self._bar.n)
             if self._lines and time.monotonic() - self._said >= LINE_SECONDS:
                 self._said = time.monotonic()
-                said = "".join(f", {name} {value}" for name, value in shown.items() if name.startswith("eval_"))
-                print(f"{self._name}: step {points[-1].step} of {self._steps}{said}", file=sys.stderr, flush=True)
+                scores = "".join(f", {name} {value}" for name, value in shown.items() if name.startswith("eval_"))
+                print(f"{self._name}: step {points[-1].step} of {self._steps}{scores}", file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -21,58 +21,58 @@ from studies.report import write_report
 def main(arguments: list[str] | None = None) -> None:
     """Run what the command line names."""
     parser = argparse.ArgumentParser(prog="python -m studies", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("what", choices=[*STUDIES, *COMPARISONS, "all", "report"])
+    parser.add_argument("study", choices=[*STUDIES, *COMPARISONS, "all", "report"])
     parser.add_argument("--seeds", type=int, nargs="+", help="default: 0 1 2; for comparisons what their file says")
     parser.add_argument("--only", nargs="+", help=f"for a study of {', '.join(PARTS)}; for comparisons their names")
     parser.add_argument("--work", type=Path, default=Path("results"), help="the work folder (default: results)")
     parser.add_argument("--docs", type=Path, default=Path("docs") / "results", help="default: docs/results")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
-    given = parser.parse_args(arguments)
-    with reporting(given.debug):
-        for what in (*STUDIES, *COMPARISONS) if given.what == "all" else (given.what,):
-            missing = _missing_data(what) if given.what == "all" and what in STUDIES else None
+    arguments = parser.parse_args(arguments)
+    with reporting(arguments.debug):
+        for study in (*STUDIES, *COMPARISONS) if arguments.study == "all" else (arguments.study,):
+            missing = _missing_data(study) if arguments.study == "all" and study in STUDIES else None
             if missing is not None:
-                _say(f"{what} is left out: {missing} does not exist (data/raw/README.md says what to bring)")
-            elif what in STUDIES:
-                _study(what, given)
-            elif what in COMPARISONS:
-                _comparisons(what, given)
-        for file in write_report(given.docs):
+                _say(f"{study} is left out: {missing} does not exist (data/raw/README.md says what to bring)")
+            elif study in STUDIES:
+                _study(study, arguments)
+            elif study in COMPARISONS:
+                _comparisons(study, arguments)
+        for file in write_report(arguments.docs):
             print(file)
 
 
-def _study(study: str, given: argparse.Namespace) -> None:
-    _check(given.only or [], PARTS, "a study has the parts")
-    for seed in given.seeds or SEEDS:
-        bench = open_bench(study, study_settings(study, seed), given.work, _say)
+def _study(study: str, arguments: argparse.Namespace) -> None:
+    _check(arguments.only or [], PARTS, "a study has the parts")
+    for seed in arguments.seeds or SEEDS:
+        bench = open_bench(study, study_settings(study, seed), arguments.work, _say)
         measured = {}
         for part in PARTS:
             # The other parts are read against the references.
-            if part == "references" or part in (given.only or PARTS):
+            if part == "references" or part in (arguments.only or PARTS):
                 measured[part] = MEASURE[part](bench)
-                publish_part(given.docs / f"{study}.json", study, part, measured[part], measured["references"])
+                publish_part(arguments.docs / f"{study}.json", study, part, measured[part], measured["references"])
         if seed == SEEDS[0] and len(measured) == len(PARTS):
             columns = chosen_samples(list(measured.values()))
-            draw_samples(bench.task, columns, given.docs / f"{study}_samples.png")
+            draw_samples(bench.task, columns, arguments.docs / f"{study}_samples.png")
 
 
-def _comparisons(what: str, given: argparse.Namespace) -> None:
-    known = comparisons(what)
-    names = [one.name for one in known]
-    _check(given.only or [], names, f"{FOLDER / what}.yaml has")
-    for one in (one for one in known if one.name in (given.only or names)):
-        for seed in given.seeds or one.seeds:
-            settings = study_settings(one.study, seed)
-            bench = open_bench(one.study, settings, given.work, _say)
+def _comparisons(study: str, arguments: argparse.Namespace) -> None:
+    known = comparisons(study)
+    names = [comparison.name for comparison in known]
+    _check(arguments.only or [], names, f"{FOLDER / study}.yaml has")
+    for comparison in (comparison for comparison in known if comparison.name in (arguments.only or names)):
+        for seed in arguments.seeds or comparison.seeds:
+            settings = study_settings(comparison.study, seed)
+            bench = open_bench(comparison.study, settings, arguments.work, _say)
             references, variants, columns = measure_references(bench), {}, []
-            for name in one.variants:
-                varied = replace(bench, settings=variant_settings(settings, one, name))
-                variants[name] = measure_generators(varied, f"{one.name}={name}")
+            for name in comparison.variants:
+                varied = replace(bench, settings=variant_settings(settings, comparison, name))
+                variants[name] = measure_generators(varied, f"{comparison.name}={name}")
                 rows = zip(variants[name].rows, variants[name].samples, strict=True)
                 columns += [(f"{name}\nλ = {row['lambda']:g}", samples) for row, samples in rows]
-            publish_comparison(given.docs / f"{what}.json", what, one, variants, references)
-            if what == "costs" and seed == SEEDS[0]:
-                draw_samples(bench.task, columns, given.docs / f"{what}_{one.name}_samples.png")
+            publish_comparison(arguments.docs / f"{study}.json", study, comparison, variants, references)
+            if study == "costs" and seed == SEEDS[0]:
+                draw_samples(bench.task, columns, arguments.docs / f"{study}_{comparison.name}_samples.png")
 
 
 def _check(names: Sequence[str], known: Sequence[str], there_is: str) -> None:

@@ -153,7 +153,7 @@ def measure_generators(bench: Bench, variant: str = "") -> Measured:
     bench = replace(bench, layout=replace(bench.layout, variant=variant))
     train_generators(bench.settings, bench.layout, bench.watch, bench.processes)
     found = list(generators(bench.settings, bench.layout, bench.task.device))
-    jobs = [_translator_job(bench, one) for one in found]
+    jobs = [_translator_job(bench, translator) for translator in found]
     return _measured(bench, variant or "rdmd", jobs, {"generator": _models(bench.layout.generators)})
 
 
@@ -162,7 +162,7 @@ def measure_baselines(bench: Bench) -> Measured:
     train_baselines(bench.settings, bench.layout, bench.watch, bench.processes)
     found = baselines(bench.settings.baselines, bench.layout, bench.task.device)
     models = {folder.name: [folder] for folder in _models(bench.layout.baselines)}
-    return _measured(bench, "baselines", [_translator_job(bench, one) for one in found], models)
+    return _measured(bench, "baselines", [_translator_job(bench, translator) for translator in found], models)
 
 
 MEASURE: dict[Part, Callable[[Bench], Measured]] = {
@@ -187,7 +187,7 @@ def _measured(bench: Bench, part: str, jobs: list[Job], models: dict[str, list[P
             seconds = time.perf_counter() - start
             bench.say(f"{part}: {job.name} evaluated in {seconds:.1f} s ({number} of {len(jobs)})")
     training = list(_training(bench, models))
-    memory = {one[key]: one["peak_memory_mib"] for one in training for key in ("model", "run")}
+    memory = {entry[key]: entry["peak_memory_mib"] for entry in training for key in ("model", "run")}
     rows = [
         {
             **row.model_dump(mode="json", by_alias=True),
@@ -204,8 +204,13 @@ def _measured(bench: Bench, part: str, jobs: list[Job], models: dict[str, list[P
         facts=_facts(bench.settings, bench.task),
         features=bench.task.record().model_dump(),
         splits=[
-            {"domain": one.domain, "digest": one.digest, "train": one.counts["train"], "test": one.counts["test"]}
-            for one in manifests
+            {
+                "domain": manifest.domain,
+                "digest": manifest.digest,
+                "train": manifest.counts["train"],
+                "test": manifest.counts["test"],
+            }
+            for manifest in manifests
         ],
         random_pairs_cost=_random_pairs_cost(bench.task),
         device=device_name(bench.task.device),

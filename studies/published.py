@@ -29,8 +29,8 @@ def publish_part(path: Path, study: str, part: Part, measured: Measured, referen
     old = read(path)
 
     def merged(key: str, new: list[Entry]) -> list[Entry]:
-        others = [one for one in old.get(key, []) if (one["seed"], _part_of(one)) != (measured.seed, part)]
-        return sorted([*others, *new], key=lambda one: (one["seed"], PARTS.index(_part_of(one))))
+        others = [entry for entry in old.get(key, []) if (entry["seed"], _part_of(entry)) != (measured.seed, part)]
+        return sorted([*others, *new], key=lambda entry: (entry["seed"], PARTS.index(_part_of(entry))))
 
     head = {"study": study, "command": f"python -m studies {study}", **_head(path, old, measured, references)}
     rows, training = merged("rows", _related(measured, references)), merged("training", measured.training)
@@ -38,30 +38,34 @@ def publish_part(path: Path, study: str, part: Part, measured: Measured, referen
 
 
 def publish_comparison(
-    path: Path, what: str, comparison: Comparison, variants: dict[str, Measured], references: Measured
+    path: Path, group: str, comparison: Comparison, variants: dict[str, Measured], references: Measured
 ) -> None:
     """Put one seed of a comparison into the file of all comparisons, in place of what it had."""
     found = read(path) or {"comparisons": [], "rows": [], "training": []}
-    old: Entry = next((one for one in found["comparisons"] if one["name"] == comparison.name), {})
+    old: Entry = next((entry for entry in found["comparisons"] if entry["name"] == comparison.name), {})
     entry = {
         "name": comparison.name,
         "title": comparison.title,
         "study": comparison.study,
-        "command": f"python -m studies {what} --only {comparison.name}",
+        "command": f"python -m studies {group} --only {comparison.name}",
         "changes": comparison.variants,
         **_head(path, old, next(iter(variants.values())), references),
     }
 
     def merged(key: str, new: dict[str, list[Entry]]) -> list[Entry]:
-        others = [one for one in found[key] if (one["comparison"], one["seed"]) != (comparison.name, references.seed)]
+        others = [
+            entry for entry in found[key] if (entry["comparison"], entry["seed"]) != (comparison.name, references.seed)
+        ]
         tagged = [
-            {"comparison": comparison.name, "variant": name, **one} for name, entries in new.items() for one in entries
+            {"comparison": comparison.name, "variant": name, **entry}
+            for name, entries in new.items()
+            for entry in entries
         ]
         return [*others, *tagged]
 
-    others = [one for one in found["comparisons"] if one["name"] != comparison.name]
-    rows = merged("rows", {name: _related(one, references) for name, one in variants.items()})
-    training = merged("training", {name: one.training for name, one in variants.items()})
+    others = [entry for entry in found["comparisons"] if entry["name"] != comparison.name]
+    rows = merged("rows", {name: _related(measured, references) for name, measured in variants.items()})
+    training = merged("training", {name: measured.training for name, measured in variants.items()})
     write_json(path, {"comparisons": [*others, entry], "rows": rows, "training": training})
 
 
@@ -105,8 +109,8 @@ def _head(path: Path, old: Entry, measured: Measured, references: Measured) -> E
     first = {key: old[key] for key in measured.facts} if others and min(others) < seed else measured.facts
 
     def with_own(entries: list[Entry], own: list[Entry]) -> list[Entry]:
-        before = [one for one in entries if one["seed"] != seed]
-        return sorted([*before, *({"seed": seed, **one} for one in own)], key=lambda one: int(one["seed"]))
+        before = [entry for entry in entries if entry["seed"] != seed]
+        return sorted([*before, *({"seed": seed, **entry} for entry in own)], key=lambda entry: int(entry["seed"]))
 
     source = next(row for row in references.rows if row["method"] == IDENTITY)
     metric = "sw2" if source["fid"] is None else "fid"

@@ -77,13 +77,13 @@ def write_report(docs: Path) -> list[Path]:
         loader=jinja2.FileSystemLoader(Path(__file__).parent), undefined=jinja2.StrictUndefined
     )
     page, written = environment.get_template("page.md.j2"), []
-    for what in (*STUDIES, *COMPARISONS):
-        found = read(docs / f"{what}.json")
+    for document in (*STUDIES, *COMPARISONS):
+        found = read(docs / f"{document}.json")
         if any(row["method"] not in REFERENCES for row in found.get("rows", [])):
-            context = _study(docs, what, found) if what in STUDIES else _comparisons(docs, what, found)
-            common = {"what": what, "title": TITLES[what], "baseline_references": BASELINE_REFERENCES}
-            write_text(docs / f"{what}.md", page.render(**common, **context).rstrip() + "\n")
-            written.append(docs / f"{what}.md")
+            context = _study(docs, document, found) if document in STUDIES else _comparisons(docs, document, found)
+            common = {"document": document, "title": TITLES[document], "baseline_references": BASELINE_REFERENCES}
+            write_text(docs / f"{document}.md", page.render(**common, **context).rstrip() + "\n")
+            written.append(docs / f"{document}.md")
     if not written:
         raise UserError(f"{docs} holds no results yet; run a study first, such as `python -m studies gaussian`.")
     return written
@@ -138,7 +138,7 @@ def _study(docs: Path, study: str, found: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _comparisons(docs: Path, what: str, found: dict[str, Any]) -> dict[str, Any]:
+def _comparisons(docs: Path, document: str, found: dict[str, Any]) -> dict[str, Any]:
     frame, training = table(found["rows"]), pd.DataFrame(found["training"])
     sections: dict[str, list[dict[str, Any]]] = {}
     planes: dict[str, list[Plane]] = {}
@@ -147,14 +147,16 @@ def _comparisons(docs: Path, what: str, found: dict[str, Any]) -> dict[str, Any]
         summary = summarise(own, ("variant",)).assign(ot_cost=float("nan"), seconds_per_image=float("nan"))
         variants = {str(name): rows for name, rows in summary.groupby("variant", sort=False)}
         # A front over lambda is a curve in cost; L2-UVP turns back where generators drift.
-        x, y = ("cost_sum" if what == "one_generator" else "l2_uvp", "sw2") if head["n_transport"] else ("cost", "fid")
+        x, y = (
+            ("cost_sum" if document == "one_generator" else "l2_uvp", "sw2") if head["n_transport"] else ("cost", "fid")
+        )
         planes.setdefault(head["study"], []).append(variants_plane(head["name"], variants, x, y))
         runs = training[training["comparison"] == head["name"]].drop_duplicates("run")
         leads = {"variant": summary["variant"], "λ": [f"{lam:g}" for lam in summary["lambda"]]}
         sections.setdefault(head["study"], []).append(
             {
                 "head": head,
-                "samples": (docs / f"{what}_{head['name']}_samples.png").exists(),
+                "samples": (docs / f"{document}_{head['name']}_samples.png").exists(),
                 "table": _metrics(summary, leads),
                 "volumes": _markdown(_volumes(own, reference_point(head), "variant")),
                 "runs": len(runs),
@@ -162,12 +164,17 @@ def _comparisons(docs: Path, what: str, found: dict[str, Any]) -> dict[str, Any]
             }
         )
     for study, drawn in planes.items():
-        save(front_figure(drawn, columns=3, shared_legend=False, dpi=DPI), docs / f"{what}_{study}.png")
+        save(front_figure(drawn, columns=3, shared_legend=False, dpi=DPI), docs / f"{document}_{study}.png")
     return {
-        "command": f"python -m studies {what}",
+        "command": f"python -m studies {document}",
         "sections": [
-            {"title": TITLES[study], "study": study, "points": one[0]["head"]["n_transport"], "comparisons": one}
-            for study, one in sections.items()
+            {
+                "title": TITLES[study],
+                "study": study,
+                "points": compared[0]["head"]["n_transport"],
+                "comparisons": compared,
+            }
+            for study, compared in sections.items()
         ],
     }
 

@@ -26,7 +26,7 @@ _NO_METRIC = {"method", "lam", "settings", "run", "nfe", "on_front", "fid_ci", "
 # The scores against true counterparts; colour errors and agreements have a column for each region and attribute.
 TRUTH = ["truth_psnr", "truth_feature_distance", "truth_retrieval"]
 TRUTH += [f"colour_{name}" for name in REGIONS]
-TRUTH += [f"agrees_{one.name}" for one in fields(Portrait) if one.name not in REGIONS]
+TRUTH += [f"agrees_{field.name}" for field in fields(Portrait) if field.name not in REGIONS]
 METRICS = [name for name in Row.model_fields if name not in _NO_METRIC] + ADDED + TRUTH
 _SETTING = ["method", "lambda", "setting"]
 
@@ -117,6 +117,6 @@ def reference_point(found: Mapping[str, Any]) -> Point:
     """Up to where hypervolume is counted in a file of results: the mean cost of random pairs and the mean realism of
     the untranslated source, over the seeds."""
     front = found["front"]
-    points = [[value for key, value in one.items() if key != "seed"] for one in front.get("reference_by_seed", [])]
+    points = [[value for key, value in entry.items() if key != "seed"] for entry in front.get("reference_by_seed", [])]
     cost, realism = np.mean(points, axis=0).tolist() if points else front["reference"].values()
     return cost, realism

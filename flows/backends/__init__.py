@@ -56,9 +56,9 @@ def backend(settings: config.Settings, layout: Layout) -> Iterator[FlowBackend]:
 
 
 @task(cache_policy=NO_CACHE, persist_result=False, task_run_name="{name}")
-def work(name: str, do: Callable[..., Result], given: tuple[object, ...]) -> Result:
-    """`do(*given)` as a task called `name`: a training, or the evaluation of a method."""
-    return do(*given)
+def work(name: str, do: Callable[..., Result], arguments: tuple[object, ...]) -> Result:
+    """`do(*arguments)` as a task called `name`: a training, or the evaluation of a method."""
+    return do(*arguments)
 
 
 class LocalBackend:

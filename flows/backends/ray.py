@@ -116,8 +116,8 @@ class RayBackend:
         """As `FlowBackend.stop_all`. Ray interrupts the tasks, and each stops its training process."""
         self._stopping.set()
         running = list(self._running)
-        for one in running:
-            ray.cancel(one)
+        for task in running:
+            ray.cancel(task)
         if running:
             ray.wait(running, num_returns=len(running), timeout=STOP_SECONDS)
 
@@ -130,13 +130,13 @@ class RayBackend:
         for name, future in zip(names, futures, strict=True):
             yield self._result(name, future)
 
-    def _submit(self, name: str, gpus: int, do: Callable[..., Any], what: object) -> "PrefectRayFuture[Any]":
+    def _submit(self, name: str, gpus: int, do: Callable[..., Any], argument: object) -> "PrefectRayFuture[Any]":
         """A task that does `do(what)` on a node with room for it."""
         cpus = self._node.settings.launch.threads
 
         def submit() -> "PrefectRayFuture[Any]":
             with remote_options(num_cpus=cpus, num_gpus=gpus, max_retries=RETRIES, scheduling_strategy="SPREAD"):
-                return self._tasks.submit(work, {"name": name, "do": do, "given": (what,)})
+                return self._tasks.submit(work, {"name": name, "do": do, "arguments": (argument,)})
 
         future = self._flow.copy().run(submit)
         self._running.add(future.wrapped_future)
@@ -187,9 +187,9 @@ def _connected(runner: config.RayRunner, project: Path, stack: contextlib.ExitSt
     """Join the cluster, until `stack` is left."""
     address = os.environ.get("RAY_ADDRESS", runner.address) if runner.address == "auto" else runner.address
     passed_on = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-    given = {"PYTHONPATH": str(project), "DVC_ROOT": str(project), "MLFLOW_TRACKING_URI": mlflow.get_tracking_uri()}
+    variables = {"PYTHONPATH": str(project), "DVC_ROOT": str(project), "MLFLOW_TRACKING_URI": mlflow.get_tracking_uri()}
     init = {
-        "address": address, "namespace": "rdmd", "runtime_env": {"env_vars": passed_on | given},
+        "address": address, "namespace": "rdmd", "runtime_env": {"env_vars": passed_on | variables},
         "log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False,
     }  # fmt: skip
     try:

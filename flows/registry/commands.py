@@ -32,13 +32,16 @@ from rdmd.pipeline.store import asking_for
 UNTIL = "the rule leaves it until `rdmd registry promote`"
 
 
-def list_versions(given: Namespace) -> None:
+def list_versions(arguments: Namespace) -> None:
     """Print a table of the versions with their aliases and numbers, and how the champion was promoted."""
-    client, model = _registered_model(given)
+    client, model = _registered_model(arguments)
     versions = _versions(client, model)
     rows = [row_of(version) for version in versions]
     evaluations = [evaluation_in_tags(version) for version in versions]
-    letters = {one: _letter(index) for index, one in enumerate(dict.fromkeys(one for one in evaluations if one))}
+    letters = {
+        evaluation: _letter(index)
+        for index, evaluation in enumerate(dict.fromkeys(evaluation for evaluation in evaluations if evaluation))
+    }
     names = {realism_name(row): None for row in rows if row.realism is not None}
     cost = f"cost ± {STANDARD_ERRORS:g} se"
     table = [
@@ -54,8 +57,8 @@ def list_versions(given: Namespace) -> None:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
     for measured, letter in letters.items():
         print(f"{letter}: {measured.short}")
-    for caution in dict.fromkeys(one.tags[CAUTION] for one in versions if CAUTION in one.tags):
-        among = ", ".join(str(one.version) for one in versions if one.tags.get(CAUTION) == caution)
+    for caution in dict.fromkeys(version.tags[CAUTION] for version in versions if CAUTION in version.tags):
+        among = ", ".join(str(version.version) for version in versions if version.tags.get(CAUTION) == caution)
         print(f"the ranking of {among} means nothing, since {caution}")
     promotion = promotion_of(model)
     if promotion is not None:
@@ -76,28 +79,28 @@ def _letter(index: int) -> str:
     return chr(ord("A") + index) if index < 26 else f"#{index}"
 
 
-def promote(given: Namespace) -> None:
+def promote(arguments: Namespace) -> None:
     """Promote the version that the arguments name, or else the rule's choice for the present sweep."""
-    by_hand = given.version is not None or given.lam is not None
-    if given.alias != CHAMPION and not by_hand:
-        raise UserError(f"--alias {given.alias} needs a version; name one, or give --lambda.")
+    by_hand = arguments.version is not None or arguments.lam is not None
+    if arguments.alias != CHAMPION and not by_hand:
+        raise UserError(f"--alias {arguments.alias} needs a version; name one, or give --lambda.")
     if not by_hand:
-        if given.model is not None:
+        if arguments.model is not None:
             raise UserError("--model needs a version; name one, or give --lambda.")
         _promote_by_rule(config.load())
         return
-    client, model = _registered_model(given)
-    version = str(_named_version(client, model, given).version)
-    if given.alias == CHAMPION:
+    client, model = _registered_model(arguments)
+    version = str(_named_version(client, model, arguments).version)
+    if arguments.alias == CHAMPION:
         promote_version(client, model, version, user_name())
         print(f"models:/{model.name}@{CHAMPION} is version {version}, promoted by {user_name()}; {UNTIL}")
         return
     try:
-        client.set_registered_model_alias(model.name, given.alias, version)
+        client.set_registered_model_alias(model.name, arguments.alias, version)
     except MlflowException as error:
         reason = str(error).strip().splitlines()[0]
-        raise UserError(f"MLflow refuses --alias {given.alias} ({reason}); give another name.") from None
-    print(f"models:/{model.name}@{given.alias} is version {version}")
+        raise UserError(f"MLflow refuses --alias {arguments.alias} ({reason}); give another name.") from None
+    print(f"models:/{model.name}@{arguments.alias} is version {version}")
 
 
 def _promote_by_rule(settings: config.Settings) -> None:
@@ -115,15 +118,15 @@ def _promote_by_rule(settings: config.Settings) -> None:
     print(f"models:/{sweep.name}@{CHAMPION} is {chosen}, the rule's choice")
 
 
-def rollback(given: Namespace) -> None:
+def rollback(arguments: Namespace) -> None:
     """Make the champion before the present one the champion again."""
-    client, model = _registered_model(given)
+    client, model = _registered_model(arguments)
     now = model.aliases.get(CHAMPION)
     promotion = roll_back(client, model, {str(version.version) for version in _versions(client, model)})
     if promotion is None:
         raise UserError(
             f"{model.name} has had no champion before this one; name a version: `rdmd registry promote "
-            f"VERSION{_option(given)}` (`rdmd registry list{_option(given)}` shows them)."
+            f"VERSION{_option(arguments)}` (`rdmd registry list{_option(arguments)}` shows them)."
         )
     print(f"models:/{model.name}@{CHAMPION} is version {promotion.version} again, and was version {now}; {UNTIL}")
 
@@ -131,9 +134,9 @@ def rollback(given: Namespace) -> None:
 COMMANDS: dict[str, Callable[[Namespace], None]] = {"list": list_versions, "promote": promote, "rollback": rollback}
 
 
-def _registered_model(given: Namespace) -> tuple[MlflowClient, RegisteredModel]:
+def _registered_model(arguments: Namespace) -> tuple[MlflowClient, RegisteredModel]:
     """The registered model that the command is about. Raises UserError if there is none or no store."""
-    name = given.model or model_name(config.load().experiment)
+    name = arguments.model or model_name(config.load().experiment)
     with asking_for(f"models:/{name}"):
         client = MlflowClient()
         try:
@@ -148,23 +151,23 @@ def _registered_model(given: Namespace) -> tuple[MlflowClient, RegisteredModel]:
 
 
 def _versions(client: MlflowClient, model: RegisteredModel) -> list[ModelVersion]:
-    return sorted(client.search_model_versions(f"name = '{model.name}'"), key=lambda one: int(one.version))
+    return sorted(client.search_model_versions(f"name = '{model.name}'"), key=lambda version: int(version.version))
 
 
-def _named_version(client: MlflowClient, model: RegisteredModel, given: Namespace) -> ModelVersion:
+def _named_version(client: MlflowClient, model: RegisteredModel, arguments: Namespace) -> ModelVersion:
     """The version of the number or the lambda in the arguments; of several of one lambda the newest."""
     versions = _versions(client, model)
-    if given.version is not None:
-        found = [one for one in versions if int(one.version) == given.version]
-        asked = f"version {given.version}"
+    if arguments.version is not None:
+        found = [version for version in versions if int(version.version) == arguments.version]
+        asked = f"version {arguments.version}"
     else:
-        found = [one for one in versions if row_of(one).lam == given.lam]
-        asked = f"version of lambda {given.lam:g}"
+        found = [version for version in versions if row_of(version).lam == arguments.lam]
+        asked = f"version of lambda {arguments.lam:g}"
     if not found:
-        raise UserError(f"{model.name} has no {asked}; `rdmd registry list{_option(given)}` shows what it has.")
+        raise UserError(f"{model.name} has no {asked}; `rdmd registry list{_option(arguments)}` shows what it has.")
     return found[-1]
 
 
-def _option(given: Namespace) -> str:
+def _option(arguments: Namespace) -> str:
     """`--model` as it was given: the advice of an error is about the same model."""
-    return f" --model {given.model}" if given.model else ""
+    return f" --model {arguments.model}" if arguments.model else ""

@@ -67,11 +67,11 @@ def register_sweep(record: Record, settings: config.Settings, layout: Layout) ->
     client, name = record.client, model_name(settings.experiment)
     ensure_model(record, name, f"One-step translation, experiment {settings.experiment}.")
     versions = []
-    for one in found:
-        if one.row.on_front:
-            versions.append(register_generator(record, name, one))
-        elif (known := find_version(record, name, one.card)) is not None:
-            tag_evaluation(client, known, one)
+    for generator in found:
+        if generator.row.on_front:
+            versions.append(register_generator(record, name, generator))
+        elif (known := find_version(record, name, generator.card)) is not None:
+            tag_evaluation(client, known, generator)
     return RegisteredSweep(name, versions, found[0].evaluation, found[0].caution)
 
 
@@ -100,8 +100,8 @@ def decide(record: Record, sweep: RegisteredSweep, rules: config.Register, *, as
     """
     client, name = record.client, sweep.name
     every = measured_versions(client, name)
-    equal = [one for one in every if evaluation_in_tags(one) == sweep.evaluation]
-    chosen = equal[choose([row_of(one) for one in equal], rules)]
+    equal = [version for version in every if evaluation_in_tags(version) == sweep.evaluation]
+    chosen = equal[choose([row_of(version) for version in equal], rules)]
     model = client.get_registered_model(name)
     refused, command = _refusal(client, model, sweep, chosen, rules, asked)
     if refused is None:
@@ -114,7 +114,7 @@ def decide(record: Record, sweep: RegisteredSweep, rules: config.Register, *, as
     aliases = {CHAMPION: champion, **_ends(every, champion)}
     if refused is not None:
         aliases[CHALLENGER] = chosen
-    _set_aliases(client, model, {alias: one for alias, one in aliases.items() if alias != CHAMPION})
+    _set_aliases(client, model, {alias: version for alias, version in aliases.items() if alias != CHAMPION})
     return Decision(chosen, aliases, refused, command)
 
 
@@ -151,14 +151,14 @@ def _refusal(
 def _ends(every: list[ModelVersion], champion: ModelVersion) -> dict[str, ModelVersion]:
     """The ends of the front of all versions that compare with the champion, by their alias."""
     evaluation = evaluation_in_tags(champion)
-    equal = [one for one in every if evaluation_in_tags(one) == evaluation] if evaluation else []
-    rows = mark_front([row_of(one) for one in equal])
+    equal = [version for version in every if evaluation_in_tags(version) == evaluation] if evaluation else []
+    rows = mark_front([row_of(version) for version in equal])
     return {alias: equal[rows.index(pick(rows, alias))] for alias in ENDS} if equal else {}
 
 
 def _set_aliases(client: MlflowClient, model: RegisteredModel, aliases: dict[str, ModelVersion]) -> None:
-    for alias, one in aliases.items():
-        if str(model.aliases.get(alias)) != str(one.version):
-            client.set_registered_model_alias(model.name, alias, str(one.version))
+    for alias, version in aliases.items():
+        if str(model.aliases.get(alias)) != str(version.version):
+            client.set_registered_model_alias(model.name, alias, str(version.version))
     if CHALLENGER in model.aliases and CHALLENGER not in aliases:
         client.delete_registered_model_alias(model.name, CHALLENGER)

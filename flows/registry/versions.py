@@ -129,7 +129,7 @@ def find_version(record: Record, name: str, card: ModelCard) -> ModelVersion | N
     """The newest version with the weights and the lambda of `card`."""
     wanted = f"tags.`{_WEIGHTS}` = '{card.sha256}' AND tags.`lambda` = '{card.lam:g}'"
     found = record.client.search_model_versions(f"name = '{name}' AND {wanted}")
-    return max(found, key=lambda one: int(one.version)) if found else None
+    return max(found, key=lambda version: int(version.version)) if found else None
 
 
 def register_generator(record: Record, name: str, candidate: Candidate) -> ModelVersion:
@@ -172,7 +172,7 @@ def _share_weights(client: MlflowClient, made: ModelVersion) -> None:
     """Let all versions of one generator, which differ in their default lambda, hold the weights' file of the version
     `made`, on this machine."""
     every = client.search_model_versions(f"name = '{made.name}' AND tags.`{_WEIGHTS}` = '{made.tags[_WEIGHTS]}'")
-    places = {one.version: _local_location(client, one) for one in every}
+    places = {version.version: _local_location(client, version) for version in every}
     files = {version: weights_of(place) for version, place in places.items() if place is not None}
     own = files.pop(made.version, None)
     for other in files.values():
@@ -205,11 +205,13 @@ def _is_readable(client: MlflowClient, version: ModelVersion) -> bool:
 def measured_versions(client: MlflowClient, name: str) -> list[ModelVersion]:
     """The versions with numbers and, on this machine, weights; the newest first, and of equal weights and lambda the
     newest."""
-    found = sorted(client.search_model_versions(f"name = '{name}'"), key=lambda one: int(one.version))
-    newest = {(one.tags.get(_WEIGHTS), one.tags.get("lambda")): one for one in found if _has_numbers(one)}
-    locations = {key: _local_location(client, one) for key, one in newest.items()}
-    held = [one for key, one in newest.items() if (at := locations[key]) is None or weights_of(at) is not None]
-    return sorted(held, key=lambda one: -int(one.version))
+    found = sorted(client.search_model_versions(f"name = '{name}'"), key=lambda version: int(version.version))
+    newest = {
+        (version.tags.get(_WEIGHTS), version.tags.get("lambda")): version for version in found if _has_numbers(version)
+    }
+    locations = {key: _local_location(client, version) for key, version in newest.items()}
+    held = [version for key, version in newest.items() if (at := locations[key]) is None or weights_of(at) is not None]
+    return sorted(held, key=lambda version: -int(version.version))
 
 
 def _replace_lost_version(client: MlflowClient, lost: ModelVersion, made: ModelVersion) -> None:
@@ -221,7 +223,7 @@ def _replace_lost_version(client: MlflowClient, lost: ModelVersion, made: ModelV
         if str(version) == old:
             client.set_registered_model_alias(model.name, alias, new)
     if promotion is not None:
-        version, *before = (new if one == old else one for one in (promotion.version, *promotion.before))
+        version, *before = (new if number == old else number for number in (promotion.version, *promotion.before))
         _write_promotion(client, model, Promotion(version, promotion.by, promotion.at, tuple(before)))
 
 
@@ -286,7 +288,9 @@ def promote_version(client: MlflowClient, model: RegisteredModel, version: str, 
 def roll_back(client: MlflowClient, model: RegisteredModel, existing: set[str]) -> Promotion | None:
     """Make the latest earlier champion among the `existing` versions the champion again; None if there is none."""
     last = promotion_of(model)
-    earlier = [] if last is None else [one for one in last.before if one in existing and one != last.version]
+    earlier = (
+        [] if last is None else [number for number in last.before if number in existing and number != last.version]
+    )
     if last is None or not earlier:
         return None
     before = last.before[last.before.index(earlier[0]) + 1 :]

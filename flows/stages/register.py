@@ -56,8 +56,10 @@ def register_front(settings: config.Settings, layout: Layout) -> Registered:
     return {
         **_nothing(settings),
         "champion": f"models:/{sweep.name}@{CHAMPION}",
-        "versions": [_version(int(one.version), row_of(one), one.tags["sha256"]) for one in sweep.versions],
-        "aliases": {alias: _pointed(one) for alias, one in decision.aliases.items()},
+        "versions": [
+            _version(int(version.version), row_of(version), version.tags["sha256"]) for version in sweep.versions
+        ],
+        "aliases": {alias: _pointed(version) for alias, version in decision.aliases.items()},
         "refused": refused,
         "caution": sweep.caution,
     }
@@ -69,13 +71,15 @@ def unregistered_front(settings: config.Settings, layout: Layout) -> Registered:
     return {
         **_nothing(settings),
         "champion": f"models:/{model_name(settings.experiment)}@{CHAMPION}",
-        "versions": [_version(None, one.row, one.card.sha256) for one in found if one.row.on_front],
+        "versions": [
+            _version(None, generator.row, generator.card.sha256) for generator in found if generator.row.on_front
+        ],
         "caution": found[0].caution,
     }
 
 
-def _pointed(one: ModelVersion) -> Pointed:
-    return {"version": int(one.version), "lambda": row_of(one).lam}
+def _pointed(version: ModelVersion) -> Pointed:
+    return {"version": int(version.version), "lambda": row_of(version).lam}
 
 
 def _version(number: int | None, row: Row, sha256: str) -> dict[str, int | float | str | None]:
@@ -135,7 +139,7 @@ def _markdown(registered: Registered) -> str:
         lines += ["", f"**The ranking means nothing, since {registered['caution']}.**"]
     lines += ["", "| version | lambda | aliases |", "|---|---|---|"]
     for version in registered["versions"]:
-        names = [alias for alias, one in registered["aliases"].items() if one["version"] == version["version"]]
+        names = [alias for alias, pointed in registered["aliases"].items() if pointed["version"] == version["version"]]
         lines.append(f"| {version['version']} | {version['lambda']:g} | {', '.join(names)} |")
     return "\n".join(lines)
 

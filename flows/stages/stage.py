@@ -37,11 +37,11 @@ def run_stage(description: str, *flows: StageFlow) -> None:
     parser.add_argument(DEBUG, action="store_true", help="show tracebacks and every log line")
     if len(flows) > 1:
         parser.add_argument("stage", choices=[flow.name for flow in flows])
-    given = parser.parse_args()
-    (flow,) = [one for one in flows if one.name == getattr(given, "stage", one.name)]
+    parsed = parser.parse_args()
+    (flow,) = [candidate for candidate in flows if candidate.name == getattr(parsed, "stage", candidate.name)]
     # On a busy machine Prefect's console handler failed in a stage that ended at once, and printed a traceback.
-    logging.raiseExceptions = given.debug
-    with reporting(given.debug):
+    logging.raiseExceptions = parsed.debug
+    with reporting(parsed.debug):
         settings = config.load()
         wait_for_api()
         # A store that cannot be used is reported before hours of work, not after them.

@@ -68,7 +68,9 @@ def log_evaluation_of_model(client: MlflowClient, version: ModelVersion, row: Ro
     log_data(client, run_id, [data])
     name, digest = data.dataset.name, data.dataset.digest
     model_id = source.removeprefix("models:/")
-    logged = {(one.key, one.dataset_digest, one.value) for one in client.get_logged_model(model_id).metrics or []}
+    logged = {
+        (metric.key, metric.dataset_digest, metric.value) for metric in client.get_logged_model(model_id).metrics or []
+    }
     for key, value in numbers_of(row).items():
         if (key, digest, value) not in logged:
             client.log_metric(run_id, key, value, step=0, model_id=model_id, dataset_name=name, dataset_digest=digest)
@@ -86,8 +88,8 @@ def record_evaluation(record: Record, parent: Run, metrics: Metrics, layout: Lay
     trained = Counter(row.run for row in metrics.rows)
     for row in metrics.rows:
         # A generator of several lambdas has a row for each, and each row has a run beside that of the training.
-        one = row if trained[row.run] == 1 else row.model_copy(update={"run": None})
-        run = _run_of_row(record, parent, one, layout)
+        recorded = row if trained[row.run] == 1 else row.model_copy(update={"run": None})
+        run = _run_of_row(record, parent, recorded, layout)
         log_data(record.client, run.info.run_id, [data])
         lam = {} if row.lam is None else {"lambda": row.lam}
         log_params(record, run, {"method": row.method, "nfe": row.nfe, **lam, **_hyperparameters(row)})

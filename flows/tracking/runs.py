@@ -245,7 +245,7 @@ def evaluation_data(source_digest: str, target_digest: str, shards: Path | None 
     Its shape and counts come from the folder `shards`, where there is one.
     """
     manifests = [read_manifest(shards / name) for name in ("source", "target")] if shards else []
-    counts = {f"num_{one.domain}": one.counts["test"] for one in manifests}
+    counts = {f"num_{manifest.domain}": manifest.counts["test"] for manifest in manifests}
     data = Dataset(
         name="test",
         digest=pair_digest(source_digest, target_digest),

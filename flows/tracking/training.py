@@ -152,8 +152,8 @@ def _new_run(record: Record, parent: Run, folder: RunFolder, run: TrainingRun) -
     tags = {FINGERPRINT: folder.fingerprint, MLFLOW_PARENT_RUN_ID: parent.info.run_id}
     child = create_run(record, run_name(run), tags)
     log_params(record, child, _params(run))
-    for one in (parent, child):
-        log_data(record.client, one.info.run_id, training_inputs(run))
+    for run_of_mlflow in (parent, child):
+        log_data(record.client, run_of_mlflow.info.run_id, training_inputs(run))
     return child
 
 
@@ -238,16 +238,16 @@ def watcher(settings: config.Settings, layout: Layout) -> Watch:
         artifact = cast(UUID, create_progress_artifact(0.0, key, f"{name}, {steps} steps"))
         with tracked(record, parent, folder, run) as log, run_bar(name, steps) as bar:
             waiting: list[Point] = []
-            sent, told = time.monotonic(), 0
+            sent, printed = time.monotonic(), 0
 
             def send() -> None:
-                nonlocal told
+                nonlocal printed
                 if waiting:
                     log(waiting)
                     step = waiting[-1].step
                     update_progress_artifact(artifact, progress=100.0 * step / steps)
-                    if (part := LINES * step // steps) > told:
-                        told = part
+                    if (part := LINES * step // steps) > printed:
+                        printed = part
                         values = ", ".join(f"{name} {value:.3g}" for name, value in waiting[-1].values.items())
                         get_run_logger().info(f"{name}: step {step} of {steps}, {values}")
                     waiting.clear()

@@ -60,17 +60,17 @@ class ContrastiveGenerator(nn.Module):
 
         `order` is a permutation of the R^2 pixels; each layer compares its first `patches` positions in this order.
         """
-        given = torch.cat([x, y])
-        made = self.generator(given)
-        gan = (D(made[: len(x)]) - 1).square().mean(1)
-        nce = self.nce(given, made, order)
+        inputs = torch.cat([x, y])
+        outputs = self.generator(inputs)
+        gan = (D(outputs[: len(x)]) - 1).square().mean(1)
+        nce = self.nce(inputs, outputs, order)
         return torch.stack([gan, (nce[: len(x)] + nce[len(x) :]) / 2], dim=1)
 
-    def nce(self, given: Tensor, made: Tensor, order: Tensor) -> Tensor:
-        """The mean over layers of the `patch_nce` of outputs `made` against inputs `given`: (B,)."""
+    def nce(self, inputs: Tensor, outputs: Tensor, order: Tensor) -> Tensor:
+        """The mean over layers of the `patch_nce` of `outputs` against `inputs`: (B,)."""
         with torch.no_grad():
-            keys = self._embedded(given, order)
-        pairs = zip(self._embedded(made, order), keys, strict=True)
+            keys = self._embedded(inputs, order)
+        pairs = zip(self._embedded(outputs, order), keys, strict=True)
         return torch.stack([patch_nce(query, key) for query, key in pairs]).mean(0)
 
     def _embedded(self, image: Tensor, order: Tensor) -> list[Tensor]:
@@ -108,6 +108,6 @@ def patch_nce(query: Tensor, key: Tensor) -> Tensor:
     return cross_entropy(logits.transpose(1, 2), same_place, reduction="none").mean(1)
 
 
-def discriminator_loss(D: Callable[[Tensor], Tensor], made: Tensor, y: Tensor) -> Tensor:
+def discriminator_loss(D: Callable[[Tensor], Tensor], outputs: Tensor, y: Tensor) -> Tensor:
     """(D(made)^2 + (D(y) - 1)^2) / 2, a mean over patches, for outputs and targets (B, C, R, R): (B,)."""
-    return (D(made.detach()).square().mean(1) + (D(y) - 1).square().mean(1)) / 2
+    return (D(outputs.detach()).square().mean(1) + (D(y) - 1).square().mean(1)) / 2

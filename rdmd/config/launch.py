@@ -8,11 +8,11 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from rdmd.config.section import Count, Section, bare_name
 
 
-def _on_or_off(given: object) -> object:
+def _on_or_off(value: object) -> object:
     """Undo YAML, which reads a bare `on` or `off` as yes or no."""
-    if isinstance(given, bool):
-        return "on" if given else "off"
-    return given
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return value
 
 
 Compile = Annotated[Literal["auto", "on", "off", "cuda_graphs"], BeforeValidator(_on_or_off)]

@@ -48,8 +48,8 @@ class DiffusersNetwork(Section):
     @property
     def sigma_data(self) -> float:
         """The standard deviation of the data; 0.5, EDM's value for images in [-1, 1], where the scheduler has none."""
-        given = self.scheduler.get("sigma_data")
-        return float(given) if isinstance(given, int | float) else 0.5
+        sigma_data = self.scheduler.get("sigma_data")
+        return float(sigma_data) if isinstance(sigma_data, int | float) else 0.5
 
 
 Network = Annotated[ImageNetwork | PointNetwork | DiffusersNetwork, Field(discriminator="kind")]

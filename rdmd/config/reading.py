@@ -81,7 +81,7 @@ def _section_at(loc: Sequence[int | str], node: dict[str, Any], sections: dict[s
     members = [{"$ref": tagged}] if tagged else [*node.get("oneOf", ()), *node.get("anyOf", ())]
     # pydantic names a union's member in `loc`, except for an optional one.
     return next(
-        (found for rest in (loc[1:], loc) for one in members if (found := _section_at(rest, one, sections))), None
+        (found for rest in (loc[1:], loc) for member in members if (found := _section_at(rest, member, sections))), None
     )
 
 

@@ -134,12 +134,12 @@ class Teacher(Evaluated):
         """Why `network` takes no augmentation labels, in a sentence; None if it does, or if none are drawn."""
         if not self.augment:
             return None
-        given = f"teacher.augment is {self.augment:g}"
+        value = f"teacher.augment is {self.augment:g}"
         if not isinstance(network, ImageNetwork):
-            return f"{given}, but the network {network.kind!r} takes no augmentation labels; set teacher.augment to 0"
+            return f"{value}, but the network {network.kind!r} takes no augmentation labels; set teacher.augment to 0"
         if network.augment_dim != AUGMENTATION_LABELS:
             return (
-                f"{given}, but network.augment_dim, the number of its labels, is {network.augment_dim}; set it to "
+                f"{value}, but network.augment_dim, the number of its labels, is {network.augment_dim}; set it to "
                 f"{AUGMENTATION_LABELS}"
             )
         return None
@@ -188,11 +188,11 @@ class LambdaRange(Section):
 
 Lambdas = Annotated[
     Annotated[LambdaRange, Tag("range")] | Annotated[list[Lambda], Field(min_length=1), Tag("list")],
-    Discriminator(lambda given: "range" if isinstance(given, dict | LambdaRange) else "list"),
+    Discriminator(lambda value: "range" if isinstance(value, dict | LambdaRange) else "list"),
 ]
 InputNoise = Annotated[
     Annotated[NonNegative, Tag("constant")] | Annotated[tuple[NonNegative, NonNegative], Tag("ends")],
-    Discriminator(lambda given: "ends" if isinstance(given, list | tuple) else "constant"),
+    Discriminator(lambda value: "ends" if isinstance(value, list | tuple) else "constant"),
 ]
 
 
@@ -235,7 +235,7 @@ class Distill(Evaluated):
     @property
     def described(self) -> str:
         """The lambdas in words: `0.01, 0.1` or `0.01 to 0.5`."""
-        return ", ".join(f"{one:g}" if isinstance(one, float) else str(one) for one in self.generators)
+        return ", ".join(f"{lam:g}" if isinstance(lam, float) else str(lam) for lam in self.generators)
 
     @model_validator(mode="after")
     def _lambdas_and_their_noise(self) -> "Distill":

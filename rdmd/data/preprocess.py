@@ -158,12 +158,12 @@ class _Moments:
         while batch := list(islice(entries, ENCODED)):
             latents = self.codec.latents(np.stack([entry.array for entry in batch]))
             self.shape = latents.shape[1:]
-            for entry, one in zip(batch, latents, strict=True):
+            for entry, latent in zip(batch, latents, strict=True):
                 if entry.split == "train":
-                    values = one.astype(np.float64)
-                    self.count, self.sum = self.count + one.size, self.sum + values.sum()
+                    values = latent.astype(np.float64)
+                    self.count, self.sum = self.count + latent.size, self.sum + values.sum()
                     self.squares += np.square(values).sum()
-                yield replace(entry, latents=one)
+                yield replace(entry, latents=latent)
 
     def described(self) -> Latents:
         mean = self.sum / max(1, self.count)

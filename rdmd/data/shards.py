@@ -203,11 +203,11 @@ def stored_array(folder: Path, split: Split, *, latents: bool = False) -> np.nda
         raise empty_split(folder, split)
     for shard in manifest.of(split):
         _check_size(folder, shard)
-    what, suffix, shape, dtype = "", "npy", manifest.sample_shape, manifest.dtype
+    part, suffix, shape, dtype = "", "npy", manifest.sample_shape, manifest.dtype
     if latents:
         assert manifest.latents is not None, f"{folder} holds no latents"
-        what, suffix, shape, dtype = "-latents", "latents.npy", manifest.latents.shape, np.float16
-    path = folder / f"{split}{what}-{manifest.digest[:16]}.npy"
+        part, suffix, shape, dtype = "-latents", "latents.npy", manifest.latents.shape, np.float16
+    path = folder / f"{split}{part}-{manifest.digest[:16]}.npy"
     if not path.exists():
         with files.replacing(path) as temporary:
             array = np.lib.format.open_memmap(temporary, "w+", dtype, (count, *shape))

@@ -96,12 +96,12 @@ def _in_parts(f: Callable[[Tensor], Tensor], x: Tensor, pixels: int) -> Tensor:
     return torch.cat([f(part) for part in x.split(max(1, AT_ONCE // pixels))])
 
 
-def open_codec(given: str) -> tuple[CodecFile, Codec]:
+def open_codec(name: str) -> tuple[CodecFile, Codec]:
     """The codec that `preprocess.codec` names, a folder or `hf:ORG/NAME`, and where it lies.
 
     Raises UserError if it is missing, damaged, or none of `KINDS` for RGB images. Only safetensors are read.
     """
-    folder = codec_folder(given)
+    folder = codec_folder(name)
     kind = settings_in(folder / NETWORK).get("_class_name")
     if kind not in KINDS:
         raise UserError(
@@ -119,9 +119,9 @@ def open_codec(given: str) -> tuple[CodecFile, Codec]:
 
 def codec_for(settings: config.Settings) -> tuple[CodecFile, Codec]:
     """As `open_codec`, for an experiment with a codec. Raises UserError also if its settings do not fit the latents."""
-    given, side = settings.preprocess.codec, settings.preprocess.resolution
-    assert given is not None, "the experiment has no codec"
-    file, codec = open_codec(given)
+    name, side = settings.preprocess.codec, settings.preprocess.resolution
+    assert name is not None, "the experiment has no codec"
+    file, codec = open_codec(name)
     problems = [] if side % file.factor else list(settings.misfits(side // file.factor, "the side of latents"))
     if side % file.factor:
         problems.append(

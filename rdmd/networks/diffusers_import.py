@@ -69,13 +69,13 @@ def open_checkpoint(init: Path, sample_shape: tuple[int, ...]) -> Checkpoint:
     return Checkpoint(config.DiffusersNetwork(kind="unet2d", unet=unet, scheduler=scheduler), weights)
 
 
-def codec_folder(given: str) -> Path:
+def codec_folder(name: str) -> Path:
     """The folder with the two files of the codec at `preprocess.codec`: a folder, or `hf:ORG/NAME`, which is downloaded
     once. A pipeline has them in `vae`. Raises UserError if they are missing."""
-    root = _root(given, (NETWORK, WEIGHTS, f"vae/{NETWORK}", f"vae/{WEIGHTS}"), "preprocess.codec")
+    root = _root(name, (NETWORK, WEIGHTS, f"vae/{NETWORK}", f"vae/{WEIGHTS}"), "preprocess.codec")
     if not root.is_dir():
         raise UserError(
-            f"params.yaml: preprocess.codec is {given}, which is not a folder; give the folder of a diffusers "
+            f"params.yaml: preprocess.codec is {name}, which is not a folder; give the folder of a diffusers "
             "autoencoder, or hf:ORG/NAME."
         )
     folder = _found(root, "vae", NETWORK, "preprocess.codec").parent
@@ -106,13 +106,13 @@ def pretrained(kind: Any, weights: Path, key: str) -> Any:
     return loaded
 
 
-def _root(given: str, files: Sequence[str], key: str) -> Path:
-    """The folder that `given` names; of a repository that of its `files`, from the cache or from the hub."""
-    if not given.startswith(HUB):
-        return Path(given)
+def _root(name: str, files: Sequence[str], key: str) -> Path:
+    """The folder that `name` names; of a repository that of its `files`, from the cache or from the hub."""
+    if not name.startswith(HUB):
+        return Path(name)
     from huggingface_hub import snapshot_download
 
-    name = given.removeprefix(HUB)
+    name = name.removeprefix(HUB)
     try:
         return Path(snapshot_download(name, allow_patterns=list(files)))
     # The hub's client raises errors of its own, of the network and of the system.

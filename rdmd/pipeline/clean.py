@@ -56,19 +56,19 @@ def find_unused(layout: Layout, days: float) -> list[Unused]:
 
 def delete(unused: list[Unused]) -> None:
     """Delete what `find_unused` found; a run that is being trained stays. Raises UserError if MLflow fails."""
-    for one in unused:
-        if one.kind == "run":
+    for item in unused:
+        if item.kind == "run":
             # Held by a training: it started just now, and the run is used again.
-            with contextlib.suppress(UserError), RunFolder(one.path).locked():
+            with contextlib.suppress(UserError), RunFolder(item.path).locked():
                 # So that no half of a run is left under its name.
-                aside = one.path.with_name(f".{one.path.name.lstrip('.')}.old")
-                shutil.rmtree(one.path.rename(aside))
-        elif one.kind == "checkpoint":
-            one.path.unlink(missing_ok=True)
-        elif one.kind == "features":
-            shutil.rmtree(one.path, ignore_errors=True)
+                aside = item.path.with_name(f".{item.path.name.lstrip('.')}.old")
+                shutil.rmtree(item.path.rename(aside))
+        elif item.kind == "checkpoint":
+            item.path.unlink(missing_ok=True)
+        elif item.kind == "features":
+            shutil.rmtree(item.path, ignore_errors=True)
     # .../ID/artifacts
-    records = [one.path.parent.name for one in unused if one.kind == "record"]
+    records = [item.path.parent.name for item in unused if item.kind == "record"]
     if records:
         uri = os.environ["MLFLOW_TRACKING_URI"]
         gc = [sys.executable, "-m", "mlflow", "gc", "--backend-store-uri", uri, "--run-ids", ",".join(records)]

@@ -220,14 +220,14 @@ def costs(settings: config.Settings, layout: Layout) -> list[Cost]:
 def describe(found: list[Cost]) -> str:
     """The estimate for a person, with what it leaves out."""
     lines = ["ESTIMATE, the measured time of a step times the steps, one run after another on this device:"]
-    for one in found:
-        step = one.step_seconds * one.batch / one.measured_batch
-        cut = f" (measured at {one.measured_batch})" if one.measured_batch < one.batch else ""
+    for cost in found:
+        step = cost.step_seconds * cost.batch / cost.measured_batch
+        cut = f" (measured at {cost.measured_batch})" if cost.measured_batch < cost.batch else ""
         lines += [
-            f"  {one.kind:<18} {_duration(one.hours)}: {one.steps} steps of {step:.3g} s, batch {one.batch}{cut}",
-            f"  {'':<18} peak memory {one.peak_mib / 1024:.2f} GiB, batch {one.measured_batch} ({one.device})",
+            f"  {cost.kind:<18} {_duration(cost.hours)}: {cost.steps} steps of {step:.3g} s, batch {cost.batch}{cut}",
+            f"  {'':<18} peak memory {cost.peak_mib / 1024:.2f} GiB, batch {cost.measured_batch} ({cost.device})",
         ]
-    lines.append(f"  {'together':<18} {_duration(sum(one.hours for one in found))}")
+    lines.append(f"  {'together':<18} {_duration(sum(cost.hours for cost in found))}")
     return "\n".join([*lines, "Not in it: preprocessing, features, evaluation, checkpoints, compiling, several GPUs."])
 
 

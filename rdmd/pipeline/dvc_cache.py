@@ -48,7 +48,7 @@ def locked_models(root: Path) -> dict[str, dict[str, Path]]:
         listing = _cached(root, md5)
         if md5.endswith(".dir") and listing.is_file():
             every = json.loads(listing.read_text(encoding="utf-8"))
-            files = {one["relpath"]: _cached(root, one["md5"]) for one in every}
+            files = {entry["relpath"]: _cached(root, entry["md5"]) for entry in every}
             for name, card in files.items():
                 if Path(name).name == "model.json" and card.is_file():
                     folder = name.removesuffix("model.json")

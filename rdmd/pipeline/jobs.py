@@ -79,17 +79,17 @@ def codec_of(settings: config.Settings, manifest: Manifest) -> CodecFile | None:
 
     Raises UserError if it is not the one at `preprocess.codec`, or if the settings do not fit the latents.
     """
-    latents, given = manifest.latents, settings.preprocess.codec
-    if latents is None and given is None:
+    latents, codec = manifest.latents, settings.preprocess.codec
+    if latents is None and codec is None:
         return None
-    if latents is not None and given is not None:
+    if latents is not None and codec is not None:
         from rdmd.networks.codec import codec_for
 
         file, _ = codec_for(settings)
         if file.sha256 == latents.codec:
             return file
     raise UserError(
-        f"the shards of {manifest.domain} were encoded by another codec than preprocess.codec ({given}); make them "
+        f"the shards of {manifest.domain} were encoded by another codec than preprocess.codec ({codec}); make them "
         "again with `rdmd preprocess` or `dvc repro -f preprocess`."
     )
 

@@ -120,8 +120,8 @@ class TrainingProcesses:
                 f"training in {folder.path} was killed from outside, probably because memory ran out; "
                 f"{LESS_MEMORY}, and repeat the command to go on."
             )
-        told = folder.error_file.read_text(encoding="utf-8") if folder.error_file.exists() else f"see {folder.log}."
-        raise UserError(f"training in {folder.path} failed: {told}")
+        reason = folder.error_file.read_text(encoding="utf-8") if folder.error_file.exists() else f"see {folder.log}."
+        raise UserError(f"training in {folder.path} failed: {reason}")
 
     def stop_all(self) -> None:
         """Ask every run to write a checkpoint and end, and start no other run. Returns at once."""
@@ -168,8 +168,8 @@ def _start(folder: RunFolder, slot: Slot, processes: int, lock_seconds: float, l
 
 def _command(folder: RunFolder, slot: Slot, processes: int, lock_seconds: float) -> list[str]:
     threads = max(1, slot.threads // processes) if slot.device == "cpu" else slot.threads
-    given = {"--device": slot.device, "--threads": threads, "--lock-seconds": lock_seconds}
-    module = ["-m", MODULE, str(folder.path), *(str(word) for pair in given.items() for word in pair)]
+    flags = {"--device": slot.device, "--threads": threads, "--lock-seconds": lock_seconds}
+    module = ["-m", MODULE, str(folder.path), *(str(word) for pair in flags.items() for word in pair)]
     if processes == 1:
         # A launcher only adds seconds to a single process.
         return [sys.executable, *module]

@@ -57,7 +57,7 @@ def read_log(file: Path) -> list[Request]:
         raise UserError(f"{file} is not a log of `rdmd serve --log`; give another file.") from None
     if not requests:
         raise UserError(f"{file} holds no request yet; send one to the server, or give another file.")
-    return sorted(requests, key=lambda one: one.time)
+    return sorted(requests, key=lambda request: request.time)
 
 
 def by_day(
@@ -65,12 +65,17 @@ def by_day(
 ) -> Iterator[Day]:
     """Compare each day's requests with the training source and, at the model's own lambda `lam`, with the
     evaluation."""
-    for name, group in groupby(requests, key=lambda one: one.time[:10]):
+    for name, group in groupby(requests, key=lambda request: request.time[:10]):
         day = list(group)
-        milliseconds = np.quantile([1000 * one.seconds for one in day], [0.5, 0.95])
-        distances = np.array([value for one in day for value in one.distances])
-        costs = [value for one in day if one.lam in (None, lam) for value in one.costs]
-        row = [name, str(len(day)), str(sum(one.status >= 400 for one in day)), *(f"{ms:.0f}" for ms in milliseconds)]
+        milliseconds = np.quantile([1000 * request.seconds for request in day], [0.5, 0.95])
+        distances = np.array([value for request in day for value in request.distances])
+        costs = [value for request in day if request.lam in (None, lam) for value in request.costs]
+        row = [
+            name,
+            str(len(day)),
+            str(sum(request.status >= 400 for request in day)),
+            *(f"{ms:.0f}" for ms in milliseconds),
+        ]
         row += [str(len(distances)), "–", f"{np.mean(costs):.3g}" if costs else "–", "–", "–"]
         alarms = []
         if len(distances):
@@ -78,7 +83,7 @@ def by_day(
             row[6] = f"{unlike:.1%}"
             if unlike > UNLIKE:
                 alarms.append(f"{unlike:.1%} of the images are unlike the training source")
-        if numbers := [values for one in day for values in one.numbers]:
+        if numbers := [values for request in day for values in request.numbers]:
             shift, chance, most = shift_of(np.array(numbers), source)
             row[8], row[9] = f"{shift:.2f}", f"{chance:.2f}"
             if shift > max(SHIFT, chance):

@@ -94,7 +94,7 @@ def unregistered(registry: Path) -> str | None:
     try:
         registered = json.loads(registry.read_text(encoding="utf-8"))
         name, champion = registered["name"], registered["champion"]
-        wanted = {(one["sha256"], f"{one['lambda']:g}") for one in registered["versions"]}
+        wanted = {(entry["sha256"], f"{entry['lambda']:g}") for entry in registered["versions"]}
     except (OSError, ValueError, KeyError, TypeError):
         return None
     if champion is None:
@@ -107,7 +107,7 @@ def unregistered(registry: Path) -> str | None:
     missing = sorted(lam for sha256, lam in wanted - set(held))
     if missing:
         return f"{uri} holds no version of {name} with lambda {', '.join(missing)}"
-    lost = sorted(one[1] for one in wanted if is_local(held[one]) and weights_of(held[one]) is None)
+    lost = sorted(key[1] for key in wanted if is_local(held[key]) and weights_of(held[key]) is None)
     if lost:
         return f"the weights of {name} with lambda {', '.join(lost)} are gone from {uri}"
     return None if has_champion else f"{name} has no champion in {uri}"
@@ -146,10 +146,10 @@ def _held_on_server(champion: str, name: str) -> tuple[_Held, bool]:
         from mlflow import MlflowClient
 
         client = MlflowClient()
-        versions = sorted(client.search_model_versions(f"name = '{name}'"), key=lambda one: int(one.version))
+        versions = sorted(client.search_model_versions(f"name = '{name}'"), key=lambda version: int(version.version))
         aliases = client.get_registered_model(name).aliases if versions else {}
-    tags = [one.tags for one in versions if {"sha256", "lambda"} <= set(one.tags)]
-    return {(one["sha256"], one["lambda"]): "" for one in tags}, "champion" in aliases
+    tags = [version.tags for version in versions if {"sha256", "lambda"} <= set(version.tags)]
+    return {(tag["sha256"], tag["lambda"]): "" for tag in tags}, "champion" in aliases
 
 
 def weights_of(location: str) -> Path | None:

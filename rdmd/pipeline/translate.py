@@ -26,48 +26,48 @@ class Outcome:
     broken: list[tuple[str, str]]
 
 
-def translate_path(model: Model, given: Path, out: Path, sizing: Sizing = AS_TRAINED) -> Outcome:
+def translate_path(model: Model, inputs: Path, out: Path, sizing: Sizing = AS_TRAINED) -> Outcome:
     """Translate an image to the file `out`, or every image below a folder to PNG files of the same relative names below
     `out`, each of the size of its image, with its transparency and, of a grey model, its bits. A model of points reads
     and writes `.npy` files of shape (N, 2).
 
-    Raises UserError if `given` is missing or holds nothing to translate, or if results would overwrite it.
+    Raises UserError if `inputs` is missing or holds nothing to translate, or if results would overwrite it.
     """
-    if not given.exists():
-        raise UserError(f"{given} does not exist; give an image or a folder of images.")
-    if out.resolve() == given.resolve():
+    if not inputs.exists():
+        raise UserError(f"{inputs} does not exist; give an image or a folder of images.")
+    if out.resolve() == inputs.resolve():
         raise UserError(f"{out} is the input itself; give another place for the result.")
     if model.of_points:
-        return _translate_points(model, given, out)
-    if given.is_file():
-        return _translate_file(model, given, out, sizing)
+        return _translate_points(model, inputs, out)
+    if inputs.is_file():
+        return _translate_file(model, inputs, out, sizing)
     if out.is_file():
-        raise UserError(f"{out} is a file, but {given} is a folder; give a folder for the results.")
-    return _translate_folder(model, given, out, sizing)
+        raise UserError(f"{out} is a file, but {inputs} is a folder; give a folder for the results.")
+    return _translate_folder(model, inputs, out, sizing)
 
 
-def _translate_file(model: Model, given: Path, out: Path, sizing: Sizing) -> Outcome:
-    target = out / f"{given.stem}.png" if out.is_dir() or not out.suffix else out
-    if target.resolve() == given.resolve():
+def _translate_file(model: Model, inputs: Path, out: Path, sizing: Sizing) -> Outcome:
+    target = out / f"{inputs.stem}.png" if out.is_dir() or not out.suffix else out
+    if target.resolve() == inputs.resolve():
         raise UserError(f"{target} is the input itself; give another place for the result.")
     if target.suffix.lower() not in SUFFIXES:
         raise UserError(f"{target} is not the name of an image file; use .png, .jpg or .webp.")
-    picture = _read(given, model.form)
+    picture = _read(inputs, model.form)
     if isinstance(picture, str):
-        raise UserError(f"{given} is not a readable image ({picture}); give a jpg, png, webp or bmp file.")
+        raise UserError(f"{inputs} is not a readable image ({picture}); give a jpg, png, webp or bmp file.")
     _save(next(translate_pictures(model, [picture], sizing)), target)
     return Outcome(1, [])
 
 
-def _translate_folder(model: Model, given: Path, out: Path, sizing: Sizing) -> Outcome:
+def _translate_folder(model: Model, inputs: Path, out: Path, sizing: Sizing) -> Outcome:
     inside = out.resolve()
     names = sorted(
-        path.relative_to(given)
-        for path in given.rglob("*")
+        path.relative_to(inputs)
+        for path in inputs.rglob("*")
         if path.suffix.lower() in SUFFIXES and path.is_file() and not path.resolve().is_relative_to(inside)
     )
     if not names:
-        raise UserError(f"{given} holds no images; give another folder.")
+        raise UserError(f"{inputs} holds no images; give another folder.")
     endings = {name: name.with_suffix(".png") for name in names}
     # a.jpg and a.webp would both become a.png
     taken = list(endings.values())
@@ -77,7 +77,7 @@ def _translate_folder(model: Model, given: Path, out: Path, sizing: Sizing) -> O
 
     def pictures() -> Iterator[Picture]:
         for name in names:
-            picture = _read(given / name, model.form)
+            picture = _read(inputs / name, model.form)
             if isinstance(picture, str):
                 broken.append((str(name), picture))
             else:
@@ -113,12 +113,12 @@ def _save(image: Image.Image, path: Path) -> None:
         image.save(file, format=Image.registered_extensions()[suffix])
 
 
-def _translate_points(model: Model, given: Path, out: Path) -> Outcome:
+def _translate_points(model: Model, inputs: Path, out: Path) -> Outcome:
     (dims,) = model.sample_shape
-    points = _read_points(given, dims)
+    points = _read_points(inputs, dims)
     if points is None:
         raise UserError(
-            f"{given} is not a .npy file of finite numbers of shape (N, {dims}), which this model of points"
+            f"{inputs} is not a .npy file of finite numbers of shape (N, {dims}), which this model of points"
             " takes; save one with numpy.save."
         )
     with replacing(out) as temporary, temporary.open("wb") as file:

@@ -87,7 +87,7 @@ class Front:
 
     def cost(self, image: np.ndarray, translation: np.ndarray) -> float:
         """The cost between two images, uint8 (H, W, 3), each fitted as in training, as the evaluation measures it."""
-        pair = (torch.from_numpy(self._fitted(one)) for one in (image, translation))
+        pair = (torch.from_numpy(self._fitted(picture)) for picture in (image, translation))
         return faithfulness.cost(*pair).item()
 
     def is_unlike(self, image: np.ndarray) -> bool:
@@ -110,7 +110,7 @@ class Front:
 
     def _nearest(self, lam: float) -> float:
         """The measured lambda whose logarithm is nearest."""
-        return lam if lam in self._rows else min(self.measured, key=lambda one: abs(math.log(one / lam)))
+        return lam if lam in self._rows else min(self.measured, key=lambda other: abs(math.log(other / lam)))
 
 
 def _champion(layout: Layout) -> float | None:
@@ -202,7 +202,7 @@ def build_page(gr: ModuleType, front: Front, samples: Sequence[np.ndarray], titl
         gr.Markdown("### Every lambda that was measured")
         every = gr.Gallery(elem_id="all", **grid)
         gr.Markdown("### Or choose an image of the test split", visible=bool(samples))
-        tries = gr.Gallery([enlarged(one) for one in samples], visible=bool(samples), elem_id="samples", **grid)
+        tries = gr.Gallery([enlarged(picture) for picture in samples], visible=bool(samples), elem_id="samples", **grid)
         outputs = [image, seen, chosen, numbers, every]
         file.change(on_file, [file, slider], outputs, **private)
         tries.select(on_sample, slider, outputs, **private)

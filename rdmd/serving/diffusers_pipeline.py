@@ -64,6 +64,6 @@ class RDMDPipeline(DiffusionPipeline):
         `rdmd.Translator`. Raises UserError for a lambda that the generator does not take."""
         images = [image] if isinstance(image, Image.Image) else image
         model = replace(self.generator.model, device=self.device).at(lam)
-        pictures = (picture_of(one, model.form) for one in images)
+        pictures = (picture_of(image, model.form) for image in images)
         translated = translate_pictures(model, pictures, Sizing(resolution, keep_detail))
         return ImagePipelineOutput(images=list(translated))

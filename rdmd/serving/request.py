@@ -43,13 +43,13 @@ def answer(model: Model, inputs: list[object], sizing: Sizing = AS_TRAINED) -> n
         if points is None:
             raise RequestError(f"`inputs` is not a list of points; send finite numbers of shape (N, {dims}).")
         return translate_points(model, points)
-    texts = [isinstance(given, str) for given in inputs]
+    texts = [isinstance(sample, str) for sample in inputs]
     if all(texts):
         pictures = (_from_text(i, str(text), model.form) for i, text in enumerate(inputs))
         return [_to_text(image) for image in translate_pictures(model, pictures, sizing)]
     if any(texts):
         raise RequestError("`inputs` mixes texts and arrays; send images of one kind in one request.")
-    arrays = (_from_array(i, given, model.sample_shape[0]) for i, given in enumerate(inputs))
+    arrays = (_from_array(i, sample, model.sample_shape[0]) for i, sample in enumerate(inputs))
     translated = list(translate_images(model, arrays, sizing))
     one_size = len({image.shape for image in translated}) == 1
     return np.stack(translated) if one_size else [image.tolist() for image in translated]
@@ -78,8 +78,8 @@ def _from_text(i: int, text: str, form: Form) -> Picture:
         raise RequestError(f"image {i} of `inputs` cannot be used ({reason}); send another one.") from None
 
 
-def _from_array(i: int, given: object, channels: int) -> np.ndarray:
-    image = _array(given)
+def _from_array(i: int, sample: object, channels: int) -> np.ndarray:
+    image = _array(sample)
     whole = image is not None and image.dtype.kind in "iu" and image.ndim == 3 and image.shape[2] == channels
     if image is None or not whole or image.size == 0 or image.min() < 0 or image.max() > 255:
         raise RequestError(

@@ -46,15 +46,15 @@ class Notes(logging.Handler):
         """Count the images of a batch."""
         if not hasattr(record, "distances"):
             return
-        noted = vars(record)
-        INPUTS.inc(len(noted["distances"]))
-        UNLIKE.inc(noted["unlike"])
-        for distance, cost in zip(noted["distances"], noted["costs"], strict=True):
+        batch = vars(record)
+        INPUTS.inc(len(batch["distances"]))
+        UNLIKE.inc(batch["unlike"])
+        for distance, cost in zip(batch["distances"], batch["costs"], strict=True):
             DISTANCES.observe(distance)
             COSTS.observe(cost)
         seen = SEEN.get()
         if seen is not None:
-            seen.append(noted)
+            seen.append(batch)
 
 
 def build(model_uri: str, requests: Path | None = None) -> FastAPI:
@@ -78,9 +78,9 @@ def build(model_uri: str, requests: Path | None = None) -> FastAPI:
         seconds = time.perf_counter() - start
         SECONDS.observe(seconds)
         REQUESTS.labels(response.status_code).inc()
-        unlike = sum(one["unlike"] for one in seen)
+        unlike = sum(batch["unlike"] for batch in seen)
         if unlike:
-            response.headers["RDMD-Unlike-Source"] = f"{unlike} of {sum(len(one['distances']) for one in seen)}"
+            response.headers["RDMD-Unlike-Source"] = f"{unlike} of {sum(len(batch['distances']) for batch in seen)}"
         if requests is not None:
             _log(requests, response.status_code, seconds, seen)
         return response
@@ -95,7 +95,7 @@ def build(model_uri: str, requests: Path | None = None) -> FastAPI:
 def _log(file: Path, status: int, seconds: float, seen: list[dict[str, Any]]) -> None:
     """Append a line of JSON for a request. The file may be moved away at any time, as logrotate does."""
     # A model that was registered by an earlier version notes less.
-    images = {name: [value for one in seen for value in one.get(name, [])] for name in LOGGED}
+    images = {name: [value for batch in seen for value in batch.get(name, [])] for name in LOGGED}
     rounded = json.loads(json.dumps(images), parse_float=lambda text: round(float(text), 5))
     line: dict[str, Any] = {
         "time": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
@@ -116,6 +116,6 @@ if __name__ == "__main__":
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=5001)
     parser.add_argument("--log", type=Path, help="append a line of JSON for every request to this file")
-    given = parser.parse_args()
+    parsed = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    uvicorn.run(build(given.model_uri, given.log), host=given.host, port=given.port)
+    uvicorn.run(build(parsed.model_uri, parsed.log), host=parsed.host, port=parsed.port)

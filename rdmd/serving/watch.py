@@ -31,7 +31,7 @@ class Watch:
         unlike = int((distances > 1).sum())
         self.inputs += len(x)
         self.unlike += unlike
-        noted = {
+        measured = {
             "lam": lam,
             "distances": distances.tolist(),
             "costs": (y.clamp(-1, 1) - x).square().mean((1, 2, 3)).tolist(),
@@ -43,5 +43,5 @@ class Watch:
             unlike,
             len(x),
             distances.max(),
-            extra={"unlike": unlike, **noted},
+            extra={"unlike": unlike, **measured},
         )

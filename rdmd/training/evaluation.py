@@ -93,7 +93,7 @@ def combined(measured: dict[str, list[float]], lambdas: Sequence[float | None]) 
 
 def geometric_mean(distances: Sequence[float]) -> float:
     """exp of the mean logarithm of distances >= 0."""
-    return math.exp(statistics.fmean(math.log(max(one, LEAST)) for one in distances))
+    return math.exp(statistics.fmean(math.log(max(distance, LEAST)) for distance in distances))
 
 
 def _distance(features: FeatureInput, reference: Tensor, batch: int, device: torch.device) -> tuple[str, Distance]:

@@ -43,14 +43,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--lock-seconds", type=float, default=0.0, help="how long to wait for another process that trains this run"
     )
-    given = parser.parse_args(arguments)
+    parsed = parser.parse_args(arguments)
     stop = StopRequest().listen()
-    if given.threads:
-        torch.set_num_threads(given.threads)
-    folder = RunFolder(given.folder)
+    if parsed.threads:
+        torch.set_num_threads(parsed.threads)
+    folder = RunFolder(parsed.folder)
     with reporting(debug=False), _recording_errors(folder):
         run = folder.read_run()
-        if run_training(run, folder, given.device, stop, given.lock_seconds):
+        if run_training(run, folder, parsed.device, stop, parsed.lock_seconds):
             return 0
         print(f"stopped before step {run.settings.steps}; the same command goes on", file=sys.stderr)
         return EXIT_STOPPED

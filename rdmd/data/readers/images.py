@@ -80,7 +80,7 @@ def chosen(
         else:
             others[path.suffix[1:].upper() or "no suffix"] += 1
     for split, folder in folders.items():
-        if all(given != split for _, given in found):
+        if all(named != split for _, named in found):
             present = sorted({PurePosixPath(name).parts[0] for name in visible if "/" in name})
             raise UserError(
                 f"{domain.path} holds no images below `{folder}`, which {key}.{split} names (its folders: "

@@ -64,9 +64,9 @@ def _find(folder: Path, split: Split) -> _Pair | None:
     if images is None and labels is None:
         return None
     if images is None or labels is None:
-        given = images or labels
+        present = images or labels
         missing = OFFICIAL[split][0 if images is None else 1]
-        raise UserError(f"{given} is there but {missing} (or {missing}.gz) is not; put it in {folder} too.")
+        raise UserError(f"{present} is there but {missing} (or {missing}.gz) is not; put it in {folder} too.")
     return _Pair(images, labels, split)
 
 
