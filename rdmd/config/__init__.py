@@ -58,4 +58,5 @@ from rdmd.config.training import (
     SquaredL2,
     Teacher,
     TransportCost,
+    Varied,
 )

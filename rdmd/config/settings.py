@@ -40,6 +40,7 @@ class Settings(Section):
             *self._codec(),
             *self._channels(),
             *self._noise_source(),
+            *self._variation(),
             *self._cost(),
             *self._launch(),
             *self._bounds(),
@@ -176,6 +177,17 @@ class Settings(Section):
                 "domains.source is noise, on which no classifier can be trained; add domains.features with a labelled "
                 "reader, or use evaluate.features.network `efficientnet_lite0`"
             )
+
+    def _variation(self) -> Iterator[str]:
+        side, points = self.preprocess.resolution, self.preprocess.kind == "points"
+        for name, section, of_images in (
+            ("teacher", self.teacher, not points),
+            ("distill", self.distill, not points and not isinstance(self.domains.source, Noise)),
+        ):
+            if (section.flip or section.shift) and not of_images:
+                yield f"{name}.flip and {name}.shift vary images, and the samples are points or noise; remove them"
+            elif section.shift >= side:
+                yield f"{name}.shift is {section.shift}, but images have {side} pixels a side; set it to a few pixels"
 
     def _cost(self) -> Iterator[str]:
         cost = self.distill.cost

@@ -114,7 +114,17 @@ class Evaluated(Cadence):
         return self
 
 
-class Teacher(Evaluated):
+class Varied(Evaluated):
+    """The keys of the trainings that may vary their images: the teacher's targets, the generator's sources. Unlike
+    `teacher.augment` these leak: a varied image counts as one of the domain."""
+
+    # Whether half of the images are mirrored.
+    flip: bool = False
+    # The largest shift in pixels, up, down, left and right; the pixels at the border are repeated.
+    shift: Annotated[Integer, Field(ge=0)] = 0
+
+
+class Teacher(Varied):
     """Denoising score matching on the target: `min_D E beta ||D(x + sigma eps, sigma) - x||^2`."""
 
     # What to start from: safetensors (see `rdmd convert-edm`) or, for a network `unet2d`, a diffusers checkpoint, which
@@ -196,7 +206,7 @@ InputNoise = Annotated[
 ]
 
 
-class Distill(Evaluated):
+class Distill(Varied):
     """RDMD: `min_G int omega_t KL(p_t^G || p_t^T) dt + lambda E c(x, G(x))`."""
 
     # A range {from, to}: one generator that takes lambda as an input. A list: a generator for each lambda.

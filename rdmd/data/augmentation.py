@@ -58,6 +58,19 @@ def transformed(images: Tensor, labels: Tensor) -> Tensor:
     return torch.where(_per_image(labels[:, 2:].any(dim=1)), moved, images)
 
 
+def flipped_and_shifted(images: Tensor, flip: bool, shift: int, rng: torch.Generator) -> Tensor:
+    """Images (B, C, H, W), half of them mirrored if `flip`, each moved by a whole number of pixels within `shift` in
+    both directions. Where the image ends, its last pixels are repeated."""
+    n, _, height, width = images.shape
+    mirrored = torch.rand(n, 1, generator=rng, device=images.device) < (0.5 if flip else 0.0)
+    down, right = torch.randint(-shift, shift + 1, (2, n, 1), generator=rng, device=images.device)
+    rows = (torch.arange(height, device=images.device) - down).clamp(0, height - 1)
+    columns = (torch.arange(width, device=images.device) - right).clamp(0, width - 1)
+    columns = torch.where(mirrored, width - 1 - columns, columns)
+    each = torch.arange(n, device=images.device)[:, None, None]
+    return images[each, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
+
+
 def _per_image(flags: Tensor) -> Tensor:
     return flags[:, None, None, None]
 

@@ -8,9 +8,12 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from rdmd import config
+from rdmd.data.augmentation import flipped_and_shifted
 from rdmd.data.samples import Split
 from rdmd.data.sampling import StepRandom, drawn, seen_by_networks
 from rdmd.data.shards import trained_array
+from rdmd.errors import UserError
 
 # Share of the free GPU memory that one domain may take: the networks and the other domain need the rest.
 RESIDENT_SHARE = 0.25
@@ -67,6 +70,33 @@ class DomainView:
         samples = stored[index.to(stored.device, non_blocking=True)].to(self.device, non_blocking=True)
         samples = samples.view(torch.uint16) if deep else samples
         return seen_by_networks(samples.permute(0, 3, 1, 2).contiguous() if samples.ndim == 4 else samples)
+
+
+@dataclass(frozen=True)
+class Varied:
+    """A source of images whose batches are flipped and shifted, as `rdmd.config.Varied` says."""
+
+    source: Source
+    flip: bool
+    shift: int
+
+    def batch(self, n: int, random: StepRandom, name: str) -> Tensor:
+        """As the source's, (n, C, H, W), varied."""
+        images = self.source.batch(n, random, name)
+        return flipped_and_shifted(images, self.flip, self.shift, random.stream(f"{name} varied"))
+
+    def distinct(self, n: int, random: StepRandom, name: str) -> Tensor:
+        """The source's own: evaluations see images as they are."""
+        return self.source.distinct(n, random, name)
+
+
+def varied(source: Source, settings: config.Varied, sample_shape: tuple[int, ...]) -> Source:
+    """The source, with its images varied as the settings of the training say. Raises UserError if it has points."""
+    if not settings.flip and not settings.shift:
+        return source
+    if len(sample_shape) == 1:
+        raise UserError("`flip` and `shift` vary images, and the samples are points; remove them.")
+    return Varied(source, settings.flip, settings.shift)
 
 
 # The folder of a domain, a split of it, and a device -> what training draws batches from, such as `open_domain`.

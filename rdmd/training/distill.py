@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from rdmd import config
 from rdmd.data.sampling import StepRandom
-from rdmd.data.view import FreshNoise, OpenDomain, Source, open_domain
+from rdmd.data.view import FreshNoise, OpenDomain, Source, open_domain, varied
 from rdmd.diffusion.loss import Denoiser, denoising_loss, noise_like
 from rdmd.diffusion.noise import NoisyBatch, noise_distribution
 from rdmd.distillation.costs import Cost, FeatureCost, Huber, InPixels, LowPass, l1, squared_l2
@@ -182,7 +182,7 @@ class DistillObjective(Objective):
 def _source(run: DistillRun, accelerator: Accelerator, open_domain: OpenDomain) -> Source:
     if run.source_noise is not None:
         return FreshNoise(run.sample_shape, run.source_noise)
-    return open_domain(run.source.path, "train", accelerator.device)
+    return varied(open_domain(run.source.path, "train", accelerator.device), run.settings, run.sample_shape)
 
 
 def build_cost(

@@ -7,7 +7,7 @@ from torch import Tensor
 from rdmd import config
 from rdmd.data.augmentation import draw_labels, transformed
 from rdmd.data.sampling import StepRandom
-from rdmd.data.view import OpenDomain, open_domain
+from rdmd.data.view import OpenDomain, open_domain, varied
 from rdmd.diffusion.loss import denoising_loss, noise_like
 from rdmd.diffusion.noise import NoisyBatch, noise_distribution
 from rdmd.diffusion.samplers import karras_sigmas, sample_heun
@@ -26,7 +26,7 @@ class TeacherObjective(Objective):
         s = self.settings = run.settings
         super().__init__(run, accelerator, warmup=s.warmup, decay=s.decay)
         self.sigma_data, self.sample_shape = run.network.sigma_data, run.sample_shape
-        self.target = open_domain(run.target.path, "train", accelerator.device)
+        self.target = varied(open_domain(run.target.path, "train", accelerator.device), s, run.sample_shape)
         self.noise = noise_distribution(s.noise)
         denoiser = build_denoiser(run.network, run.sample_shape, dropout=True, augmented=s.augment > 0)
         if run.initial is not None:

@@ -254,6 +254,7 @@ WRONG = {
     "not finite": (lambda x: x * torch.nan, {}, "not finite"),
     "an unknown setting": (lambda x: x, {"warm": 3}, "unknown key `warm`; did you mean `warmup`"),
     "a setting out of range": (lambda x: x, {"lr": -1}, "`lr` is -1"),
+    "flipped points": (lambda x: torch.zeros(9, 2), {"flip": True}, "`flip` and `shift` vary images"),
     "augmented points": (lambda x: torch.zeros(9, 2), {"augment": 0.1}, "network 'mlp' takes no augmentation labels"),
 }
 

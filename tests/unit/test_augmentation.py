@@ -6,7 +6,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from rdmd.data.augmentation import SCALE_STD, STRETCH_STD, TRANSLATION_STD, draw_labels, transformed
+from rdmd.data.augmentation import (
+    SCALE_STD,
+    STRETCH_STD,
+    TRANSLATION_STD,
+    draw_labels,
+    flipped_and_shifted,
+    transformed,
+)
+from rdmd.data.sampling import StepRandom
 from rdmd.diffusion.noise import NoisyBatch
 from rdmd.networks.build import build_denoiser, load_weights, save_weights
 from tests.objectives import Materials, take_step
@@ -144,8 +152,6 @@ def test_a_teacher_learns_its_labels_and_samples_without_them(digits: Materials)
 
 
 def test_without_augmentation_a_batch_is_what_the_domain_gives(digits: Materials):
-    from rdmd.data.sampling import StepRandom
-
     random = StepRandom(0, 0, 3, torch.device("cpu"))
     plain, augmented = digits.teacher(), digits.teacher(augment=0.15)
     target = plain.target.batch(plain.batch_size, random, "target")
@@ -153,3 +159,34 @@ def test_without_augmentation_a_batch_is_what_the_domain_gives(digits: Materials
     batch = augmented.draw(random)
     assert torch.equal(batch.x, transformed(target, batch.labels)) and not torch.equal(batch.x, target)
     assert torch.equal(batch.eps, plain.draw(random).eps)
+
+
+def test_flips_and_shifts_are_of_whole_pixels_and_repeat_the_border():
+    x, n = pictures(1)[:, :, :6, :6], 4000
+    padded = torch.nn.functional.pad(x, (2, 2, 2, 2), mode="replicate")[0]
+    # Shifted by (down, right), each mirrored or not.
+    possible = {
+        (down, right, flip): moved.flip(2) if flip else moved
+        for down in range(-2, 3)
+        for right in range(-2, 3)
+        for flip in (False, True)
+        for moved in [padded[:, 2 - down : 8 - down, 2 - right : 8 - right]]
+    }
+    found = flipped_and_shifted(x.expand(n, -1, -1, -1), True, 2, torch.Generator().manual_seed(0))
+    matches = torch.stack([(found == one).flatten(1).all(dim=1) for one in possible.values()])
+    assert (matches.sum(dim=0) == 1).all()
+    # Each of the 50 as often as the others: four standard errors of a share.
+    assert ((matches.double().mean(dim=1) - 1 / 50).abs() < 4 * math.sqrt(1 / 50 / n)).all()
+    only = flipped_and_shifted(x.expand(9, -1, -1, -1), False, 1, torch.Generator().manual_seed(0))
+    assert all(any(torch.equal(one, possible[d, r, False]) for d in (-1, 0, 1) for r in (-1, 0, 1)) for one in only)
+
+
+def test_both_trainings_vary_their_own_images_and_evaluate_them_as_they_are(digits: Materials):
+    random = StepRandom(0, 0, 3, torch.device("cpu"))
+    for make, name in ((digits.teacher, "target"), (digits.distill, "source")):
+        plain, changed = make(), make(flip=True, shift=1)
+        before = getattr(plain, name)
+        expected = flipped_and_shifted(before.batch(32, random, name), True, 1, random.stream(f"{name} varied"))
+        assert torch.equal(getattr(changed, name).batch(32, random, name), expected)
+        assert not torch.equal(changed.draw(random).x, plain.draw(random).x)
+        assert torch.equal(getattr(changed, name).distinct(9, random, "x"), before.distinct(9, random, "x"))

@@ -251,6 +251,9 @@ VALUES = [
         "teacher.augment is 0.15, but network.augment_dim, the number of its labels, is 0",
         "set it to 9",
     ),
+    spoilt(
+        "shifted out", "lr: 0.001", "lr: 0.001\n  shift: 8", "teacher.shift is 8, but images have 8", "a few pixels"
+    ),
     spoilt("half a seed", "seed: 0", "seed: 1.5", "`seed` is 1.5: input should be a valid integer", "change it"),
     spoilt("experiment with a space", "experiment: tiny", "experiment: My images", "`experiment` is", "change it"),
     wrong_register("champion: best", "`register.champion`: 'best' is no rule", "use one of cheapest-near-best"),
