@@ -12,7 +12,7 @@ from torch import Tensor
 from rdmd.evaluation.row import GENERATOR, IDENTITY
 from rdmd.evaluation.selection import cheapest_near_best, nondominated
 from rdmd.evaluation.table import method_name
-from rdmd.evaluation.task import EvaluationTask, PointTask
+from rdmd.evaluation.task import EvaluationTask, ImageTask, PointTask
 from rdmd.files import replacing
 from rdmd.report.figures import Plane, Point, Reference, Series
 from rdmd.report.samples import image_grid
@@ -87,9 +87,11 @@ def chosen_samples(measured: Sequence[Measured]) -> list[tuple[str, Tensor]]:
 
 
 def draw_samples(task: EvaluationTask, columns: Sequence[tuple[str, Tensor]], file: Path) -> None:
-    """The first sources beside their translations. For images a row for each source; for points a panel for each set,
-    where colour is the angle of the point's source."""
+    """The first sources beside their translations. For images a row for each source, with its true counterpart where it
+    is known; for points a panel for each set, where colour is the angle of the point's source."""
     columns = [("source", task.source), *columns]
+    if isinstance(task, ImageTask) and task.truth is not None:
+        columns.append(("true\ncounterpart", task.truth.images))
     if not isinstance(task, PointTask):
         save(image_grid([(title, images[:_SOURCES]) for title, images in columns]), file)
         return
