@@ -1,26 +1,28 @@
-"""The pages of Prefect and MLflow on this machine, with a form that starts runs: `python -m flows.ui`."""
+"""The pages of Prefect and MLflow on this machine, with a form that starts runs: `python -m flows.ui`.
+
+`python -m flows.ui deployment` executes the runs of the form alone, for the server that PREFECT_API_URL names. A team
+declares the same in `prefect.yaml`.
+"""
 
 import os
 import subprocess
 import sys
 import time
+import warnings
 from contextlib import ExitStack
 from pathlib import Path
 
+from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
+from prefect.flows import EntrypointType
+
 from flows.artifacts import MLFLOW_UI
-from flows.deployment import NAME
-from flows.server import (
-    API,
-    STARTING,
-    answers,
-    free_port,
-    prefect_command,
-    running,
-)
+from flows.reproduce import reproduce
+from flows.server import API, STARTING, answers, free_port, prefect_command, running, wait_for_api
 from rdmd.errors import UserError, reporting
 from rdmd.pipeline.process_group import exit_on_signals
 from rdmd.pipeline.store import relocate
 
+NAME = "project"
 POLL_SECONDS = 0.5
 # The logs of the three servers, of the last start.
 LOGS = Path(os.environ["PREFECT_HOME"]) / "ui"
@@ -50,7 +52,7 @@ def main() -> None:
         print(f"Prefect  {prefect}\nMLflow   {mlflow}\nboth are starting, which takes half a minute", flush=True)
         while not (answers(f"{prefect}/api/health") and answers(f"{mlflow}/health")):
             _check(servers)
-        start("deployment", [sys.executable, "-m", "flows.deployment"])
+        start("deployment", [sys.executable, "-m", "flows.ui", "deployment"])
         while not answers(f"{prefect}/api/deployments/name/reproduce/{NAME}"):
             _check(servers)
         print(
@@ -73,6 +75,26 @@ def _check(servers: dict[str, subprocess.Popen[bytes]]) -> None:
     time.sleep(POLL_SECONDS)
 
 
+def serve_deployment() -> None:
+    """Make the deployment `reproduce/project` of this folder, and execute its scheduled runs, one at a time."""
+    if not os.environ.get(API):
+        raise UserError(f"{API} names no Prefect server for the deployment; run `make ui`, or set it.")
+    wait_for_api()
+    # Prefect 3.8 does not await it when SIGTERM ends the runner; the runs end all the same.
+    warnings.filterwarnings("ignore", message="coroutine 'Runner.astop' was never awaited")
+    reproduce.serve(
+        name=NAME,
+        description=reproduce.__doc__,
+        # The others wait, since runs share params.yaml.
+        limit=1,
+        global_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE),
+        # A path would load the file under another module's name.
+        entrypoint_type=EntrypointType.MODULE_PATH,
+        pause_on_shutdown=False,
+        print_starting_message=False,
+    )
+
+
 if __name__ == "__main__":
     with reporting(debug=False):
-        main()
+        serve_deployment() if sys.argv[1:] == ["deployment"] else main()

@@ -107,8 +107,8 @@ def serve(path: Path) -> Iterator[Served]:
         dropped = {"MLFLOW_TRACKING_URI", "PREFECT_HOME", "DVC_ROOT", "DVC_STAGE"}
         inherited = {key: value for key, value in server.environment.items() if key not in dropped}
         served = subprocess.Popen(
-            [sys.executable, "-m", "flows.deployment"], cwd=path, stdout=subprocess.DEVNULL, start_new_session=True,
-            env=inherited | {"PYTHONPATH": str(path), STARTING: "1"},
+            [sys.executable, "-m", "flows.ui", "deployment"], cwd=path, stdout=subprocess.DEVNULL,
+            start_new_session=True, env=inherited | {"PYTHONPATH": str(path), STARTING: "1"},
         )  # fmt: skip
         try:
             with temporary_settings({PREFECT_API_URL: inherited[API]}), get_client(sync_client=True) as client:
