@@ -160,7 +160,7 @@ def test_domains_must_agree_on_their_channels(tmp_path: Path):
 
 def test_the_expectations_know_the_range_of_16_bits(tmp_path: Path):
     settings = settings_of(tmp_path, channels="auto").settled(1)
-    suite = [check.expectation for check in checks(settings, "source", bits=16)]
+    suite = checks(settings, "source", bits=16)
     assert suite[0].value_set == ["8x8x1"] and suite[1].value_set == ["uint16"] and suite[4].max_value == 65535
 
 
