@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from rdmd import config
 from rdmd.errors import UserError
 from rdmd.pipeline import experiments as files
-from rdmd.pipeline.experiments import NO_GIT, in_git, missing_files
+from rdmd.pipeline.experiments import NO_GIT, augmentation_advice, in_git, missing_files
 from rdmd.pipeline.layout import Layout, use_local_tracking
 from rdmd.ports import listen
 from rdmd.progress import run_bar
@@ -56,11 +56,14 @@ def use(arguments: Namespace) -> None:
 
 def check(arguments: Namespace) -> None:
     """Check params.yaml and the files that it names, in a second."""
-    problems = missing_files(config.load())
+    settings = config.load()
+    problems = missing_files(settings)
     if not in_git():
         problems.append(NO_GIT)
     if problems:
         raise UserError(" ".join(problems))
+    if (advice := augmentation_advice(settings)) is not None:
+        print(advice)
 
 
 def preprocess(arguments: Namespace) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from rdmd.errors import UserError, reporting
 from studies.figures import chosen_samples, draw_samples
 from studies.grids import COMPARISONS, FOLDER, PARTS, SEEDS, STUDIES, comparisons, study_settings, variant_settings
-from studies.measure import MEASURE, measure_generators, measure_references, open_bench
+from studies.measure import MEASURE, measure_generators, measure_references, measure_teacher, open_bench
 from studies.published import publish_comparison, publish_part
 from studies.report import write_report
 
@@ -56,23 +56,28 @@ def _study(study: str, arguments: argparse.Namespace) -> None:
             draw_samples(bench.task, columns, arguments.docs / f"{study}_samples.png")
 
 
-def _comparisons(study: str, arguments: argparse.Namespace) -> None:
-    known = comparisons(study)
+def _comparisons(group: str, arguments: argparse.Namespace) -> None:
+    known = comparisons(group)
     names = [comparison.name for comparison in known]
-    _check(arguments.only or [], names, f"{FOLDER / study}.yaml has")
+    _check(arguments.only or [], names, f"{FOLDER / group}.yaml has")
     for comparison in (comparison for comparison in known if comparison.name in (arguments.only or names)):
         for seed in arguments.seeds or comparison.seeds:
-            settings = study_settings(comparison.study, seed)
+            study = study_settings(comparison.study, seed)
+            settings = variant_settings(study, comparison, None)
             bench = open_bench(comparison.study, settings, arguments.work, _say)
             references, variants, columns = measure_references(bench), {}, []
             for name in comparison.variants:
-                varied = replace(bench, settings=variant_settings(settings, comparison, name))
-                variants[name] = measure_generators(varied, f"{comparison.name}={name}")
-                rows = zip(variants[name].rows, variants[name].samples, strict=True)
+                changed, own = variant_settings(study, comparison, name), bench
+                if comparison.own_teachers:
+                    own = open_bench(comparison.study, changed, arguments.work, _say, bench.task)
+                varied = replace(own, settings=changed)
+                measured = measure_generators(varied, f"{comparison.name}={name}")
+                rows = zip(measured.rows, measured.samples, strict=True)
                 columns += [(f"{name}\nλ = {row['lambda']:g}", samples) for row, samples in rows]
-            publish_comparison(arguments.docs / f"{study}.json", study, comparison, variants, references)
-            if study == "costs" and seed == SEEDS[0]:
-                draw_samples(bench.task, columns, arguments.docs / f"{study}_{comparison.name}_samples.png")
+                variants[name] = measure_teacher(varied).joined(measured) if comparison.own_teachers else measured
+            publish_comparison(arguments.docs / f"{group}.json", group, comparison, variants, references)
+            if group == "costs" and seed == SEEDS[0]:
+                draw_samples(bench.task, columns, arguments.docs / f"{group}_{comparison.name}_samples.png")
 
 
 def _check(names: Sequence[str], known: Sequence[str], there_is: str) -> None:

@@ -118,9 +118,17 @@ class Measured:
     samples: list[Tensor]
     training: list[dict[str, Any]]
 
+    def joined(self, other: "Measured") -> "Measured":
+        """The rows of both, these first."""
+        more = {name: getattr(self, name) + getattr(other, name) for name in ("rows", "samples", "training")}
+        return replace(other, **more)
 
-def open_bench(study: str, settings: config.Settings, work: Path, say: Say) -> Bench:
-    """Make the data, the feature network and the teacher of one seed, as far as they are missing."""
+
+def open_bench(
+    study: str, settings: config.Settings, work: Path, say: Say, task: EvaluationTask | None = None
+) -> Bench:
+    """Make the data, the feature network and the teacher of one seed, as far as they are missing. `task` is that of
+    another bench with the same test split, or None for its own."""
     described = {
         "domains": settings.domains.model_dump(mode="json"),
         "preprocess": settings.preprocess.model_dump(mode="json"),
@@ -136,9 +144,10 @@ def open_bench(study: str, settings: config.Settings, work: Path, say: Say) -> B
     if not layout.features.exists():
         train_features(settings, layout)
     train_teacher(settings, layout, watch, processes)
-    say("reading the test split")
-    points = settings.preprocess.kind == "points"
-    task = point_study_task(settings, layout, memory) if points else evaluation_task(settings, layout)
+    if task is None:
+        say("reading the test split")
+        points = settings.preprocess.kind == "points"
+        task = point_study_task(settings, layout, memory) if points else evaluation_task(settings, layout)
     return Bench(settings, layout, task, memory, say, watch, processes)
 
 
@@ -146,6 +155,12 @@ def measure_references(bench: Bench) -> Measured:
     """The references of methods: the untranslated source, the teacher's samples, and for images the target's train
     split, for points fresh samples of the target and exact transport to them."""
     return _measured(bench, "references", list(_references(bench)), {"teacher": [bench.layout.teacher]})
+
+
+def measure_teacher(bench: Bench) -> Measured:
+    """The teacher's samples alone."""
+    jobs = [job for job in _references(bench) if job.name == TEACHER]
+    return _measured(bench, "teacher", jobs, {"teacher": [bench.layout.teacher]})
 
 
 def measure_generators(bench: Bench, variant: str = "") -> Measured:

@@ -44,6 +44,7 @@ TITLES = {
     "one_generator": "One generator for every lambda, against separate generators",
     "ablations": "Ablations",
     "costs": "Transport costs",
+    "few_images": "Few images",
 }
 # Heading, metric, and what the metric is multiplied by. Those that no result has are left out.
 COLUMNS = [
@@ -145,14 +146,16 @@ def _comparisons(docs: Path, document: str, found: dict[str, Any]) -> dict[str, 
     for head in found["comparisons"]:
         own = frame[frame["comparison"] == head["name"]]
         summary = summarise(own, ("variant",)).assign(ot_cost=float("nan"), seconds_per_image=float("nan"))
-        variants = {str(name): rows for name, rows in summary.groupby("variant", sort=False)}
+        placed = summary[summary["cost"].notna()]
+        variants = {str(name): rows for name, rows in placed.groupby("variant", sort=False)}
         # A front over lambda is a curve in cost; L2-UVP turns back where generators drift.
         x, y = (
             ("cost_sum" if document == "one_generator" else "l2_uvp", "sw2") if head["n_transport"] else ("cost", "fid")
         )
         planes.setdefault(head["study"], []).append(variants_plane(head["name"], variants, x, y))
         runs = training[training["comparison"] == head["name"]].drop_duplicates("run")
-        leads = {"variant": summary["variant"], "λ": [f"{lam:g}" for lam in summary["lambda"]]}
+        lambdas = ["teacher" if pd.isna(lam) else f"{lam:g}" for lam in summary["lambda"]]
+        leads = {"variant": summary["variant"], "λ": lambdas}
         sections.setdefault(head["study"], []).append(
             {
                 "head": head,

@@ -15,6 +15,8 @@ from rdmd.networks.diffusers_import import HUB, codec_folder, is_checkpoint, not
 
 # Files of a folder of images that a message names.
 NAMED = 3
+# Training images under which augmentation is recommended.
+FEW = 5000
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,43 @@ def missing_files(settings: config.Settings) -> list[str]:
             f"{cost.name!r} there or use another cost."
         )
     return problems
+
+
+def augmentation_advice(settings: config.Settings) -> str | None:
+    """What to set where a folder has few images for training, in a sentence; None where nothing is to be said.
+
+    Files are counted, not read. Archives are not counted, since a packed one would have to be unpacked. Raises
+    UserError if a folder holds no image.
+    """
+    teacher, distill = settings.teacher, settings.distill
+    takes_labels = isinstance(settings.network, config.ImageNetwork)
+    # Domain -> what to set, unless something is set already.
+    remedies = {
+        "target": None
+        if not takes_labels or teacher.augment
+        else "teacher.augment to 0.15 and network.augment_dim to 9",
+        "source": None if distill.flip else "distill.flip to true if its images may be mirrored",
+    }
+    counts = {name: _training_images(settings, name) for name in remedies}
+    few = [
+        f"the {name} has about {count} training images; set {remedies[name]}"
+        for name, count in counts.items()
+        if count is not None and count < FEW and remedies[name]
+    ]
+    return f"FEW IMAGES (under {FEW}): {'. '.join(few)} (docs/images.md)" if few else None
+
+
+def _training_images(settings: config.Settings, name: str) -> int | None:
+    """The images in the folder of a domain, less those held out for the test; None if they are not counted."""
+    from rdmd.data.readers.images import read
+
+    domain = getattr(settings.domains, name)
+    if not isinstance(domain, config.ImageFolder) or domain.reader != "images":
+        return None
+    if domain.train is None:
+        return round(read(domain, f"domains.{name}").total * (1 - settings.preprocess.test_fraction))
+    below = {"path": domain.path / domain.train, "train": None, "test": None}
+    return read(domain.model_copy(update=below), f"domains.{name}").total
 
 
 def wrong_init(network: config.Network, init: Path) -> str | None:

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from rdmd import config
+from rdmd.errors import UserError
 from rdmd.evaluation.row import Row
 from rdmd.training.run_folder import RunFolder
 from studies.__main__ import main
@@ -120,8 +121,6 @@ def test_one_more_setting_is_one_more_row(project: Project, monkeypatch: pytest.
 
 
 def test_seeds_of_other_settings_are_not_mixed(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    from rdmd.errors import UserError
-
     def fewer(settings: dict) -> None:
         tiny(settings)
         settings["evaluate"]["n_source"] = 250
@@ -184,6 +183,45 @@ def test_a_variants_own_settings_go_before_what_all_variants_change() -> None:
     comparison = Comparison.model_validate(COMPARISON | {"settings": {"fake_steps": 3, "beta1": 0.5}})
     changed = variant_settings(config.parse(params("swissroll", separate), "tiny"), comparison, "2").distill
     assert (changed.fake_steps, changed.beta1, changed.lambdas) == (2, 0.5, [0.05])
+
+
+def test_a_variant_with_other_data_has_its_own_teacher_and_the_same_evaluation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = Project(tmp_path)
+    project.grid("digits", params("digits", tiny_digits))
+    entry = {
+        "name": "tiny-few", "study": "digits", "title": "few images", "lambdas": [0.05],
+        "settings": {"teacher.steps": 6, "steps": 4, "evaluate.bootstrap": 0},
+        "variants": {
+            "few": {"domains.source.train_copies": 1, "domains.target.train_copies": 1},
+            "augmented": {"network.augment_dim": 9, "teacher.augment": 0.2, "flip": True},
+            "all": {},
+        },
+    }  # fmt: skip
+    project.grid("few_images", yaml.safe_dump([entry], sort_keys=False))
+    project.run("few_images", monkeypatch=monkeypatch)
+    found = project.read("few_images")
+    assert [(row["variant"], row["method"]) for row in found["rows"]] == [
+        (name, method) for name in ("few", "augmented", "all") for method in ("teacher", "rdmd")
+    ]
+    # Three teachers and three generators, each with its own settings.
+    assert len({one["run"] for one in found["training"]}) == 6
+    runs = [RunFolder(file.parent).read_run() for file in tmp_path.glob("results/runs/*/run.json")]
+    teachers = [run for run in runs if run.kind == "teacher"]
+    assert sorted((run.settings.steps, run.settings.augment) for run in teachers) == [(6, 0.0), (6, 0.0), (6, 0.2)]
+    assert len({run.target.digest for run in teachers}) == 2
+    # Each generator comes of its variant's teacher.
+    of_teacher = {run.teacher.sha256: run.settings.flip for run in runs if run.kind == "distill"}
+    kept = {RunFolder(file.parent).result().sha256: RunFolder(file.parent).read_run() for file in
+            tmp_path.glob("results/runs/*/result.json")}  # fmt: skip
+    assert {kept[sha].settings.augment: flip for sha, flip in of_teacher.items()} == {0.0: False, 0.2: True}
+    assert len(of_teacher) == 3
+    text = (project.docs / "few_images.md").read_text(encoding="utf-8")
+    assert "| few | teacher |" in text and "nan" not in text
+    wrong = Comparison.model_validate(entry | {"settings": {"teacher.none.steps": 6}})
+    with pytest.raises(UserError, match=r"tiny-few: there is no key teacher\.none\.steps"):
+        variant_settings(config.parse(params("digits", tiny_digits), "tiny"), wrong, None)
 
 
 def test_the_published_files_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,13 @@
 """EDM's augmentation against closed forms, and a network that is trained with it."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+from rdmd import config
 from rdmd.data.augmentation import (
     SCALE_STD,
     STRETCH_STD,
@@ -17,6 +19,8 @@ from rdmd.data.augmentation import (
 from rdmd.data.sampling import StepRandom
 from rdmd.diffusion.noise import NoisyBatch
 from rdmd.networks.build import build_denoiser, load_weights, save_weights
+from rdmd.pipeline.experiments import augmentation_advice
+from tests.conftest import params
 from tests.objectives import Materials, take_step
 
 SIDE = 24
@@ -190,3 +194,32 @@ def test_both_trainings_vary_their_own_images_and_evaluate_them_as_they_are(digi
         assert torch.equal(getattr(changed, name).batch(32, random, name), expected)
         assert not torch.equal(changed.draw(random).x, plain.draw(random).x)
         assert torch.equal(getattr(changed, name).distinct(9, random, "x"), before.distinct(9, random, "x"))
+
+
+def test_check_recommends_augmentation_where_images_are_few(tmp_path: Path):
+    # Files are counted, not read: of the target 4,000 train, of the source 6,000.
+    for name, counts in (("target", {"train": 4000, "test": 2000}), ("source", {"train": 6000, "test": 9})):
+        for split, count in counts.items():
+            (tmp_path / name / split).mkdir(parents=True)
+            for i in range(count):
+                (tmp_path / name / split / f"{i}.png").touch()
+
+    def advice(own_split: bool = True, **teacher: object) -> str | None:
+        def change(settings: dict) -> None:
+            for name in ("source", "target"):
+                folders = {"train": "train", "test": "test"} if own_split else {}
+                settings["domains"][name] = {"reader": "images", "path": str(tmp_path / name)} | folders
+            settings["preprocess"]["test_fraction"] = 0.25
+            settings["network"]["augment_dim"] = 9
+            settings["teacher"] |= teacher
+
+        return augmentation_advice(config.parse(params("folder", change), "folder"))
+
+    said = advice()
+    assert said is not None and "the target has about 4000 training images; set teacher.augment" in said
+    assert "source" not in said
+    assert advice(augment=0.15) is None
+    # Without a split of its own a quarter of all is held out: 4,500 and 4,507 are left.
+    whole = advice(own_split=False)
+    assert whole is not None and "the target has about 4500" in whole and "the source has about 4507" in whole
+    assert "the source has about 4507 training images; set distill.flip" in (advice(own_split=False, augment=0.1) or "")
