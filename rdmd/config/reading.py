@@ -2,7 +2,7 @@
 
 import difflib
 import reprlib
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ def sentences(error: ValidationError, raw: dict[str, Any]) -> str:
     others = [
         problem for problem in problems if problem not in unknown and not (unknown and problem["type"] == "missing")
     ]
-    sentences = [_sentence(problem, _place(problem, raw)) for problem in [*unknown, *others]]
+    sentences = [_sentence(problem, _place(problem, raw), error.title) for problem in [*unknown, *others]]
     return " ".join(text if text.endswith("?") else f"{text}." for text in sentences)
 
 
@@ -44,16 +44,17 @@ def _place(problem: ErrorDetails, raw: dict[str, Any]) -> list[str]:
     return place
 
 
-def _sentence(problem: ErrorDetails, place: list[str]) -> str:
+def _sentence(problem: ErrorDetails, place: list[str], section: str) -> str:
     key, context = ".".join(place), problem.get("ctx", {})
     discriminator = str(context.get("discriminator", "")).strip("'")
     match problem["type"]:
         case "extra_forbidden":
             schema = Settings.model_json_schema()
-            known = {name for each in (schema, *schema["$defs"].values()) for name in each.get("properties", {})}
-            if place[-1] in known:
+            sections = {"Settings": schema, **schema["$defs"]}
+            if any(place[-1] in each.get("properties", {}) for each in sections.values()):
                 return f"unknown key `{key}`; `{place[-1]}` belongs to another section: move it there, or remove it"
-            near = difflib.get_close_matches(place[-1], sorted(known), n=1)
+            known = (_section_at(problem["loc"][:-1], sections[section], sections) or {}).get("properties", {})
+            near = difflib.get_close_matches(place[-1], known, n=1)
             return f"unknown key `{key}`; " + (f"did you mean `{near[0]}`?" if near else "remove it")
         case "missing":
             return f"the key `{key}` is missing; add it (`rdmd experiments` lists complete files)"
@@ -66,6 +67,22 @@ def _sentence(problem: ErrorDetails, place: list[str]) -> str:
         case "model_type" | "model_attributes_type":
             return f"`{key}` is a section: put its keys below it (`rdmd experiments` lists complete files)"
     return f"`{key}` is {reprlib.repr(problem['input'])}: {problem['msg'][0].lower()}{problem['msg'][1:]}; change it"
+
+
+def _section_at(loc: Sequence[int | str], node: dict[str, Any], sections: dict[str, Any]) -> dict[str, Any] | None:
+    """The section to which the place `loc` of an error leads from `node` of a JSON schema; None if it finds none."""
+    node = sections[node["$ref"].rpartition("/")[2]] if "$ref" in node else node
+    if not loc:
+        return node if "properties" in node else None
+    inner = node.get("properties", {}).get(loc[0])
+    if inner is not None:
+        return _section_at(loc[1:], inner, sections)
+    tagged = node.get("discriminator", {}).get("mapping", {}).get(loc[0])
+    members = [{"$ref": tagged}] if tagged else [*node.get("oneOf", ()), *node.get("anyOf", ())]
+    # pydantic names a union's member in `loc`, except for an optional one.
+    return next(
+        (found for rest in (loc[1:], loc) for member in members if (found := _section_at(rest, member, sections))), None
+    )
 
 
 class _StrictLoader(yaml.SafeLoader):
