@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import mlflow
 import pytest
 from bad_input import data, machine, models, settings
 from bad_input.project import PARAMS, build
@@ -49,7 +50,9 @@ def project(sound: Path, compiled: Path, tmp_path: Path, monkeypatch: pytest.Mon
             monkeypatch.delenv(name)
     monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
     monkeypatch.setenv("PYTHONPYCACHEPREFIX", str(compiled))
-    # Set by the commands themselves otherwise, and left behind for the next row.
+    # Set by the commands themselves otherwise, and left behind for the next row. What another test file of this process
+    # set stands above the environment.
+    mlflow.set_tracking_uri(None)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root / 'mlflow' / 'store' / 'mlflow.db'}")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     return root

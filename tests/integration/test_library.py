@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 
 import rdmd
-from rdmd import config
+from rdmd import config, library, pretrained
 from rdmd.data import in_memory
 from rdmd.data.preprocess import preprocess
 from rdmd.data.shards import stored_array
@@ -76,7 +76,7 @@ class Labelled(Dataset[tuple[Image.Image, int]]):
 
 
 def test_the_examples_of_the_docstrings_hold():
-    for module in (rdmd.library, rdmd.pretrained, in_memory):
+    for module in (library, pretrained, in_memory):
         found = doctest.testmod(module)
         assert found.attempted > 0
         assert found.failed == 0
