@@ -165,11 +165,12 @@ def sweep_run(record: Record, settings: config.Settings, digests: dict[str, str]
 
 def create_run(record: Record, name: str, tags: Mapping[str, str]) -> Run:
     """Make a run, with the tags from which MLflow's pages show who created it, by which program and commit."""
-    program, commit = Path(sys.argv[0]).resolve(), git_commit(ROOT)
+    # A DVC experiment in a copy runs the copy's programs, in the copy.
+    program, project, commit = Path(sys.argv[0]).resolve(), Path.cwd().resolve(), git_commit(ROOT)
     source = {
         MLFLOW_USER: user_name(),
         MLFLOW_SOURCE_TYPE: SourceType.to_string(SourceType.LOCAL),
-        MLFLOW_SOURCE_NAME: str(program.relative_to(ROOT)) if program.is_relative_to(ROOT) else program.name,
+        MLFLOW_SOURCE_NAME: str(program.relative_to(project)) if program.is_relative_to(project) else program.name,
     }
     if commit is not None:
         source[MLFLOW_GIT_COMMIT] = commit.sha

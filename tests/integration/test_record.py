@@ -23,7 +23,7 @@ from flows.backends import backend
 from flows.registry.promote import register_sweep
 from flows.tracking import training
 from flows.tracking.evaluation import record_evaluation
-from flows.tracking.runs import Record, open_record, sweep_run
+from flows.tracking.runs import Record, create_run, open_record, sweep_run
 from flows.tracking.training import Recorder, digests, tracked
 from rdmd import config
 from rdmd.data.manifest import read_manifest
@@ -163,6 +163,15 @@ def test_every_run_says_who_created_it_and_how(sweep: Sweep):
         assert tags["mlflow.source.name"] == Path(sys.argv[0]).name
         # As text the commit ends in "+changes" where a file was edited, which MLflow's link would not find.
         assert tags["git_commit"].startswith(tags.get("mlflow.source.git.commit", "unknown"))
+
+
+def test_the_program_of_a_run_in_a_copy_is_named_as_in_the_checkout(
+    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / "flows/stages/evaluate.py")])
+    run = create_run(sweep.record, "in a copy", {})
+    assert run.data.tags["mlflow.source.name"] == "flows/stages/evaluate.py"
 
 
 def test_the_machine_is_watched_while_it_trains(sweep: Sweep):
