@@ -27,17 +27,17 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--work", type=Path, default=Path("results"), help="the work folder (default: results)")
     parser.add_argument("--docs", type=Path, default=Path("docs") / "results", help="default: docs/results")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
-    arguments = parser.parse_args(arguments)
-    with reporting(arguments.debug):
-        for study in (*STUDIES, *COMPARISONS) if arguments.study == "all" else (arguments.study,):
-            missing = _missing_data(study) if arguments.study == "all" and study in STUDIES else None
+    parsed = parser.parse_args(arguments)
+    with reporting(parsed.debug):
+        for study in (*STUDIES, *COMPARISONS) if parsed.study == "all" else (parsed.study,):
+            missing = _missing_data(study) if parsed.study == "all" and study in STUDIES else None
             if missing is not None:
                 _say(f"{study} is left out: {missing} does not exist (data/raw/README.md says what to bring)")
             elif study in STUDIES:
-                _study(study, arguments)
+                _study(study, parsed)
             elif study in COMPARISONS:
-                _comparisons(study, arguments)
-        for file in write_report(arguments.docs):
+                _comparisons(study, parsed)
+        for file in write_report(parsed.docs):
             print(file)
 
 
