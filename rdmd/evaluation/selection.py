@@ -13,7 +13,7 @@ from typing import Literal
 
 from rdmd import config
 from rdmd.errors import UserError
-from rdmd.evaluation.row import GENERATOR, IDENTITY, TARGET, FeaturesRecord, Metrics, Row
+from rdmd.evaluation.row import GENERATOR, IDENTITY, TARGET, FeaturesRecord, Interval, Metrics, Row
 
 Point = tuple[float, float]
 Rule = Literal["cheapest-near-best", "most-faithful", "most-realistic"]
@@ -172,20 +172,21 @@ def caution(metrics: Metrics) -> str | None:
     """Why the ranking of the generators means nothing, as a clause; None if it may mean something.
 
     It means nothing with fewer than `FEW` test samples on either side, where the target's own samples have a worse
-    realism than every generator, or where no generator is at least twice as near to the target as the source itself.
+    realism than every generator, or where the 95% intervals of the best generator and of the source as it is overlap.
     """
     few = min(metrics.n_source, metrics.n_reference)
     if few < FEW:
         return f"one side of the test split has {few} samples, fewer than {FEW}"
 
-    def realism_of(method: str) -> list[float]:
-        return [row.realism for row in metrics.rows if row.method == method and row.realism is not None]
+    def realism_of(method: str) -> list[tuple[float, Interval]]:
+        rows = [row for row in metrics.rows if row.method == method]
+        return [(row.realism, row.realism_ci or (row.realism, row.realism)) for row in rows if row.realism is not None]
 
     generators, target, source = (realism_of(method) for method in (GENERATOR, TARGET, IDENTITY))
     if generators and target and max(target) > max(generators):
         return "the target's own samples rank below every generator"
-    if generators and source and NEAR * min(generators) > min(source):
-        return "no generator is twice as near to the target as the source itself is"
+    if generators and source and min(generators)[1][1] >= min(source)[1][0]:
+        return "by the 95% intervals, no generator is nearer to the target than the source itself is"
     return None
 
 

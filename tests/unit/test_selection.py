@@ -140,5 +140,17 @@ def test_an_evaluation_that_ranks_nothing_says_why():
     assert few == "one side of the test split has 6 samples, fewer than 50"
     below = caution(evaluation(rdmd=[12.0, 14.0], target=[15.0], identity=[200.0]))
     assert below == "the target's own samples rank below every generator"
-    still = caution(evaluation(rdmd=[110.0, 120.0], target=[5.0], identity=[200.0]))
-    assert still == "no generator is twice as near to the target as the source itself is"
+    # KID has no interval: the values themselves are compared.
+    still = "by the 95% intervals, no generator is nearer to the target than the source itself is"
+    assert caution(evaluation(rdmd=[210.0, 220.0], target=[5.0], identity=[200.0])) == still
+
+
+@pytest.mark.parametrize(
+    ("of_generator", "of_source", "ranks"), [((100, 140), (150, 250), True), ((100, 160), (150, 250), False)]
+)
+def test_a_generator_ranks_if_its_interval_is_below_that_of_the_source(of_generator, of_source, ranks):
+    generator, source = (
+        Row(method="rdmd", fid=120.0, fid_ci=of_generator),
+        Row(method="identity", fid=200.0, fid_ci=of_source),
+    )
+    assert (caution(evaluation().model_copy(update={"rows": [generator, source]})) is None) == ranks
