@@ -34,7 +34,7 @@ def main() -> None:
     prefect_port, mlflow_port = free_port(), free_port()
     prefect, mlflow = f"http://127.0.0.1:{prefect_port}", f"http://127.0.0.1:{mlflow_port}"
     mlflow_command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(mlflow_port)]
-    mlflow_command += ["--backend-store-uri", os.environ["MLFLOW_TRACKING_URI"]]
+    mlflow_command += ["--workers", "1", "--backend-store-uri", os.environ["MLFLOW_TRACKING_URI"]]
     # For the server that is started here, its pages and the deployment.
     os.environ |= {API: f"{prefect}/api", STARTING: "1", MLFLOW_UI: mlflow}
     LOGS.mkdir(parents=True, exist_ok=True)
