@@ -15,8 +15,9 @@ from rdmd.networks.diffusers_import import HUB, codec_folder, is_checkpoint, not
 
 # Files of a folder of images that a message names.
 NAMED = 3
-# Training images under which augmentation is recommended.
-FEW = 5000
+# Training images under which augmentation is recommended, and the images, with repeats, that a teacher trains on before
+# EDM's pays: it slows a short training (`python -m studies few_images`).
+FEW, LONG = 5000, 10**6
 
 
 @dataclass(frozen=True)
@@ -121,12 +122,10 @@ def augmentation_advice(settings: config.Settings) -> str | None:
     UserError if a folder holds no image.
     """
     teacher, distill = settings.teacher, settings.distill
-    takes_labels = isinstance(settings.network, config.ImageNetwork)
+    pays = isinstance(settings.network, config.ImageNetwork) and teacher.steps * teacher.batch >= LONG
     # Domain -> what to set, unless something is set already.
     remedies = {
-        "target": None
-        if not takes_labels or teacher.augment
-        else "teacher.augment to 0.15 and network.augment_dim to 9",
+        "target": None if not pays or teacher.augment else "teacher.augment to 0.15 and network.augment_dim to 9",
         "source": None if distill.flip else "distill.flip to true if its images may be mirrored",
     }
     counts = {name: _training_images(settings, name) for name in remedies}

@@ -219,6 +219,8 @@ def test_check_recommends_augmentation_where_images_are_few(tmp_path: Path):
     assert said is not None and "the target has about 4000 training images; set teacher.augment" in said
     assert "source" not in said
     assert advice(augment=0.15) is None
+    # 64,000 images: a short training.
+    assert advice(steps=4000, batch=16) is None
     # Without a split of its own a quarter of all is held out: 4,500 and 4,507 are left.
     whole = advice(own_split=False)
     assert whole is not None and "the target has about 4500" in whole and "the source has about 4507" in whole
