@@ -27,7 +27,7 @@ COPY . .
 RUN uv pip install --system --no-cache --no-deps --no-build-isolation --editable .
 
 USER 1000
-# Also for another user, whom `docker run --user` names.
-ENV HOME=/home/rdmd
+# Also for a user whom only `docker run --user` names: Docker gives that one the home /, and DVC asks for a name.
+ENV HOME=/home/rdmd USER=rdmd
 ENV DO_NOT_TRACK=true DVC_NO_ANALYTICS=1
 CMD ["python", "-m", "flows.server", "dvc", "repro"]

@@ -1,7 +1,9 @@
 """The container files, which no container has run here: their commands and versions hold."""
 
+import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -39,3 +41,13 @@ def test_the_lock_of_a_cpu_image_keeps_every_pin_and_drops_the_hashes_of_torch_a
 )
 def test_the_images_have_the_versions_of_the_lock(file: str, pattern: str, package: str):
     assert re.findall(pattern, (ROOT / file).read_text(encoding="utf-8")) == [PINS[package]]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_the_pipeline_image_names_a_user_whom_the_image_does_not_know():
+    text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    variables = dict(re.findall(r"\b([A-Z_]+)=(\S+)", " ".join(re.findall(r"^ENV (.*)", text, re.MULTILINE))))
+    # What DVC calls for its cache of the machine.
+    code = "import getpass, os; os.setuid(54321); print(getpass.getuser())"
+    done = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True)
+    assert done.stdout.strip() == "rdmd", done.stderr
