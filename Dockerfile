@@ -21,10 +21,8 @@ RUN pip install --no-cache-dir "$(grep --only-matching '^uv==[0-9.]*' requiremen
    && export UV_TORCH_BACKEND=cpu; \
     fi \
  && uv pip install --system --no-cache --compile-bytecode --constraints requirements.lock -r pyproject.toml setuptools \
-      --extra pipeline --extra avatars --extra demo --extra onnx
-
-COPY . .
-RUN uv pip install --system --no-cache --no-deps --no-build-isolation --editable .
+      --extra pipeline --extra avatars --extra demo --extra onnx \
+ && uv pip install --system --no-cache --no-deps --no-build-isolation --editable .
 
 USER 1000
 # Also for a user whom only `docker run --user` names: Docker gives that one the home /, and DVC asks for a name.

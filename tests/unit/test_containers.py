@@ -2,8 +2,10 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -51,3 +53,14 @@ def test_the_pipeline_image_names_a_user_whom_the_image_does_not_know():
     code = "import getpass, os; os.setuid(54321); print(getpass.getuser())"
     done = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True)
     assert done.stdout.strip() == "rdmd", done.stderr
+
+
+def test_the_pipeline_image_installs_the_project_from_the_files_that_it_copies(tmp_path: Path):
+    text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    for name in " ".join(re.findall(r"^COPY (.*) \./$", text, re.MULTILINE)).split():
+        shutil.copy(ROOT / name, tmp_path)
+    code = "from setuptools import build_meta; build_meta.build_editable('.')"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
+        (path,) = [wheel.read(name).decode().strip() for name in wheel.namelist() if name.endswith(".pth")]
+    assert path == str(tmp_path)
