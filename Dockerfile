@@ -3,10 +3,10 @@
 #   docker build --tag rdmd --build-arg DEVICE=cuda .      # for a GPU
 FROM python:3.12-slim-bookworm
 
-# Debian's own pins change with its security updates, which a rebuild is to get.
+# g++ is for `launch.compile`. Debian's own pins change with its security updates, which a rebuild is to get.
 # hadolint ignore=DL3008
 RUN apt-get update \
- && apt-get install --yes --no-install-recommends git \
+ && apt-get install --yes --no-install-recommends g++ git \
  && rm -rf /var/lib/apt/lists/* \
  && useradd --uid 1000 --create-home rdmd \
  && chmod 1777 /home/rdmd
