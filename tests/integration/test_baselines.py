@@ -31,6 +31,7 @@ from rdmd.training.neural_ot import NeuralOTObjective
 from rdmd.training.run_config import NeuralOTRun, TrainingRun, fingerprint, run_name
 from rdmd.training.run_folder import RunFolder
 from tests.conftest import ROOT, params, tiny_digits, tiny_points, trained_baselines
+from tests.in_process import InThisProcess
 from tests.integration.test_runs import start, wait_for_step
 
 ONE_THREAD = Slot("cpu", (), 1)
@@ -80,8 +81,8 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         settings, layout = config.load(), Layout()
         for name in ("source", "target"):
             preprocess(settings, name, layout.shards / name)
-        train_teacher(settings, layout, unwatched, TrainingProcesses())
-        train_baselines(settings, layout, unwatched, TrainingProcesses())
+        train_teacher(settings, layout, unwatched, InThisProcess())
+        train_baselines(settings, layout, unwatched, InThisProcess())
         yield settings, layout
 
 
@@ -208,14 +209,14 @@ def test_finished_runs_are_reused_and_one_more_weight_trains_one_more_map(traine
     before = {file: file.stat().st_mtime_ns for file in layout.runs.glob("*/result.json")}
     weights = settings.baselines.neural_ot.model_copy(update={"cost_weights": [0.5, 2.0]})
     wider = settings.baselines.model_copy(update={"neural_ot": weights})
-    train_baselines(settings.model_copy(update={"baselines": wider}), layout, unwatched, TrainingProcesses())
+    train_baselines(settings.model_copy(update={"baselines": wider}), layout, unwatched, InThisProcess())
     after = {file: file.stat().st_mtime_ns for file in layout.runs.glob("*/result.json")}
     assert len(after) == len(before) + 1
     assert {file: after[file] for file in before} == before
     maps = [one for one in baselines(wider, layout, CPU) if one.method == "neural-ot"]
     assert [one.settings["cost_weight"] for one in maps] == [0.5, 2.0]
     assert len({one.settings["run"] for one in maps}) == 2
-    publish_again = train_baselines(settings, layout, unwatched, TrainingProcesses())
+    publish_again = train_baselines(settings, layout, unwatched, InThisProcess())
     assert len(publish_again) == 3
     assert not (layout.baselines / "neural-ot-2").exists()
 
@@ -229,7 +230,7 @@ def test_without_baselines_that_train_the_folder_says_so(trained: Trained):
         elsewhere.shards.parent.mkdir(parents=True)
         elsewhere.shards.symlink_to(layout.shards.resolve())
     fewer = settings.model_copy(update={"baselines": few})
-    assert train_baselines(fewer, elsewhere, unwatched, TrainingProcesses()) == []
+    assert train_baselines(fewer, elsewhere, unwatched, InThisProcess()) == []
     assert [path.name for path in elsewhere.baselines.iterdir()] == ["baselines.json"]
     with pytest.raises(UserError, match=r"neural-ot-0\.5/model\.json does not exist"):
         list(baselines(config.Baselines(neural_ot=settings.baselines.neural_ot), elsewhere, CPU))
@@ -241,7 +242,7 @@ def test_a_killed_map_resumes_to_the_same_bits(trained: Trained, tmp_path: Path)
     run = next(run for run in plan_baselines(settings, layout) if isinstance(run, NeuralOTRun))
     run = run.model_copy(update={"settings": run.settings.model_copy(update={"steps": 200, "log_every": 1})})
     straight, killed = RunFolder.prepare(tmp_path / "a", run), RunFolder.prepare(tmp_path / "b", run)
-    TrainingProcesses().train(straight, ONE_THREAD, lambda points: None)
+    InThisProcess().train(straight, ONE_THREAD, lambda points: None)
 
     child = start(killed)
     wait_for_step(killed, 12)

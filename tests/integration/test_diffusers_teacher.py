@@ -22,7 +22,6 @@ from rdmd.config.reading import parse
 from rdmd.data.preprocess import preprocess
 from rdmd.pipeline.experiments import missing_files
 from rdmd.pipeline.jobs import plan_generators, plan_teacher
-from rdmd.pipeline.launch import TrainingProcesses
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.model_card import read_card
 from rdmd.pipeline.training import train_generators, train_teacher
@@ -31,6 +30,7 @@ from rdmd.serving.export import export_onnx
 from rdmd.serving.model import open_folder
 from rdmd.serving.request import answer
 from tests.conftest import ROOT, params, tiny_digits
+from tests.in_process import InThisProcess
 from tests.unit.test_diffusers import saved
 
 FEW = {"steps": 3, "batch": 4, "progress": False, "device": "cpu"}
@@ -116,8 +116,8 @@ def test_the_stages_do_so_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def watch(*_: object) -> nullcontext:
         return nullcontext(lambda points: None)
 
-    train_teacher(settings, layout, watch, TrainingProcesses())
-    train_generators(settings, layout, watch, TrainingProcesses())
+    train_teacher(settings, layout, watch, InThisProcess())
+    train_generators(settings, layout, watch, InThisProcess())
     card = read_card(layout.generators / "lambda-0.02-to-0.5")
     # The folder of a model needs the checkpoint no more, nor does a later stage.
     (tmp_path / "checkpoint").rename(tmp_path / "gone")

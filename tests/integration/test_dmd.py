@@ -21,12 +21,12 @@ from rdmd.evaluation.row import Metrics
 from rdmd.evaluation.table import format_table, read_metrics
 from rdmd.pipeline.evaluation import evaluate
 from rdmd.pipeline.features import train_features
-from rdmd.pipeline.launch import TrainingProcesses
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.model_source import open_generator
 from rdmd.pipeline.training import train_generators, train_teacher
 from rdmd.training.run_folder import RunFolder
 from tests.conftest import ROOT, params, tiny_digits, tiny_points
+from tests.in_process import InThisProcess
 
 CPU = torch.device("cpu")
 
@@ -58,8 +58,8 @@ def run(text: str, layout: Layout) -> Metrics:
             preprocess(settings, name, layout.shards / name)
     validate(settings, layout.shards, layout.validation, layout.reports / "data_docs")
     train_features(settings, layout)
-    train_teacher(settings, layout, unwatched, TrainingProcesses())
-    train_generators(settings, layout, unwatched, TrainingProcesses())
+    train_teacher(settings, layout, unwatched, InThisProcess())
+    train_generators(settings, layout, unwatched, InThisProcess())
     return evaluate(settings, layout)
 
 

@@ -31,6 +31,7 @@ from rdmd.pipeline.training import train_generators, train_teacher, write_curves
 from rdmd.training.run_config import DistillRun, FeatureInput
 from rdmd.training.run_folder import Point, RunFolder
 from tests.conftest import ROOT, params, tiny_digits
+from tests.in_process import InThisProcess
 from tests.objectives import CPU, Materials
 
 POINTS = FeatureInput(network=config.NoFeatures(network="none"))
@@ -53,7 +54,7 @@ def test_the_stages_log_evaluations_and_publish_the_best(tmp_path: Path, monkeyp
     (tmp_path / "params.yaml").write_text(params("digits", evaluated_digits), encoding="utf-8")
     (tmp_path / "rdmd").symlink_to(ROOT / "rdmd")
     monkeypatch.chdir(tmp_path)
-    settings, layout, processes = config.load(), Layout(), TrainingProcesses()
+    settings, layout, processes = config.load(), Layout(), InThisProcess()
     for name in settings.domains.named:
         preprocess(settings, name, layout.shards / name)
     train_features(settings, layout)
@@ -103,7 +104,7 @@ def of_points(root: Path, **settings: object) -> DistillRun:
 def test_a_killed_run_keeps_the_same_best(tmp_path: Path):
     run = of_points(tmp_path, steps=300, patience=30, generator_lr=0.02)
     straight, killed = RunFolder.prepare(tmp_path / "a", run), RunFolder.prepare(tmp_path / "b", run)
-    result = TrainingProcesses().train(straight, Slot("cpu", (), 1), lambda points: None)
+    result = InThisProcess().train(straight, Slot("cpu", (), 1), lambda points: None)
     command = [sys.executable, "-m", "rdmd.training.run", str(killed.path), "--device", "cpu", "--threads", "1"]
     child = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT)})
     deadline = time.monotonic() + 120

@@ -1,5 +1,7 @@
 """How a step is computed changes no update: compiled networks, and two processes that share a batch."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -62,9 +64,20 @@ def together(batches: list[NoisyBatch]) -> NoisyBatch:
     return NoisyBatch(*(torch.cat([getattr(batch, name) for batch in batches]) for name in names))
 
 
+TRAIN = """
+import sys
+from pathlib import Path
+from rdmd.training.run import run_training
+from rdmd.training.run_folder import RunFolder
+for folder in map(RunFolder, map(Path, sys.argv[1:])):
+    run_training(folder.read_run(), folder, "cpu")
+"""
+
+
 def test_two_processes_give_the_update_of_one_with_the_doubled_batch(tmp_path: Path):
     """Each rank draws samples of its own, so one process is given those of both."""
     materials = Materials.make("digits", tmp_path)
+    (tmp_path / "train.py").write_text(TRAIN, encoding="utf-8")
     short = {"steps": 1, "batch": 8 * RANKS, "sample_every": 0}
     in_parts = {"processes": RANKS, "compute": config.Compute(accumulate=2)}
     runs = [
@@ -83,9 +96,12 @@ def test_two_processes_give_the_update_of_one_with_the_doubled_batch(tmp_path: P
             for lam in (0.1, RANGE)
         ),
     ]
-    for run, objective in zip(runs, one, strict=True):
-        folder = RunFolder.prepare(tmp_path / "runs", run)
-        TrainingProcesses().train(folder, Slot("cpu", (), RANKS), lambda points: None)
+    folders = [RunFolder.prepare(tmp_path / "runs", run) for run in runs]
+    # The first as the pipeline starts it; the others together, since two processes take long to start.
+    TrainingProcesses().train(folders[0], Slot("cpu", (), RANKS), lambda points: None)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(RANKS)]
+    subprocess.run([*launch, str(tmp_path / "train.py"), *(str(one.path) for one in folders[1:])], check=True)
+    for folder, objective in zip(folders, one, strict=True):
         optimizers = torch.load(folder.checkpoint, weights_only=True)["optimizers"]
         joined_step(objective)
         for name, expected in gradients(objective).items():

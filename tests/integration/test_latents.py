@@ -30,7 +30,6 @@ from rdmd.networks.codec import encoder_for
 from rdmd.pipeline.evaluation import evaluate
 from rdmd.pipeline.features import train_features
 from rdmd.pipeline.jobs import plan_generators
-from rdmd.pipeline.launch import TrainingProcesses
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.model_card import read_card, weights_of, write_model
 from rdmd.pipeline.training import train_generators, train_teacher
@@ -39,6 +38,7 @@ from rdmd.serving.export import export_onnx
 from rdmd.serving.model import open_folder
 from rdmd.serving.request import answer
 from tests.conftest import ROOT, params, tiny_digits
+from tests.in_process import InThisProcess
 from tests.unit.test_codec import kl, saved
 
 FEW = {"steps": 3, "batch": 4, "progress": False, "device": "cpu"}
@@ -125,7 +125,7 @@ def test_the_stages_train_on_latents_and_evaluate_images(tmp_path: Path, monkeyp
     def watch(*_: object) -> nullcontext:
         return nullcontext(lambda points: None)
 
-    processes = TrainingProcesses()
+    processes = InThisProcess()
     train_features(settings, layout)
     train_teacher(settings, layout, watch, processes)
     (run,) = layout.runs.iterdir()

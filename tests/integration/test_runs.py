@@ -25,6 +25,7 @@ from rdmd.pipeline.training import train_generators, train_teacher
 from rdmd.pipeline.translators import generators
 from rdmd.training.run_folder import EXIT_STOPPED, WATCH_STDIN, Result, RunFolder
 from tests.conftest import params, tiny_points
+from tests.in_process import InThisProcess
 
 ONE_THREAD = Slot("cpu", (), 1)
 
@@ -49,14 +50,15 @@ class _Watch:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Tiny swissroll with shards and a trained teacher, made once and copied for each test."""
+    """Tiny swissroll with shards, a teacher and two generators, made once and copied for each test."""
     folder = tmp_path_factory.mktemp("trained")
     (folder / "params.yaml").write_text(params("swissroll", tiny_points), encoding="utf-8")
     with contextlib.chdir(folder):
         settings, layout = config.load(), Layout()
         for name in ("source", "target"):
             preprocess(settings, name, layout.shards / name)
-        train_teacher(settings, layout, _Watch(), TrainingProcesses())
+        train_teacher(settings, layout, _Watch(), InThisProcess())
+        train_generators(settings, layout, _Watch(), InThisProcess())
     return folder
 
 
@@ -91,7 +93,6 @@ def wait_for_step(folder: RunFolder, step: int) -> None:
 
 def test_one_more_lambda_trains_one_more_generator(prepared: tuple[config.Settings, Layout]):
     settings, layout = prepared
-    train_generators(settings, layout, _Watch(), TrainingProcesses())
     runs = sorted(layout.runs.glob("*/result.json"))
     before = {file: file.stat().st_mtime_ns for file in runs}
     assert len(runs) == 3  # the teacher and two lambdas
@@ -107,7 +108,7 @@ def test_a_clone_that_pulled_the_models_trains_none_of_them_again(
     prepared: tuple[config.Settings, Layout],
 ):
     settings, layout = prepared
-    folders = train_generators(settings, layout, _Watch(), TrainingProcesses())
+    folders = train_generators(settings, layout, _Watch(), InThisProcess())
     made = {folder.path: (folder.result(), folder.curves()) for folder in folders}
     # As `dvc repro` and `dvc push`, `git clone` and `dvc pull` leave it; DVC removes outputs when their stage begins.
     Path("dvc.yaml").write_text("stages: {distill: {cmd: 'true', outs: [models/generators: {persist: true}]}}")
@@ -135,7 +136,7 @@ def test_one_generator_for_a_range_is_trained_once_whatever_is_evaluated(prepare
     settings, layout = prepared
     lambdas = config.LambdaRange.model_validate({"from": 0.05, "to": 0.5})
     settings = settings.model_copy(update={"distill": settings.distill.model_copy(update={"lambdas": lambdas})})
-    (folder,) = train_generators(settings, layout, _Watch(), TrainingProcesses())
+    (folder,) = train_generators(settings, layout, _Watch(), InThisProcess())
     card = read_card(layout.generators / "lambda-0.05-to-0.5")
     assert (card.run, card.lambdas) == (folder.fingerprint, lambdas)
     x = torch.randn(2000, 2, generator=torch.Generator().manual_seed(5))
@@ -157,7 +158,7 @@ def test_a_killed_run_resumes_to_the_same_bits(prepared: tuple[config.Settings, 
     settings, layout = prepared
     run = plan_generators(lengthen(settings, 400), layout)[0]
     straight, killed = RunFolder.prepare(layout.root / "a", run), RunFolder.prepare(layout.root / "b", run)
-    TrainingProcesses().train(straight, ONE_THREAD, lambda points: None)
+    InThisProcess().train(straight, ONE_THREAD, lambda points: None)
 
     child = start(killed)
     wait_for_step(killed, 25)

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,19 @@ from rdmd.training.run_folder import RunFolder
 from studies.__main__ import main
 from studies.grids import Comparison, variant_settings
 from tests.conftest import ROOT, params, tiny_digits, tiny_points
+from tests.in_process import InThisProcess
 
 COMPARISON = {
     "name": "tiny-fake_steps", "study": "swissroll", "title": "fake steps", "lambdas": [0.05],
     "variants": {"1": {"fake_steps": 1}, "2": {"fake_steps": 2}},
 }  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def in_this_process() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("studies.measure.TrainingProcesses", InThisProcess)
+        yield
 
 
 def tiny(settings: dict) -> None:
