@@ -25,10 +25,8 @@ from flows.dvc_project import (
     PULL,
     PUSH,
     RESTORE,
-    alone_in_the_project,
     default_remote,
     is_up_to_date,
-    mend,
     run_dvc,
     save_experiment,
     stages_in_order,
@@ -36,6 +34,7 @@ from flows.dvc_project import (
 )
 from flows.environment import ROOT
 from flows.form import Changed, Changes, apply
+from flows.project_lock import alone_in_the_project, mend
 from flows.stages.stage import PARENT_TASK
 from rdmd.errors import UserError
 from rdmd.pipeline.layout import Layout

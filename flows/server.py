@@ -19,8 +19,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
-from flows.dvc_project import alone_in_the_project, mend
 from flows.environment import ROOT
+from flows.project_lock import alone_in_the_project, mend
 from rdmd.errors import UserError, reporting
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.process_group import exit_on_signals, process_group

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from dvc.lock import make_lock
 
-from flows.dvc_project import mend
+from flows.project_lock import mend
 
 
 @pytest.fixture

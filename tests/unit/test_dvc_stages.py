@@ -27,7 +27,7 @@ EXCEPTIONS = {
     "rdmd.progress": "progress bars",
     "rdmd.ports": "keeps proxies from the loopback interface",
     "flows.artifacts": "shows results in Prefect's UI",
-    "flows.dvc_project": "mends DVC's locks",
+    "flows.project_lock": "one run at a time, and DVC's lock mended",
     "flows.form": "the form of a run in Prefect's UI",
     "flows.environment": "settings of Prefect and MLflow",
     "flows.server": "starts Prefect's server",
