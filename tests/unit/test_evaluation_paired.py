@@ -55,7 +55,10 @@ def task() -> ImageTask:
     """Sources are the targets turned upside down, so the perfect translation is known."""
     images, regions, facts = faces(80, 0)
     train, _, train_facts = faces(400, 1)
-    classifier = train_attributes(train, Known(train_facts, None), 0, CPU)
+    with pytest.MonkeyPatch.context() as patch:
+        # A third suffices for a beard as plain as these.
+        patch.setattr("rdmd.evaluation.classifier._STEPS", 200)
+        classifier = train_attributes(train, Known(train_facts, None), 0, CPU)
     truth = PairedTruth(images, images.flatten(1).double(), regions, classifier.indices(Known(facts, None)), classifier)
     settings = Evaluate(features=ClassifierFeatures(network="classifier"), n_source=60, n_reference=80, bootstrap=0)
     return image_task(images.flip(2), images, ImageFeatures(Pixels()), settings, 0, CPU, truth=truth)
@@ -141,7 +144,8 @@ def test_a_sample_of_the_sources_keeps_its_counterparts(task: ImageTask) -> None
     assert torch.equal(task.source.flip(2), task.truth.images)
 
 
-def test_training_twice_gives_the_same_classifier() -> None:
+def test_training_twice_gives_the_same_classifier(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rdmd.evaluation.classifier._STEPS", 20)
     images, _, facts = faces(64, 4)
     first, again = (train_attributes(images, Known(facts, None), 0, CPU) for _ in range(2))
     x = to_unit(images)
