@@ -26,19 +26,30 @@ def code_digest(modules: tuple[str, ...]) -> str:
 
 @cache
 def _code_digest(modules: tuple[str, ...]) -> str:
-    trees: dict[str, ast.Module] = {}
+    dumps: dict[str, str] = {}
     pending = list(modules)
     while pending:
         name = pending.pop()
         file = _file(name)
-        if name in trees or file is None or not name.startswith(_COUNTED):
+        if name in dumps or file is None or not name.startswith(_COUNTED):
             continue
-        trees[name] = ast.parse(file.read_text(encoding="utf-8"))
-        pending += _imports(trees[name])
+        dumps[name], imports = _parsed(file.read_text(encoding="utf-8"))
+        pending += imports
     digest = hashlib.sha256()
-    for name in sorted(trees):
-        digest.update(f"{name}\n{ast.dump(_without_docstrings(trees[name]))}\n".encode())
+    for name in sorted(dumps):
+        digest.update(f"{name}\n{dumps[name]}\n".encode())
     return digest.hexdigest()
+
+
+@cache
+def _parsed(text: str) -> tuple[str, list[str]]:
+    """The syntax tree of a module's text without docstrings, as text, and what the module imports.
+
+    Objectives share most of their modules, so each is parsed once.
+    """
+    tree = ast.parse(text)
+    imports = list(_imports(tree))
+    return ast.dump(_without_docstrings(tree)), imports
 
 
 def _file(module: str) -> Path | None:

@@ -1,12 +1,12 @@
 """What makes a resumed run the run: derived randomness, fingerprints, averages, checkpoints, curves."""
 
-import os
 import shutil
 import signal
 import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from rdmd import config
-from rdmd.code_digest import code_digest
+from rdmd.code_digest import _code_digest, code_digest
 from rdmd.data.sampling import StepRandom, derived_seed
 from rdmd.errors import UserError
 from rdmd.files import sha256_of
@@ -218,7 +218,9 @@ def test_learning_rates_decay_as_named(name: str, quarter: float, half: float, e
     assert [decay(0.25), decay(0.5), decay(1.0)] == pytest.approx([quarter, half, end])
 
 
-def fingerprints_with(edits: dict[str, tuple[str, str]], tmp_path: Path) -> dict[str, str]:
+def fingerprints_with(
+    edits: dict[str, tuple[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, str]:
     """The fingerprints of a run of every kind, with the package's files edited: file -> (text, its replacement)."""
     package = tmp_path / f"edited-{len(list(tmp_path.iterdir()))}"
     shutil.copytree(ROOT / "rdmd", package / "rdmd", ignore=shutil.ignore_patterns("__pycache__"))
@@ -229,20 +231,13 @@ def fingerprints_with(edits: dict[str, tuple[str, str]], tmp_path: Path) -> dict
     features = FeatureInput(network=config.NoFeatures(network="none"))
     runs: dict[str, TrainingRun] = {run.kind: run for run in (teacher_run(), distill_run(), neural_ot_run(), cut_run())}
     runs["evaluated"] = teacher_run().model_copy(update={"features": features})
-    script = "import sys; from rdmd.training.run_config import *; [print(fingerprint(parse_run(r))) for r in sys.stdin]"
-    printed = subprocess.run(
-        [sys.executable, "-c", script],
-        input="\n".join(run.model_dump_json() for run in runs.values()),
-        env=os.environ | {"PYTHONPATH": str(package)},
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    ).stdout
-    return dict(zip(runs, printed.split(), strict=True))
+    # Code is read and not run.
+    monkeypatch.setattr("rdmd.code_digest._ROOT", package)
+    monkeypatch.setattr("rdmd.code_digest._code_digest", cache(_code_digest.__wrapped__))
+    return {kind: fingerprint(run) for kind, run in runs.items()}
 
 
-def test_the_code_of_a_run_is_that_of_its_objective_and_its_data(tmp_path: Path):
+def test_the_code_of_a_run_is_that_of_its_objective_and_its_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     changed = {
         "nothing": {},
         "a docstring and a comment": {
@@ -257,7 +252,7 @@ def test_the_code_of_a_run_is_that_of_its_objective_and_its_data(tmp_path: Path)
         "the generator's loss": {"distillation/rdmd.py": ("lam * cost", "2 * lam * cost")},
         "evaluations": {"training/evaluation.py": ("LEAST = 1e-12", "LEAST = 1e-11")},
     }
-    found = {name: fingerprints_with(edits, tmp_path) for name, edits in changed.items()}
+    found = {name: fingerprints_with(edits, tmp_path, monkeypatch) for name, edits in changed.items()}
     retrained = {
         name: {kind for kind, value in prints.items() if value != found["nothing"][kind]}
         for name, prints in found.items()
