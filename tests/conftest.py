@@ -14,6 +14,8 @@ import yaml
 for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
     os.environ.pop(name, None)
 os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="rdmd-test-prefect-")
+# Or each of the many processes that tests start compiles rdmd and flows anew, which takes up to a second.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 from flows import environment  # noqa: E402, F401 (the rest of that environment)
 

@@ -31,15 +31,8 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture(scope="session")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the processes of rows share what they compile: without it, each would compile torch anew where the
-    environment forbids to write beside the sources."""
-    return tmp_path_factory.mktemp("compiled")
-
-
 @pytest.fixture
-def project(sound: Path, compiled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def project(sound: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of it as the current folder, in an environment that names no store."""
     root = tmp_path / "project"
     shutil.copytree(sound, root)
@@ -48,8 +41,6 @@ def project(sound: Path, compiled: Path, tmp_path: Path, monkeypatch: pytest.Mon
         # All flows share one database, since making its schema takes seconds.
         if name != "PREFECT_HOME":
             monkeypatch.delenv(name)
-    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
-    monkeypatch.setenv("PYTHONPYCACHEPREFIX", str(compiled))
     # Set by the commands themselves otherwise, and left behind for the next row. What another test file of this process
     # set stands above the environment.
     mlflow.set_tracking_uri(None)
