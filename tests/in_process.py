@@ -3,9 +3,10 @@
 import threading
 from collections.abc import Callable
 
+from rdmd.errors import UserError
 from rdmd.library import _own_state
 from rdmd.pipeline.launch import Slot, TrainingProcesses
-from rdmd.training.run import run_training
+from rdmd.training.run import _recording_errors, run_training
 from rdmd.training.run_folder import Point, Result, RunFolder
 
 # The random state is that of the process.
@@ -16,9 +17,15 @@ class InThisProcess(TrainingProcesses):
     """As `TrainingProcesses`, without any."""
 
     def train(self, folder: RunFolder, slot: Slot, follow: Callable[[list[Point]], None]) -> Result:
-        with ONE_AT_A_TIME, _own_state():
-            if folder.result() is None:
-                run_training(folder.read_run(), folder, "cpu")
+        if folder.result() is None:
+            run = folder.read_run()
+            folder.log.touch()
+            try:
+                with ONE_AT_A_TIME, _own_state(), _recording_errors(folder):
+                    run_training(run, folder, "cpu")
+            except Exception as error:
+                reason = folder.error_file.read_text(encoding="utf-8")
+                raise UserError(f"training in {folder.path} failed: {reason}") from error
         follow(folder.curves())
         result = folder.result()
         assert result is not None

@@ -18,6 +18,7 @@ from bad_input.row import Row
 
 from rdmd.cli import main
 from rdmd.errors import EXIT_USER_ERROR
+from tests.in_process import InThisProcess
 
 ROWS = [*settings.ROWS, *data.ROWS, *models.ROWS, *machine.ROWS]
 
@@ -72,6 +73,8 @@ def contents(root: Path) -> dict[str, str]:
 def test_bad_input_gets_one_sentence_and_leaves_what_was_there(row: Row, project, monkeypatch, capfd):
     for name, value in row.environment.items():
         monkeypatch.setenv(name, value)
+    if not row.apart:
+        monkeypatch.setattr("rdmd.pipeline.launch.TrainingProcesses", InThisProcess)
     with contextlib.ExitStack() as stack:
         prepared = row.prepare()
         if isinstance(prepared, contextlib.AbstractContextManager):

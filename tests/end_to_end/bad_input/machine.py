@@ -97,6 +97,7 @@ DISKS = [
         "checkpoint.pt: No space left on device",
         FREE,
         ("runs/*/run.json", "runs/*/log.txt", "runs/*/error.txt", "runs/*"),
+        apart=True,
     ),
     Row(
         "a limit on the size of files",

@@ -410,6 +410,7 @@ RUNS = [
         "needs more memory than there is",
         "lower `batch`",
         RUN,
+        apart=True,
     ),
     Row(
         "a loss without end",

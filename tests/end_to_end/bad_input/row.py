@@ -22,6 +22,8 @@ class Row:
     adds: tuple[str, ...] = ()
     """Patterns of what may appear; every one of them must. Nothing that was there may change."""
     environment: Mapping[str, str] = field(default_factory=dict)
+    apart: bool = False
+    """Whether trainings run in processes of their own, as for a user. In this one they take seconds less."""
 
 
 def nothing() -> None:
