@@ -1,11 +1,11 @@
 """The report in a headless Chromium: on a desktop, on a phone, and printed."""
 
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 
 from rdmd.report.page import write_report
-from tests.chromium import browser
+from tests.chromium import Tab, browser
 from tests.integration.test_report import PROVENANCE, VALIDATION, image_metrics, image_samples, point_report
 
 # What the smaller metrics of the other tests lack: with it every column of images is there, as wide as it gets.
@@ -27,35 +27,46 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return [(folder / "index.html").as_uri() for folder in folders]
 
 
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Tab]:
+    with browser() as tab:
+        yield tab
+
+
+@pytest.fixture
+def tab(chromium: Tab) -> Iterator[Tab]:
+    """The browser's tab, which has asked for nothing yet."""
+    chromium.asked.clear()
+    chromium.complaints.clear()
+    yield chromium
+    chromium.call("Emulation.setEmulatedMedia", media="")
+
+
 @pytest.mark.parametrize("width", [1200, 390, 320])
-def test_the_page_never_scrolls_sideways_and_asks_for_nothing(pages: list[str], width: int):
-    with browser() as tab:
-        for page in pages:
-            tab.open(page, width)
-            assert tab.get("document.documentElement.scrollWidth") <= width
-            # Tables and images that are wider scroll in a box of their own.
-            assert tab.get(
-                "[...document.querySelectorAll('.scroll')].every((box) => "
-                f"box.getBoundingClientRect().right <= {width})"
-            )
-        assert {url for url in tab.asked if not url.startswith("data:")} == set(pages)
-        assert tab.complaints == []
-
-
-def test_on_a_desktop_no_table_has_to_be_scrolled(pages: list[str]):
-    with browser() as tab:
-        tab.open(pages[0], 1200)
-        assert tab.get("[...document.querySelectorAll('.scroll')].every((box) => box.scrollWidth <= box.clientWidth)")
-
-
-def test_it_prints_without_cutting_a_table(pages: list[str], tmp_path: Path):
-    with browser() as tab:
-        tab.open(pages[0], 1200)
-        pdf = tab.printed()
-        assert pdf.startswith(b"%PDF") and len(pdf) > 10_000
-        tab.call("Emulation.setEmulatedMedia", media="print")
-        # A4 without its margins, in CSS pixels.
-        tab.call("Emulation.setDeviceMetricsOverride", width=703, height=1000, deviceScaleFactor=1, mobile=False)
+def test_the_page_never_scrolls_sideways_and_asks_for_nothing(pages: list[str], tab: Tab, width: int):
+    for page in pages:
+        tab.open(page, width)
+        assert tab.get("document.documentElement.scrollWidth") <= width
+        # Tables and images that are wider scroll in a box of their own.
         assert tab.get(
-            "[...document.querySelectorAll('table, img')].every((each) => each.getBoundingClientRect().right <= 703)"
+            f"[...document.querySelectorAll('.scroll')].every((box) => box.getBoundingClientRect().right <= {width})"
         )
+    assert {url for url in tab.asked if not url.startswith("data:")} == set(pages)
+    assert tab.complaints == []
+
+
+def test_on_a_desktop_no_table_has_to_be_scrolled(pages: list[str], tab: Tab):
+    tab.open(pages[0], 1200)
+    assert tab.get("[...document.querySelectorAll('.scroll')].every((box) => box.scrollWidth <= box.clientWidth)")
+
+
+def test_it_prints_without_cutting_a_table(pages: list[str], tab: Tab):
+    tab.open(pages[0], 1200)
+    pdf = tab.printed()
+    assert pdf.startswith(b"%PDF") and len(pdf) > 10_000
+    tab.call("Emulation.setEmulatedMedia", media="print")
+    # A4 without its margins, in CSS pixels.
+    tab.call("Emulation.setDeviceMetricsOverride", width=703, height=1000, deviceScaleFactor=1, mobile=False)
+    assert tab.get(
+        "[...document.querySelectorAll('table, img')].every((each) => each.getBoundingClientRect().right <= 703)"
+    )
