@@ -41,17 +41,18 @@ def test_noise_is_new_at_every_step(tmp_path: Path):
     assert torch.equal(first, again)
 
 
-@pytest.mark.parametrize("lambdas", [None, RANGE], ids=["one lambda", "lambda as input"])
+# test_latents exports a generator of images with noise that takes lambda.
 @pytest.mark.parametrize(
-    ("network", "shape"),
+    ("network", "shape", "lambdas"),
     [
         (
             config.ImageNetwork(kind="ddpmpp", model_channels=8, channel_mult=[1], num_blocks=1, attn_resolutions=[]),
             (3, 8, 8),
+            None,
         ),
-        (config.PointNetwork(kind="mlp", width=16, depth=2), (2,)),
+        (config.PointNetwork(kind="mlp", width=16, depth=2), (2,), RANGE),
     ],
-    ids=["images", "points"],
+    ids=["images, one lambda", "points, lambda as input"],
 )
 def test_an_exported_generator_takes_noise_and_lambda_as_inputs(
     network: config.Network, shape: tuple[int, ...], lambdas: config.LambdaRange | None, tmp_path: Path
