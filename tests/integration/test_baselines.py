@@ -21,7 +21,7 @@ from rdmd.evaluation.evaluator import NamedTranslator, evaluate_translator
 from rdmd.files import sha256_of
 from rdmd.pipeline.evaluation import evaluation_task
 from rdmd.pipeline.jobs import plan_baselines, plan_teacher
-from rdmd.pipeline.launch import Slot, TrainingProcesses
+from rdmd.pipeline.launch import Slot
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.model_card import read_card, weights_of
 from rdmd.pipeline.model_folder import load_denoiser
@@ -250,7 +250,7 @@ def test_a_killed_map_resumes_to_the_same_bits(trained: Trained, tmp_path: Path)
     child.wait()
     assert killed.result() is None
     assert killed.checkpoint.exists()
-    TrainingProcesses().train(killed, ONE_THREAD, lambda points: None)
+    InThisProcess().train(killed, ONE_THREAD, lambda points: None)
 
     assert sha256_of(killed.weights) == sha256_of(straight.weights)
     assert killed.curves() == straight.curves()

@@ -114,7 +114,7 @@ def test_a_killed_run_keeps_the_same_best(tmp_path: Path):
     child.kill()
     child.wait()
     assert killed.result() is None, "it was killed too late to show anything"
-    again = TrainingProcesses().train(killed, Slot("cpu", (), 1), lambda points: None)
+    again = InThisProcess().train(killed, Slot("cpu", (), 1), lambda points: None)
     assert killed.curves() == straight.curves()
     assert (again.sha256, again.kept_step, again.steps) == (result.sha256, result.kept_step, result.steps)
     assert sha256_of(killed.last_weights) == sha256_of(straight.last_weights)
