@@ -12,6 +12,7 @@ from rdmd import cli, config
 from rdmd.pipeline.dry_run import Cost, describe, dry_run, shrunk
 from rdmd.pipeline.layout import Layout
 from tests.conftest import ROOT, params, tiny_points
+from tests.in_process import InThisProcess
 
 
 @contextlib.contextmanager
@@ -39,6 +40,8 @@ def write_images(folder: Path, count: int, rng: np.random.Generator) -> None:
 
 
 def test_every_stage_runs_on_real_images_where_there_are_some(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    # The next test trains in processes.
+    monkeypatch.setattr("rdmd.pipeline.dry_run.TrainingProcesses", InThisProcess)
     monkeypatch.chdir(tmp_path)
     settings = config.parse(params("afhq_cat2wild", thin_afhq), "params.yaml")
     source = settings.domains.source
