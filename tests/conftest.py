@@ -2,8 +2,10 @@
 
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import nbformat
@@ -85,6 +87,22 @@ def trained_baselines(settings: dict) -> None:
     }  # fmt: skip
     if settings["preprocess"]["kind"] == "images":
         settings["baselines"]["cut"] = {"nce_weights": [0.5], "patches": 16, "embedding": 16} | cadence
+
+
+def fresh_store(file: Path) -> str:
+    """An empty MLflow store in SQLite; its address. A process makes the schema once, which takes seconds."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(_empty_store(), file)
+    return f"sqlite:///{file}"
+
+
+@cache
+def _empty_store() -> Path:
+    from mlflow import MlflowClient
+
+    file = Path(tempfile.mkdtemp(prefix="rdmd-test-mlflow-")) / "mlflow.db"
+    MlflowClient(f"sqlite:///{file}").search_registered_models()
+    return file
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from rdmd.files import sha256_of
 from rdmd.pipeline.clean import DAY, Unused, delete, find_unused
 from rdmd.pipeline.layout import Layout
 from rdmd.training.run_folder import Result, RunFolder
+from tests.conftest import fresh_store
 
 SIZE = 10_000
 
@@ -75,8 +76,7 @@ def test_what_a_model_or_the_lock_or_the_registry_names_stays():
         (files / digest[:2]).mkdir(parents=True)
         (files / digest[:2] / digest[2:]).write_text(content)
     Path("dvc.lock").write_text("stages: {distill: {outs: [{path: models/generators, md5: aa1.dir}, {md5: dd4}]}}")
-    Path("mlflow/store").mkdir(parents=True)
-    client = MlflowClient()
+    client = MlflowClient(fresh_store(Path("mlflow/store/mlflow.db")))
     run = client.create_run("0", tags={"rdmd.run": "registered"})
     client.create_registered_model("rdmd-tiny")
     client.create_model_version("rdmd-tiny", "file:///nowhere", run.info.run_id)
@@ -148,8 +148,7 @@ def test_old_features_and_runs_deleted_in_mlflow_go(project: Path):
     assert len(names(find_unused(Layout(), 0), "features")) == 1
 
     store = project / "mlflow" / "store"
-    store.mkdir(parents=True)
-    client = MlflowClient()
+    client = MlflowClient(fresh_store(store / "mlflow.db"))
     place = client.create_experiment("rdmd/tiny", artifact_location=(store / "artifacts").as_uri())
     runs = [client.create_run(place).info.run_id for _ in range(4)]
     for run in runs:

@@ -34,7 +34,7 @@ from rdmd.pipeline.model_card import ModelCard, write_model
 from rdmd.pipeline.translate import translate_path
 from rdmd.serving.images import translate_images
 from rdmd.serving.model import open_folder, translate_points
-from tests.conftest import ROOT
+from tests.conftest import ROOT, fresh_store
 
 CPU = torch.device("cpu")
 NETWORKS = {
@@ -136,7 +136,7 @@ def handed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Handed]:
     (folder / "site").mkdir()
     root = [str(Path(__file__).parents[2])]
     (folder / "site" / "sitecustomize.py").write_text(NO_REPOSITORY.format(root=root), encoding="utf-8")
-    uri = f"sqlite:///{folder / 'store' / 'mlflow.db'}"
+    uri = fresh_store(folder / "store" / "mlflow.db")
     environment = os.environ | {
         "PYTHONPATH": str(folder / "site"),
         "MLFLOW_TRACKING_URI": uri,

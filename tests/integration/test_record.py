@@ -36,7 +36,7 @@ from rdmd.pipeline.launch import TrainingProcesses
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.training import LocalTraining, SlotPool, Watch, publish_generators, train_teacher
 from rdmd.training.run_folder import Point, RunFolder
-from tests.conftest import ROOT, params, tiny_points
+from tests.conftest import ROOT, fresh_store, params, tiny_points
 
 REPORTS = ("pareto.csv", "pareto.png", "samples.png", "index.html")
 
@@ -93,7 +93,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sweep]:
         (folder / name).symlink_to(ROOT / name)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        uri = f"sqlite:///{folder / 'store' / 'mlflow.db'}"
+        uri = fresh_store(folder / "store" / "mlflow.db")
         patch.setenv("MLFLOW_TRACKING_URI", uri)
         patch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.3")
         mlflow.set_tracking_uri(uri)

@@ -38,7 +38,7 @@ from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.model_card import ModelCard, write_model
 from rdmd.pipeline.store import relocate, unregistered, weights_of
 from rdmd.training.run_config import lambda_name
-from tests.conftest import ROOT, params, tiny_points
+from tests.conftest import ROOT, fresh_store, params, tiny_points
 
 NAME = "rdmd-swissroll"
 # (cost, SW2) by lambda: three points of a front. SW2 0.9 is far from the best, and 0.3 is near it.
@@ -152,6 +152,7 @@ def registered_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "params.yaml").write_text(params("swissroll", tiny_points), encoding="utf-8")
     for name in ("rdmd", "mlflow"):
         (folder / name).symlink_to(ROOT / name)
+    fresh_store(folder / "store" / "mlflow.db")
     with inside(folder) as made:
         made.read_data()
         made.train(SWEEP)

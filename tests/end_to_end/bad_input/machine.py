@@ -16,6 +16,7 @@ import pytest
 from bad_input.models import IMAGE, IMAGES, TRANSLATE
 from bad_input.row import Row, edited, nothing, written
 from rdmd.pipeline.launch import gpu_count
+from tests.conftest import fresh_store
 
 KIB = 2**10
 DEAD = "http://127.0.0.1:1"
@@ -167,9 +168,7 @@ TEXT = {"MLFLOW_TRACKING_URI": "sqlite:///notes.txt"}
 
 def empty_store() -> None:
     """The project's own store, with nothing registered."""
-    from mlflow import MlflowClient
-
-    MlflowClient(os.environ["MLFLOW_TRACKING_URI"]).search_registered_models()
+    fresh_store(Path("mlflow/store/mlflow.db"))
 
 
 STORES = [
