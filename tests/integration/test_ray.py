@@ -26,11 +26,11 @@ from rdmd.data.preprocess import preprocess
 from rdmd.errors import UserError
 from rdmd.evaluation.row import Row
 from rdmd.files import sha256_of
-from rdmd.pipeline.launch import TrainingProcesses
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.training import train_generators, train_teacher
 from rdmd.training.run_folder import RunFolder
-from tests.conftest import ROOT, params, tiny_points
+from tests.conftest import ROOT, fresh_store, params, tiny_points
+from tests.in_process import InThisProcess
 
 pytest.importorskip("prefect_ray", reason="the extra `ray` is not installed")
 
@@ -109,7 +109,7 @@ def nodes(both_nodes: Nodes) -> Nodes:
 
 @pytest.fixture(scope="module")
 def harness() -> Iterator[None]:
-    with prefect_test_harness(server_startup_timeout=90):
+    with prefect_test_harness(server_startup_timeout=300):
         yield
 
 
@@ -123,13 +123,25 @@ class Project:
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """Tiny swissroll, everything trained by this machine alone."""
+    """Tiny swissroll, its teacher and a generator trained by this machine alone."""
     project = make_project(tmp_path_factory.mktemp("here"), tiny)
     for name in ("source", "target"):
         preprocess(project.settings, name, project.layout.shards / name)
-    train_teacher(project.settings, project.layout, unwatched, TrainingProcesses())
-    train_generators(project.settings, project.layout, unwatched, TrainingProcesses())
+    train_teacher(project.settings, project.layout, unwatched, InThisProcess())
+    train_generators(first_lambda(project.settings), project.layout, unwatched, InThisProcess())
     return project
+
+
+@pytest.fixture(scope="module")
+def swept(here: Project) -> Project:
+    """The same with every generator."""
+    train_generators(here.settings, here.layout, unwatched, InThisProcess())
+    return here
+
+
+def first_lambda(settings: config.Settings) -> config.Settings:
+    distill = settings.distill.model_copy(update={"lambdas": [0.05]})
+    return settings.model_copy(update={"distill": distill})
 
 
 @pytest.fixture
@@ -146,7 +158,7 @@ def there(
     shutil.copytree(here.layout.shards, project.layout.shards)
     shutil.copytree(here.layout.teacher, project.layout.teacher)
     monkeypatch.chdir(tmp_path)
-    uri = f"sqlite:///{tmp_path / 'store' / 'mlflow.db'}"
+    uri = fresh_store(tmp_path / "store" / "mlflow.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.3")
     mlflow.set_tracking_uri(uri)
@@ -190,8 +202,7 @@ def wait_for(condition: Callable[[], object], otherwise: str) -> None:
 def test_a_training_on_a_node_is_that_of_this_machine_in_the_same_folder(here: Project, there: Project):
     from flows.stages.training import distill
 
-    lambdas = there.settings.distill.model_copy(update={"lambdas": [0.05]})
-    (fingerprint,) = distill(there.settings.model_copy(update={"distill": lambdas}), there.layout)
+    (fingerprint,) = distill(first_lambda(there.settings), there.layout)
     assert weights(there.layout) == {"lambda-0.05": weights(here.layout)["lambda-0.05"]}
     folder = RunFolder(there.layout.runs / fingerprint)
     assert folder.curves() == RunFolder(here.layout.runs / fingerprint).curves()
@@ -243,14 +254,14 @@ def test_a_failure_on_a_node_is_the_runs_own_sentence(there: Project):
 
 
 @pytest.mark.slow
-def test_the_evaluation_on_two_nodes_equals_that_of_one_machine(here: Project, there: Project):
+def test_the_evaluation_on_two_nodes_equals_that_of_one_machine(swept: Project, there: Project):
     from flows.stages.evaluate import evaluate
 
     def measured(rows: list[Row]) -> list[Row]:
         """Rows without what a clock says."""
         return [row.model_copy(update={"seconds_per_image": None, "train_seconds": None}) for row in rows]
 
-    shutil.copytree(here.layout.generators, there.layout.generators)
+    shutil.copytree(swept.layout.generators, there.layout.generators)
     on_ray = evaluate(there.settings, there.layout)
     assert len(on_ray.rows) >= 4
     alone = evaluate(launched(there, runner=config.LocalRunner(name="local")), there.layout)
@@ -297,7 +308,7 @@ def test_no_training_outlives_the_driver_and_checkpoints_stay(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("trainings", [True, False], ids=["with its trainings", "with a training that lives on"])
-def test_a_sweep_survives_the_loss_of_a_node(trainings: bool, here: Project, there: Project, nodes: Nodes):
+def test_a_sweep_survives_the_loss_of_a_node(trainings: bool, swept: Project, there: Project, nodes: Nodes):
     from flows.stages.training import distill
 
     seen: dict[str, object] = {}
@@ -322,9 +333,9 @@ def test_a_sweep_survives_the_loss_of_a_node(trainings: bool, here: Project, the
     thread.join(30)
     assert seen["unfinished"]
     assert seen["least step"] >= CHECKPOINT_EVERY
-    assert weights(there.layout) == weights(here.layout)
-    assert len(weights(here.layout)) == 2
-    for folder in map(RunFolder, here.layout.runs.glob("*")):
+    assert weights(there.layout) == weights(swept.layout)
+    assert len(weights(swept.layout)) == 2
+    for folder in map(RunFolder, swept.layout.runs.glob("*")):
         # A training that lives on for a moment logs a point of its own where it stops.
         if trainings and folder.read_run().kind == "distill":
             assert RunFolder(there.layout.runs / folder.fingerprint).curves() == folder.curves()
