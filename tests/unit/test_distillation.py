@@ -91,7 +91,7 @@ def test_without_regularisation_the_optimum_is_the_target_and_lambda_pulls_towar
     assert pulled[-1] < 1
 
 
-@pytest.mark.parametrize("lam", [0.0, 0.01, 0.05, 0.2, 0.5])
+@pytest.mark.parametrize("lam", [0.0, 0.05, 0.5])
 def test_training_in_turn_lands_on_the_optimum(lam: float):
     """Generator and fake denoiser both learned, in turn, from samples alone."""
     torch.manual_seed(0)
