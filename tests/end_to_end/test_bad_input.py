@@ -3,6 +3,7 @@
 import contextlib
 import fnmatch
 import hashlib
+import logging
 import os
 import shlex
 import shutil
@@ -56,6 +57,15 @@ def run(command: str) -> int:
     if program == "rdmd":
         with pytest.raises(SystemExit) as stopped:
             main(arguments)
+        return stopped.value.code
+    if program == "stage":
+        from flows.stages import stage, training
+
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as stopped:
+            patch.setattr(sys, "argv", [program, *arguments])
+            # It is set for the rest of a stage's process.
+            patch.setattr(logging, "raiseExceptions", False)
+            stage.run_stage("A stage.", training.teacher, training.distill, training.baselines)
         return stopped.value.code
     # stdin is not a terminal that anything could ask a question on.
     return subprocess.run([sys.executable, *arguments], stdin=subprocess.DEVNULL, check=False).returncode

@@ -215,7 +215,7 @@ STORES = [
     ),
 ]
 
-# Each starts Python, MLflow and Prefect, which takes seconds.
+# A process of its own takes seconds to import MLflow and Prefect.
 FLOWS = [
     Row(
         "a stage with a wrong key",
@@ -227,7 +227,7 @@ FLOWS = [
     Row(
         "a stage without Prefect's server",
         nothing,
-        "python -m flows.stages.training teacher",
+        "stage teacher",
         f"Prefect's server at {DEAD}/api",
         "correct PREFECT_API_URL",
         environment={"PREFECT_API_URL": f"{DEAD}/api"},
@@ -235,7 +235,7 @@ FLOWS = [
     Row(
         "a stage whose store does not answer",
         nothing,
-        "python -m flows.stages.training teacher",
+        "stage teacher",
         f"the MLflow store {DEAD} cannot be used",
         "correct MLFLOW_TRACKING_URI",
         environment={"MLFLOW_TRACKING_URI": DEAD},
@@ -251,7 +251,7 @@ FLOWS = [
     Row(
         "a stage whose store is a text",
         written("notes.txt", "These are notes.\n" * 99),
-        "python -m flows.stages.training teacher",
+        "stage teacher",
         "notes.txt cannot be used",
         "move it aside",
         environment=TEXT,

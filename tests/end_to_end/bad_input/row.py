@@ -14,7 +14,8 @@ class Row:
     prepare: Callable[[], object]
     """Spoils the project in the current folder. What it returns is entered, if it can be, while the command runs."""
     command: str
-    """`rdmd ...` runs in this process, `python ...` in one of its own."""
+    """`rdmd ...` runs in this process, `python ...` in one of its own, and `stage NAME` is `python -m
+    flows.stages.training NAME` in this one."""
     names: str
     """The file or the key, as the sentence names it."""
     remedy: str
