@@ -6,24 +6,20 @@ import queue
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from prefect.blocks.notifications import CustomWebhookNotificationBlock
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows.server import prefect_server
-from tests.conftest import ROOT
+from flows.server import API, answers, prefect_server
+from tests.conftest import ROOT, fresh_store
 
 MODEL = "rdmd-swissroll"
-# A block that posts subject and body to the address in argv; its id.
-BLOCK = """
-import sys
-from prefect.blocks.notifications import CustomWebhookNotificationBlock as Hook
-told = {"subject": "{{subject}}", "body": "{{body}}"}
-print(Hook(name="test", url=sys.argv[1], json_data=told).save("rdmd", overwrite=True))
-"""
 # It fails before any stage, since lambda must be 0 in this experiment.
 FAILING = """
 from flows.form import Changes
@@ -31,6 +27,13 @@ from flows.reproduce import reproduce
 reproduce.with_options(flow_run_name="nonsense")(Changes(experiment="digits_dmd", lambdas=[0.5]), return_state=True)
 """
 Told = queue.Queue[dict[str, str]]
+
+
+def webhook_block(address: str) -> str:
+    """A block that posts subject and body to an address; its id."""
+    told = {"subject": "{{subject}}", "body": "{{body}}"}
+    block = CustomWebhookNotificationBlock(name="test", url=address, json_data=told)
+    return str(block.save("rdmd", overwrite=True))
 
 
 @pytest.fixture
@@ -57,7 +60,7 @@ def test_a_failed_run_and_a_changed_champion_are_told(
     points_project: Path, monkeypatch: pytest.MonkeyPatch, webhook: tuple[str, Told]
 ):
     address, told = webhook
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{points_project}/mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", fresh_store(points_project / "mlflow.db"))
     client = MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
     client.create_registered_model(MODEL)
     for _ in range(2):
@@ -72,9 +75,13 @@ def test_a_failed_run_and_a_changed_champion_are_told(
             assert said.returncode == 0, said.stdout + said.stderr
             return said.stdout.strip()
 
-        run("-c", "from flows.server import wait_for_api; wait_for_api()")
+        while not answers(f"{server.environment[API]}/health"):
+            server.check()
+            time.sleep(0.2)
         template = (ROOT / "automations.yaml").read_text(encoding="utf-8")
-        Path("automations.yaml").write_text(template.replace("BLOCK", run("-c", BLOCK, address)), encoding="utf-8")
+        with temporary_settings({PREFECT_API_URL: server.environment[API]}):
+            block = webhook_block(address)
+        Path("automations.yaml").write_text(template.replace("BLOCK", block), encoding="utf-8")
         run("-m", "prefect", "automation", "create", "--from-file", "automations.yaml")
 
         run("-c", FAILING)
