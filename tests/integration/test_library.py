@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import chdir, nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 
 import rdmd
-from rdmd import config, library, pretrained
+from rdmd import cli, config, library, pretrained
 from rdmd.data import in_memory
 from rdmd.data.preprocess import preprocess
 from rdmd.data.shards import stored_array
@@ -146,8 +146,9 @@ def test_a_saved_translator_is_the_translator(tmp_path: Path, teacher: rdmd.Teac
     assert [run] == list((tmp_path / "runs").iterdir())
     source = Image.fromarray(images[0].permute(1, 2, 0).numpy())
     source.save(tmp_path / "in.png")
-    command = [sys.executable, "-m", "rdmd.cli", "translate", "saved", "in.png", "out.png"]
-    subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, check=True)
+    with chdir(tmp_path), pytest.raises(SystemExit) as ended:
+        cli.main(["translate", "saved", "in.png", "out.png"])
+    assert ended.value.code == 0
     assert np.array_equal(np.asarray(Image.open(tmp_path / "out.png")), np.asarray(translator(source)))
 
 
