@@ -97,7 +97,7 @@ def test_one_more_lambda_trains_one_more_generator(prepared: tuple[config.Settin
     before = {file: file.stat().st_mtime_ns for file in runs}
     assert len(runs) == 3  # the teacher and two lambdas
     more = settings.distill.model_copy(update={"lambdas": [0.05, 0.2, 0.5]})
-    train_generators(settings.model_copy(update={"distill": more}), layout, _Watch(), TrainingProcesses())
+    train_generators(settings.model_copy(update={"distill": more}), layout, _Watch(), InThisProcess())
     after = {file: file.stat().st_mtime_ns for file in layout.runs.glob("*/result.json")}
     assert len(after) == 4
     assert {file: after[file] for file in before} == before
