@@ -536,7 +536,8 @@ def test_an_empty_store_is_told_and_filled(tmp_path: Path, rdmd: Said):
     stage = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]["register"]
     (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"register": stage}}), encoding="utf-8")
     subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "--quiet"], cwd=tmp_path, check=True)
-    dropped = {"PREFECT_API_URL", "PREFECT_HOME", "MLFLOW_TRACKING_URI", "DVC_ROOT", "DVC_STAGE"}
+    # Prefect's database is that of the other tests, since making its schema takes seconds.
+    dropped = {"PREFECT_API_URL", "MLFLOW_TRACKING_URI", "DVC_ROOT", "DVC_STAGE"}
     environment = {key: value for key, value in os.environ.items() if key not in dropped}
     environment |= {"PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 
