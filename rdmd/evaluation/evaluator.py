@@ -1,4 +1,4 @@
-"""Evaluation of translators and of their outputs: `evaluate` for tensors, `evaluate_translator` for a translator."""
+"""Evaluation of translators and of their outputs: `evaluate` for tensors, `translate` and `score` for a translator."""
 
 import statistics
 import time
@@ -164,11 +164,6 @@ def score(translator: NamedTranslator, translations: Translations, task: Evaluat
         train_seconds=translator.train_seconds,
         **dict(scores),
     )
-
-
-def evaluate_translator(translator: NamedTranslator, task: EvaluationTask, run: str | None = None) -> Row:
-    """Translate the task's source and score the result. `run` is the fingerprint of the training run."""
-    return score(translator, translate(translator, task), task, run)
 
 
 def identity_row(task: EvaluationTask) -> Row:

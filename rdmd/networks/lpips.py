@@ -16,9 +16,6 @@ from torch.nn.functional import normalize
 
 from rdmd.errors import UserError
 
-# AlexNet's last pooling needs 3 pixels.
-SMALLEST_SIDE = 32
-
 # The mean and the standard deviation of ImageNet's pixels, as LPIPS has them in [-1, 1].
 _SHIFT = (-0.030, -0.088, -0.188)
 _SCALE = (0.458, 0.448, 0.450)

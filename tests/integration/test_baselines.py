@@ -17,9 +17,9 @@ from rdmd.baselines.neural_ot import potential_loss
 from rdmd.data.preprocess import preprocess
 from rdmd.data.sampling import StepRandom
 from rdmd.errors import UserError
-from rdmd.evaluation.evaluator import NamedTranslator, evaluate_translator
+from rdmd.evaluation.evaluator import NamedTranslator
 from rdmd.files import sha256_of
-from rdmd.pipeline.evaluation import evaluation_task
+from rdmd.pipeline.evaluation import evaluate_one, evaluation_task
 from rdmd.pipeline.jobs import plan_baselines, plan_teacher
 from rdmd.pipeline.launch import Slot
 from rdmd.pipeline.layout import Layout
@@ -198,7 +198,7 @@ def test_points_go_through_the_evaluator(trained: Trained):
     settings, layout = trained
     task = evaluation_task(settings, layout)
     for one in baselines(settings.baselines, layout, CPU):
-        row = evaluate_translator(one, task)
+        row = evaluate_one(one, task).row
         assert row.settings == one.settings
         assert row.sw2 is not None
 

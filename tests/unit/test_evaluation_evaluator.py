@@ -15,7 +15,6 @@ from rdmd.evaluation.classifier import FeatureClassifier, train_classifier
 from rdmd.evaluation.evaluator import (
     NamedTranslator,
     evaluate,
-    evaluate_translator,
     identity_row,
     target_row,
     translate,
@@ -24,6 +23,7 @@ from rdmd.evaluation.row import FeaturesRecord, Metrics, Row
 from rdmd.evaluation.selection import mark_front
 from rdmd.evaluation.table import format_table, measured_realism, realism_name
 from rdmd.evaluation.task import ImageFeatures, ImageTask, PointTask, groups_of, image_task, point_task, sample_of
+from rdmd.pipeline.evaluation import evaluate_one
 from rdmd.report.figures import metrics_figure, realism_figure
 
 CPU = torch.device("cpu")
@@ -68,8 +68,10 @@ def points() -> PointTask:
 
 
 def test_turning_the_images_is_the_perfect_translation(images: ImageTask) -> None:
-    turn = NamedTranslator(lambda source, rng: source.transpose(2, 3), "rdmd", 1, lam=0.1, train_seconds=3.0)
-    turned, same = evaluate_translator(turn, images, run="ab12"), identity_row(images)
+    turn = NamedTranslator(
+        lambda source, rng: source.transpose(2, 3), "rdmd", 1, lam=0.1, train_seconds=3.0, settings={"run": "ab12"}
+    )
+    turned, same = evaluate_one(turn, images).row, identity_row(images)
     assert turned.class_share > 0.98
     assert same.class_share < 0.02
     assert turned.fid < 0.1 * same.fid
@@ -97,13 +99,13 @@ def test_the_target_itself_is_the_floor(images: ImageTask) -> None:
 def test_colour_error_and_psnr_of_a_known_change(images: ImageTask) -> None:
     """Ten levels brighter everywhere, far from clipping: the difference is 20/255 in [-1, 1]."""
     brighter = NamedTranslator(lambda source, rng: source + 20 / 255, "shift", 1)
-    row = evaluate_translator(brighter, images)
+    row = evaluate_one(brighter, images).row
     assert row.cost == pytest.approx((20 / 255) ** 2)
     assert row.psnr == pytest.approx(28.13, abs=0.01)  # 20 log10(25.5)
 
 
 def test_points_are_compared_with_the_exact_map(points: PointTask) -> None:
-    near = evaluate_translator(NamedTranslator(lambda x, rng: 0.5 * x + 2, "rdmd", 1, lam=0.1), points)
+    near = evaluate_one(NamedTranslator(lambda x, rng: 0.5 * x + 2, "rdmd", 1, lam=0.1), points).row
     same, floor = identity_row(points), target_row(points, 0.5 * torch.randn(800, 2) + 2)
     # The Monge map of N(0, I) to N(2, I / 4) moves by E|x/2 - 2|^2 = 0.5 + 8; 600 samples know it to 5% or so.
     assert near.cost_sum == pytest.approx(8.5, rel=0.1)
@@ -130,7 +132,7 @@ def test_noise_is_one_stream_from_the_seed_and_warm_up_takes_none_of_it(points: 
 def test_an_output_that_is_not_finite_names_the_method(points: PointTask) -> None:
     broken = NamedTranslator(lambda x, rng: x / 0, "rdmd", 1, lam=0.5)
     with pytest.raises(FloatingPointError, match=r"'rdmd' at lambda 0\.5 gave a value that is not finite in batch 0"):
-        evaluate_translator(broken, points)
+        evaluate_one(broken, points)
 
 
 def test_samples_are_drawn_from_all_of_a_sorted_split() -> None:
@@ -207,7 +209,7 @@ def test_what_few_images_do_not_measure_is_left_out(
         CPU,
     )
     rows = [
-        evaluate_translator(NamedTranslator(lambda x, rng: x.transpose(2, 3), "rdmd", 1, lam=0.1), task),
+        evaluate_one(NamedTranslator(lambda x, rng: x.transpose(2, 3), "rdmd", 1, lam=0.1), task).row,
         identity_row(task),
         target_row(task, bars(2, False, 5)),
     ]
@@ -231,7 +233,7 @@ def test_what_few_points_do_not_measure_is_left_out(points: PointTask, sources: 
         torch.randn(sources, 2, generator=rng), torch.randn(references, 2, generator=rng), points.settings, 0, CPU
     )
     rows = [
-        evaluate_translator(NamedTranslator(lambda x, rng: x + 1, "rdmd", 1, lam=0.1), task), identity_row(task),
+        evaluate_one(NamedTranslator(lambda x, rng: x + 1, "rdmd", 1, lam=0.1), task).row, identity_row(task),
         target_row(task, torch.randn(3, 2, generator=rng)),
     ]  # fmt: skip
     moved = rows[0]
@@ -246,7 +248,7 @@ def test_what_few_points_do_not_measure_is_left_out(points: PointTask, sources: 
 def test_evaluate_scores_tensors_as_a_task_does(images: ImageTask, classifier: FeatureClassifier) -> None:
     source, reference, turned = images.source, images.reference, images.source.transpose(2, 3)
     scores = evaluate(turned, source, reference, classifier, batch=32, bootstrap=20)
-    row = evaluate_translator(NamedTranslator(lambda x, rng: x.transpose(2, 3), "rdmd", 1), images)
+    row = evaluate_one(NamedTranslator(lambda x, rng: x.transpose(2, 3), "rdmd", 1), images).row
     assert dict(scores) == {name: None if name == "class_share" else getattr(row, name) for name in dict(scores)}
     assert evaluate(to_unit(turned), to_unit(source), to_unit(reference), classifier, batch=32, bootstrap=20) == scores
     realism = evaluate(turned, None, reference, classifier, bootstrap=0)
@@ -286,7 +288,7 @@ def test_kid_takes_the_place_of_fid_under_fifty_images(images: ImageTask) -> Non
     for sources, references, name in ((100, 50, "FID"), (50, 150, "FID"), (49, 150, "KID"), (100, 49, "KID")):
         task = image_task(bars(sources, True, 2), bars(references, False, 3), images.features, settings, 0, CPU)
         turn = NamedTranslator(lambda x, rng: x.transpose(2, 3), "rdmd", 1, lam=0.1)
-        rows = [evaluate_translator(turn, task), identity_row(task), target_row(task, bars(150, False, 5))]
+        rows = [evaluate_one(turn, task).row, identity_row(task), target_row(task, bars(150, False, 5))]
         assert {realism_name(row) for row in rows} == {name}
         assert rows[0].realism < 0.2 * rows[1].realism
         assert ("KID takes its place" in task.left_out()) == (name == "KID")

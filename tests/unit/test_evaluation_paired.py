@@ -16,11 +16,12 @@ from rdmd.data.samples import REGIONS
 from rdmd.data.shards import Known, read_split
 from rdmd.data.transforms import to_unit
 from rdmd.evaluation.classifier import train_attributes
-from rdmd.evaluation.evaluator import NamedTranslator, counterpart_row, evaluate_translator, identity_row, target_row
+from rdmd.evaluation.evaluator import NamedTranslator, counterpart_row, identity_row, target_row
 from rdmd.evaluation.paired import PairedTruth, colour_error, counterparts, retrieval
 from rdmd.evaluation.row import FeaturesRecord, Metrics
 from rdmd.evaluation.table import format_table, read_metrics, write_metrics
 from rdmd.evaluation.task import ImageFeatures, ImageTask, image_task
+from rdmd.pipeline.evaluation import evaluate_one
 
 CPU = torch.device("cpu")
 SIDE = 12
@@ -66,7 +67,7 @@ def task() -> ImageTask:
 
 def test_the_perfect_translation_meets_every_counterpart(task: ImageTask) -> None:
     turn = NamedTranslator(lambda source, rng: source.flip(2), "rdmd", 1)
-    paired = evaluate_translator(turn, task).paired
+    paired = evaluate_one(turn, task).row.paired
     assert paired == counterpart_row(task).paired
     assert (paired.psnr, paired.feature_distance, paired.retrieval) == (100, 0, 1)
     assert paired.colour_error == dict.fromkeys(REGIONS, 0.0)
