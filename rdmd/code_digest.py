@@ -1,8 +1,10 @@
 """The code that a number depends on: a module and all that it imports of the data, the method and the metrics."""
 
 import ast
+import contextlib
 import hashlib
 import threading
+import time
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -11,8 +13,8 @@ _ROOT = Path(__file__).parents[1]
 # Other packages change no number: they parse settings, write reports and start processes.
 _PACKAGES = ("baselines", "data", "diffusion", "distillation", "evaluation", "networks", "training")
 _COUNTED = tuple(f"rdmd.{name}" for name in _PACKAGES)
-# Python 3.11's parser fails where two threads are in it at once.
 _ONE_AT_A_TIME = threading.Lock()
+_ATTEMPTS = 100
 
 
 def code_digest(modules: tuple[str, ...]) -> str:
@@ -47,9 +49,18 @@ def _parsed(text: str) -> tuple[str, list[str]]:
 
     Objectives share most of their modules, so each is parsed once.
     """
-    tree = ast.parse(text)
+    tree = _tree(text)
     imports = list(_imports(tree))
     return ast.dump(_without_docstrings(tree)), imports
+
+
+def _tree(text: str) -> ast.Module:
+    # Python 3.11's parser fails where two threads are in it at once, and other packages parse in threads of theirs.
+    for _ in range(_ATTEMPTS):
+        with contextlib.suppress(SystemError):
+            return ast.parse(text)
+        time.sleep(0.01)
+    return ast.parse(text)
 
 
 def _file(module: str) -> Path | None:

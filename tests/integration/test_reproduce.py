@@ -170,8 +170,8 @@ def light(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def runs(light: Path) -> list[Ran]:
     """Four runs: as it stands, the same again, with changed values, and with values that contradict each other."""
     forms = [{}, {}, {"seed": 1, "lambdas": [0.1, 0.4]}, {"experiment": "digits_dmd", "lambdas": [0.5]}]
-    # Prefect's database is that of the other tests, since making its schema takes seconds.
-    dropped = {"MLFLOW_TRACKING_URI", "PREFECT_API_URL", "DVC_ROOT", "DVC_STAGE"}
+    # A database of its own, since the test below sets the watch over heartbeats, of which a server has one.
+    dropped = {"MLFLOW_TRACKING_URI", "PREFECT_API_URL", "PREFECT_HOME", "DVC_ROOT", "DVC_STAGE"}
     environment = {key: value for key, value in os.environ.items() if key not in dropped} | {"PYTHONPATH": str(light)}
     said = subprocess.run(
         [sys.executable, "-c", DRIVER, json.dumps(forms)],

@@ -1,5 +1,6 @@
 """What makes a resumed run the run: derived randomness, fingerprints, averages, checkpoints, curves."""
 
+import ast
 import shutil
 import signal
 import subprocess
@@ -14,7 +15,7 @@ import torch
 from torch import nn
 
 from rdmd import config
-from rdmd.code_digest import _code_digest, code_digest
+from rdmd.code_digest import _code_digest, _parsed, code_digest
 from rdmd.data.sampling import StepRandom, derived_seed
 from rdmd.errors import UserError
 from rdmd.files import sha256_of
@@ -277,3 +278,18 @@ def test_threads_may_take_digests_at_once():
     modules = [("rdmd.training.teacher",), ("rdmd.training.distill",), ("rdmd.training.neural_ot",)] * 3
     with ThreadPoolExecutor(len(modules)) as threads:
         assert len(set(threads.map(code_digest, modules))) == 3
+
+
+def test_the_digest_survives_a_parser_that_another_thread_disturbs(monkeypatch):
+    """What Python 3.11.7 raised in one whole run of the pipeline among hundreds; no thread brings it about at will."""
+    plain, parse, failing = code_digest(("rdmd.training.cut",)), ast.parse, iter([True, True])
+
+    def disturbed(text: str) -> ast.Module:
+        if next(failing, False):
+            raise SystemError("AST constructor recursion depth mismatch (before=66, after=73)")
+        return parse(text)
+
+    _parsed.cache_clear()
+    monkeypatch.setattr("rdmd.code_digest._code_digest", cache(_code_digest.__wrapped__))
+    monkeypatch.setattr("rdmd.code_digest.ast.parse", disturbed)
+    assert code_digest(("rdmd.training.cut",)) == plain
