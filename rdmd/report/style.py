@@ -38,7 +38,9 @@ _METHODS = {
 }
 _OTHERS = [Style("#4fa3d9", "p", "-."), Style("#555555", "<", ":"), Style("#9a7fd1", ">", "--")]
 # For series that are not methods, by their order.
-CYCLE = [_METHODS[method] for method in (GENERATOR, "sdedit", "ilvr", "egsde", "ddib", "sdedit-sde", "neural-ot")]
+CYCLE = [
+    _METHODS[method] for method in (GENERATOR, "sdedit", "ilvr", "egsde", "ddib", "sdedit-sde", "neural-ot", "cut")
+]
 
 
 def styles(methods: Sequence[str]) -> dict[str, Style]:
