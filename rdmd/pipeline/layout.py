@@ -44,6 +44,7 @@ def use_local_tracking(root: Path | None = None) -> None:
     os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{store}")
     # A store that does not answer is reported within seconds, not after minutes of retries.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     # Its bars fill a log with a line for every file, and models are small.
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 

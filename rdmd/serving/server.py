@@ -8,6 +8,7 @@ the model brings its own.
 import argparse
 import json
 import logging
+import os
 import time
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
@@ -59,6 +60,7 @@ class Notes(logging.Handler):
 
 def build(model_uri: str, requests: Path | None = None) -> FastAPI:
     """MLflow's server of the model `model_uri`, measured; each request becomes a line of the file `requests`."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     from mlflow.pyfunc import load_model, scoring_server
 
     log = logging.getLogger("rdmd.serving")

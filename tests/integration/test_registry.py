@@ -597,3 +597,14 @@ def test_make_clean_asks_before_it_removes_promotions(tmp_path: Path):
     (tmp_path / "runs").mkdir()
     assert clean().returncode == 0
     assert not (tmp_path / "runs").exists()
+
+
+def test_the_library_sends_no_telemetry(tmp_path: Path):
+    code = (
+        "import rdmd.pipeline.layout as l; l.use_local_tracking(); "
+        "from mlflow.telemetry.utils import is_telemetry_disabled as off; print(off())"
+    )
+    # CI and pytest disable it themselves.
+    plain = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)}
+    said = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=plain, capture_output=True, text=True)
+    assert said.stdout.strip() == "True", said.stderr
