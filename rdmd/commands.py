@@ -252,9 +252,8 @@ def translate(arguments: Namespace) -> None:
 def serve(arguments: Namespace) -> None:
     """Serve the registered champion over HTTP on this machine.
 
-    Runs `mlflow models serve`; docs at /version and /ping, predictions at /invocations.
+    Predictions are at /invocations, a health check at /ping, counters and times at /metrics.
     """
-
     from rdmd.pipeline.process_group import exit_on_signals, run_in_group
     from rdmd.pipeline.store import without_alias
 

@@ -18,7 +18,7 @@ from rdmd.pipeline.layout import Layout, use_local_tracking
 from rdmd.pipeline.store import check_sqlite, sqlite_file, unregistered
 
 GIB = 2**30
-# Measured: the digits experiment peaks under 4 GiB, and its runs, caches and store take well under 1 GiB.
+# Measured: the default experiment peaks under 4 GiB, and its runs, caches and store take well under 1 GiB.
 MEMORY_NEEDED = 4 * GIB
 DISK_NEEDED = 2 * GIB
 PIPELINE_PACKAGES = ("torch", "accelerate", "webdataset", "dvc", "prefect", "mlflow", "great-expectations")
@@ -78,7 +78,7 @@ def _device() -> Iterator[Finding]:
         name = torch.cuda.get_device_name(i)
         yield Finding("ok", "gpu", f"{name}, {free / GIB:.0f} of {total / GIB:.0f} GiB free")
     if not torch.cuda.device_count():
-        yield Finding("ok", "gpu", "none; digits and swissroll run on the CPU, 64x64 images need a GPU")
+        yield Finding("ok", "gpu", "none; avatars, digits and swissroll run on the CPU, 64x64 images need a GPU")
 
 
 def _room(layout: Layout) -> Iterator[Finding]:
@@ -95,7 +95,7 @@ def _room(layout: Layout) -> Iterator[Finding]:
     if free >= DISK_NEEDED:
         yield Finding("ok", "disk", text)
     else:
-        yield Finding("FAIL", "disk", f"{text}; digits needs {DISK_NEEDED // GIB} GiB, free some")
+        yield Finding("FAIL", "disk", f"{text}; the default experiment needs {DISK_NEEDED // GIB} GiB, free some")
     if not os.access(layout.root, os.W_OK):
         yield Finding("FAIL", "disk", "this folder is not writable; change its permissions")
 
