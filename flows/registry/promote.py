@@ -23,7 +23,7 @@ from flows.registry.versions import (
 from flows.tracking.runs import Record, user_name
 from rdmd import config
 from rdmd.errors import UserError
-from rdmd.evaluation.row import GENERATOR
+from rdmd.evaluation.row import GENERATOR, IDENTITY, Row
 from rdmd.evaluation.selection import Evaluation, Rule, choose, differences, mark_front, pick, require_ranking
 from rdmd.evaluation.table import read_metrics
 from rdmd.pipeline.layout import Layout
@@ -39,13 +39,14 @@ ENDS: tuple[Rule, ...] = ("most-faithful", "most-realistic")
 class RegisteredSweep:
     """A version for each generator of the sweep's front, and their evaluation.
 
-    `caution` is why it ranks nothing; None if it does.
+    `caution` is why it ranks nothing; None if it does. `source` is the row of the untranslated source, if there is one.
     """
 
     name: str
     versions: list[ModelVersion]
     evaluation: Evaluation
     caution: str | None
+    source: Row | None
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,8 @@ def register_sweep(record: Record, settings: config.Settings, layout: Layout) ->
             versions.append(register_generator(record, name, generator))
         elif (known := find_version(record, name, generator.card)) is not None:
             tag_evaluation(client, known, generator)
-    return RegisteredSweep(name, versions, found[0].evaluation, found[0].caution)
+    source = next((row for row in found[0].metrics.rows if row.method == IDENTITY), None)
+    return RegisteredSweep(name, versions, found[0].evaluation, found[0].caution, source)
 
 
 def candidates(layout: Layout) -> list[Candidate]:
@@ -101,7 +103,7 @@ def decide(record: Record, sweep: RegisteredSweep, rules: config.Register, *, as
     client, name = record.client, sweep.name
     every = measured_versions(client, name)
     equal = [version for version in every if evaluation_in_tags(version) == sweep.evaluation]
-    chosen = equal[choose([row_of(version) for version in equal], rules)]
+    chosen = equal[choose([*map(row_of, equal), *filter(None, [sweep.source])], rules)]
     model = client.get_registered_model(name)
     refused, command = _refusal(client, model, sweep, chosen, rules, asked)
     if refused is None:

@@ -49,8 +49,10 @@ def hypervolume(points: Sequence[Point], reference: Point) -> float:
     return area
 
 
-def cheapest_near_best(points: Sequence[Point], factor: float = NEAR) -> int:
+def cheapest_near_best(points: Sequence[Point], factor: float = NEAR, source: float | None = None) -> int:
     """The index of the point of least cost whose realism is at most `factor` times the best realism.
+
+    It is also better than the realism `source` of the untranslated source, unless no point's is.
 
     The factor is a ratio, so that the far end of the front, where realism is many times the best, does not count:
     adding points of worse realism than `factor` times the best never changes the result. Of equally cheap points it is
@@ -58,8 +60,10 @@ def cheapest_near_best(points: Sequence[Point], factor: float = NEAR) -> int:
     """
     if not points:
         raise ValueError("there is no front without points")
-    bound = factor * min(realism for _, realism in points)
-    return min((cost, realism, index) for index, (cost, realism) in enumerate(points) if realism <= bound)[2]
+    best = min(realism for _, realism in points)
+    below = source if source is not None and best < source else float("inf")
+    near = ((*point, index) for index, point in enumerate(points) if point[1] <= factor * best and point[1] < below)
+    return min(near)[2]
 
 
 def mark_front(rows: Sequence[Row]) -> list[Row]:
@@ -77,6 +81,7 @@ def mark_front(rows: Sequence[Row]) -> list[Row]:
 def pick(rows: Sequence[Row], rule: Rule, factor: float = NEAR) -> Row:
     """The row with `on_front` that `rule` names: `cheapest_near_best`, or the end of least cost or of best realism.
 
+    The realism of the untranslated source is that of its row, if it is among `rows`.
     Raises `ValueError` if no row has `on_front`.
     """
     front = [row for row in rows if row.on_front]
@@ -85,11 +90,16 @@ def pick(rows: Sequence[Row], rule: Rule, factor: float = NEAR) -> Row:
     points = [_ranked(row) for row in front]
     match rule:
         case "cheapest-near-best":
-            return front[cheapest_near_best(points, factor)]
+            return front[cheapest_near_best(points, factor, source_realism(rows))]
         case "most-faithful":
             return front[points.index(min(points))]
         case "most-realistic":
             return front[points.index(min(points, key=lambda point: point[::-1]))]
+
+
+def source_realism(rows: Sequence[Row]) -> float | None:
+    """The realism of the untranslated source; None where no row has it."""
+    return next((row.realism for row in rows if row.method == IDENTITY), None)
 
 
 def plane(row: Row) -> Point:
@@ -185,7 +195,10 @@ def caution(metrics: Metrics) -> str | None:
     generators, target, source = (realism_of(method) for method in (GENERATOR, TARGET, IDENTITY))
     if generators and target and max(target) > max(generators):
         return "the target's own samples rank below every generator"
-    if generators and source and min(generators)[1][1] >= min(source)[1][0]:
+    if not generators or not source:
+        return None
+    (_, (_, high_of_best)), (_, (low_of_source, _)) = min(generators), min(source)
+    if high_of_best >= low_of_source:
         return "by the 95% intervals, no generator is nearer to the target than the source itself is"
     return None
 
@@ -216,10 +229,10 @@ def bounds(rules: config.Register) -> list[Bound]:
 
 
 def choose(rows: Sequence[Row], rules: config.Register) -> int:
-    """The index of the champion among generators: on the front, within the bounds, then by the rule.
+    """The index of the champion: a generator on the front, within the bounds, then by the rule.
 
-    Raises `UserError` that names the key and the nearest generator if none on the front keeps to the bounds, and
-    `ValueError` if there are no rows.
+    `rows` may have that of the untranslated source, for `pick`. Raises `UserError` that names the key and the nearest
+    generator if none on the front keeps to the bounds, and `ValueError` if there are no rows.
     """
     if not rows:
         raise ValueError("there is no champion without generators")
@@ -229,7 +242,8 @@ def choose(rows: Sequence[Row], rules: config.Register) -> int:
     if not candidates:
         raise UserError(_none_admissible([row for row in marked if row.on_front], limits))
     rule = "cheapest-near-best" if rules.champion.rule == "manual" else rules.champion.rule
-    return marked.index(pick(candidates, rule, rules.champion.factor))
+    sources = [row for row in marked if row.method == IDENTITY]
+    return marked.index(pick([*candidates, *sources], rule, rules.champion.factor))
 
 
 def describe(rules: config.Register) -> str:

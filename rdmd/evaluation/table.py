@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from rdmd.errors import UserError
 from rdmd.evaluation.row import COUNTERPART, GENERATOR, IDENTITY, TARGET, Interval, Metrics, PairedScores, Row
-from rdmd.evaluation.selection import FEW, caution, cheapest_near_best
+from rdmd.evaluation.selection import FEW, NEAR, caution, cheapest_near_best, source_realism
 from rdmd.files import write_json, write_text
 
 # Labels of methods and numbers
@@ -346,8 +346,8 @@ def write_summary(metrics: Metrics, path: Path) -> None:
     for method in dict.fromkeys(row.method for row in metrics.rows):
         rows = [row for row in metrics.rows if row.method == method and row.realism is not None]
         if rows and method != IDENTITY:
-            chosen = rows[cheapest_near_best([(row.cost or 0.0, max(0.0, row.realism or 0.0)) for row in rows])]
-            methods[method] = chosen_numbers(chosen)
+            points = [(row.cost or 0.0, max(0.0, row.realism or 0.0)) for row in rows]
+            methods[method] = chosen_numbers(rows[cheapest_near_best(points, NEAR, source_realism(metrics.rows))])
     write_json(path, methods)
 
 

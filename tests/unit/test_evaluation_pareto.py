@@ -2,8 +2,9 @@
 
 import pytest
 
+from rdmd import config
 from rdmd.evaluation.row import Row
-from rdmd.evaluation.selection import NEAR, cheapest_near_best, hypervolume, mark_front, nondominated, pick
+from rdmd.evaluation.selection import NEAR, cheapest_near_best, choose, hypervolume, mark_front, nondominated, pick
 
 
 def test_front_of_a_staircase() -> None:
@@ -96,6 +97,19 @@ def test_near_the_best_the_cheapest_wins_then_the_more_realistic() -> None:
     assert cheapest_near_best([(2.0, 12.0), (2.0, 11.0), (2.0, 11.0)]) == 1
     with pytest.raises(ValueError, match="without points"):
         cheapest_near_best([])
+
+
+def test_a_generator_that_is_no_better_than_the_source_is_not_chosen() -> None:
+    # reports/ of the portraits: 435 is within twice the best, and the untranslated source has 405.
+    portraits = [(0.0875, 262.0), (0.0790, 253.0), (0.0653, 279.0), (0.0388, 435.0), (0.0156, 562.0)]
+    assert cheapest_near_best(portraits) == 3
+    assert cheapest_near_best(portraits, source=405.0) == 2
+    assert cheapest_near_best(portraits, source=435.0) == 2
+    # No generator is better than this source: nothing is left out for it.
+    assert cheapest_near_best(portraits, source=200.0) == 3
+    rows = [Row(method="rdmd", lam=index, cost=cost, fid=fid) for index, (cost, fid) in enumerate(portraits)]
+    rows = mark_front([*rows, Row(method="identity", cost=0.0, fid=405.0)])
+    assert pick(rows, "cheapest-near-best").lam == 2 == choose(rows, config.Register())
 
 
 def test_only_generators_are_on_the_front_and_picked_from_it() -> None:
