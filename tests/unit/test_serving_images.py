@@ -118,7 +118,7 @@ def test_tiles_cover_every_side() -> None:
 
 def test_a_photograph_is_translated_in_tiles_of_bounded_size() -> None:
     generator = Same()
-    image = smooth(1200, 1600)
+    image = smooth(3000, 4000)
     (result,) = translate_images(model(generator), [image], Sizing(resolution=R * 8))
     assert result.shape == image.shape
     assert len(generator.seen) > 4 and max(shape[2] * shape[3] for shape in generator.seen) <= (3 * R) ** 2
