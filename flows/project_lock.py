@@ -26,7 +26,7 @@ def alone_in_the_project(say: Callable[[str], None], root: Path = ROOT) -> Itera
         yield lock.fileno()
 
 
-def mend(root: Path) -> bool:
+def remove_damaged_lock(root: Path) -> bool:
     """Remove the `.dvc/tmp/rwlock` of the project at `root` if a killed DVC left it half-written; whether it did."""
     file = root / ".dvc" / "tmp" / "rwlock"
     if not file.exists() or _is_json(file):

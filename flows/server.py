@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO
 
 from flows.environment import ROOT
-from flows.project_lock import alone_in_the_project, mend
+from flows.project_lock import alone_in_the_project, remove_damaged_lock
 from rdmd.errors import UserError, reporting
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.process_group import exit_on_signals, process_group
@@ -121,7 +121,7 @@ def main(command: list[str]) -> int:
     exit_on_signals()
     os.environ.setdefault(INVOCATION, f"repro {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC")
     with alone_in_the_project(_say) as lock:
-        mend(ROOT)
+        remove_damaged_lock(ROOT)
         if os.environ.get(API):
             return _run_and_register(command, None, lock)
         with prefect_server() as server:

@@ -15,9 +15,11 @@ from rdmd.networks.diffusers_import import HUB, codec_folder, is_checkpoint, not
 
 # Files of a folder of images that a message names.
 NAMED = 3
-# Training images under which augmentation is recommended, and the images, with repeats, that a teacher trains on before
-# EDM's pays: it slows a short training (`python -m studies few_images`).
-FEW, LONG = 5000, 10**6
+# Training images under which augmentation is recommended.
+FEW = 5000
+# Images, with repeats, that a teacher trains on before EDM's augmentation is recommended: it slows a short training
+# (`python -m studies few_images`).
+LONG = 10**6
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from dvc.lock import make_lock
 
-from flows.project_lock import mend
+from flows.project_lock import remove_damaged_lock
 
 
 @pytest.fixture
@@ -18,22 +18,22 @@ def rwlock(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("left", ["", '{"write": {"data/sha'])
 def test_a_list_cut_short_is_removed(rwlock: Path, tmp_path: Path, left: str):
     rwlock.write_text(left, encoding="utf-8")
-    assert mend(tmp_path)
+    assert remove_damaged_lock(tmp_path)
     assert not rwlock.exists()
 
 
 def test_a_whole_list_stays(rwlock: Path, tmp_path: Path):
     rwlock.write_text('{"write": {}, "read": {}}', encoding="utf-8")
-    assert not mend(tmp_path)
+    assert not remove_damaged_lock(tmp_path)
     assert rwlock.exists()
 
 
-def test_nothing_to_mend(tmp_path: Path):
-    assert not mend(tmp_path)
+def test_nothing_to_remove(tmp_path: Path):
+    assert not remove_damaged_lock(tmp_path)
 
 
 def test_a_list_that_a_running_dvc_writes_stays(rwlock: Path, tmp_path: Path):
     rwlock.write_text("", encoding="utf-8")
     with make_lock(str(rwlock.with_name("rwlock.lock")), tmp_dir=str(rwlock.parent)):
-        assert not mend(tmp_path)
+        assert not remove_damaged_lock(tmp_path)
     assert rwlock.exists()
