@@ -18,8 +18,8 @@ from rdmd.pipeline.layout import Layout, use_local_tracking
 from rdmd.pipeline.store import check_sqlite, sqlite_file, unregistered
 
 GIB = 2**30
-# Measured: evaluation, the largest stage of the default experiment, peaks at 1.5 GiB with its servers, and runs, caches and
-# store take well under 1 GiB.
+# Measured on the default experiment: its evaluation peaks at 1.5 GiB with the servers, a training process at 0.9 GiB,
+# and runs, caches and store take well under 1 GiB.
 MEMORY_NEEDED = 4 * GIB
 DISK_NEEDED = 2 * GIB
 PIPELINE_PACKAGES = ("torch", "accelerate", "webdataset", "dvc", "prefect", "mlflow", "great-expectations")
