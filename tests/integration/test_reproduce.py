@@ -23,6 +23,7 @@ import yaml
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import FlowRun
+from prefect.events.filters import EventFilter, EventNameFilter, EventResourceFilter
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelling
 
@@ -229,6 +230,15 @@ lonely()
 """
 
 
+def heard_from(client: SyncPrefectClient, run: UUID) -> bool:
+    """Whether the server has a heartbeat of a flow run."""
+    heartbeats = EventFilter(
+        event=EventNameFilter(name=["prefect.flow-run.heartbeat"]),
+        resource=EventResourceFilter(id=[f"prefect.flow-run.{run}"]),
+    )
+    return bool(client.read_events(heartbeats, limit=1).events)
+
+
 def test_a_flow_run_whose_process_and_worker_are_gone_crashes():
     with prefect_server() as server, temporary_settings({PREFECT_API_URL: server.environment[API]}):
         until(lambda: answers(f"{server.environment[API]}/health"), 90, "the server does not start")
@@ -242,11 +252,11 @@ def test_a_flow_run_whose_process_and_worker_are_gone_crashes():
             )
             assert process.stdout is not None
             run = UUID(process.stdout.readline().strip())
-            time.sleep(5)  # the heartbeat is on its way
+            until(lambda: heard_from(client, run), 60, "no heartbeat arrives")
             process.kill()
             process.wait()
             assert client.read_flow_run(run).state_name == "Running"
-            until(lambda: client.read_flow_run(run).state_name == "Crashed", 90, "it is running for ever")
+            until(lambda: client.read_flow_run(run).state_name == "Crashed", 150, "it is running for ever")
 
 
 @pytest.fixture
