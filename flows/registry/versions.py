@@ -16,7 +16,6 @@ from mlflow.exceptions import MlflowException
 from prefect.events import emit_event
 from pydantic import TypeAdapter
 
-from flows.environment import ROOT
 from flows.registry.package import log_model
 from flows.tracking.evaluation import log_evaluation_of_model, numbers_of
 from flows.tracking.runs import FINGERPRINT, Record, create_run, find_run, pair_digest, user_name
@@ -24,7 +23,6 @@ from rdmd.evaluation.row import GENERATOR, Metrics, Row
 from rdmd.evaluation.selection import Evaluation, caution, evaluation_of
 from rdmd.evaluation.table import number, realism_name
 from rdmd.files import sha256_of
-from rdmd.pipeline.layout import git_commit
 from rdmd.pipeline.model_card import ModelCard
 from rdmd.pipeline.store import is_local, weights_of
 
@@ -154,7 +152,13 @@ def register_generator(record: Record, name: str, candidate: Candidate) -> Model
             source,
             run.info.run_id,
             # MLflow shows the creator of a run, and of a version only its run, which somebody else may have trained.
-            tags={_WEIGHTS: card.sha256, "lambda": f"{card.lam:g}", "registered_by": user_name()},
+            tags={
+                _WEIGHTS: card.sha256,
+                "lambda": f"{card.lam:g}",
+                "registered_by": user_name(),
+                # Of its training, which a later evaluation does not change.
+                "git_commit": run.data.tags.get("git_commit", "unknown"),
+            },
             model_id=model_id,
         )
         _share_weights(client, version)
@@ -163,7 +167,6 @@ def register_generator(record: Record, name: str, candidate: Candidate) -> Model
     tags = {
         "nfe": str(candidate.row.nfe),
         "data_digest": pair_digest(card.source_digest or "", card.target_digest),
-        "git_commit": str(git_commit(ROOT) or "unknown"),
     }
     return tag_evaluation(client, _set_tags(client, version, tags), candidate)
 

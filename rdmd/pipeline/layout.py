@@ -5,8 +5,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-# Files in git that the pipeline and the benchmarks write themselves.
-_WRITTEN = (":(exclude)reports", ":(exclude)dvc.lock", ":(exclude)benchmarks/results")
+# Files in git that the pipeline and the benchmarks write themselves, and the settings, which every run records whole.
+_NOT_CODE = tuple(f":(exclude){path}" for path in ("params.yaml", "reports", "dvc.lock", "benchmarks/results"))
 
 
 @dataclass
@@ -51,7 +51,7 @@ def use_local_tracking(root: Path | None = None) -> None:
 
 @dataclass(frozen=True)
 class Commit:
-    """A commit, and whether a tracked file differs from it. As text `<sha>`, or `<sha>+changes`."""
+    """A commit, and whether the code differs from it. As text `<sha>`, or `<sha>+changes`."""
 
     sha: str
     edited: bool
@@ -63,11 +63,11 @@ class Commit:
 def git_commit(root: Path) -> Commit | None:
     """The commit that is checked out in the folder `root`; None outside git, without git, or without a commit.
 
-    Changes of files that the pipeline and the benchmarks write do not count.
+    Changes of settings, and of files that the pipeline and the benchmarks write, do not count.
     """
     try:
         sha = _git(root, "rev-parse", "HEAD")
-        return Commit(sha, bool(_git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", *_WRITTEN)))
+        return Commit(sha, bool(_git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", *_NOT_CODE)))
     except (OSError, subprocess.CalledProcessError):
         return None
 

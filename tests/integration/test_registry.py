@@ -23,7 +23,7 @@ from sqlalchemy import event
 from sqlalchemy.pool import Pool
 
 from flows.stages.register import refusal, register, register_front
-from flows.tracking.runs import open_record
+from flows.tracking.runs import FINGERPRINT, create_run, open_record
 from rdmd import config
 from rdmd.cli import main
 from rdmd.data.manifest import read_manifest
@@ -242,6 +242,18 @@ def test_the_rule_decides_and_twice_is_once(project: Project, rdmd: Said):
     assert champion() == "0.05"
     assert "challenger" not in MlflowClient().get_registered_model(NAME).aliases
     assert project.register()["refused"] is None
+
+
+def test_a_version_keeps_the_commit_of_its_training(project: Project):
+    record = open_record("swissroll")
+    for lam in SWEEP:
+        create_run(record, f"lambda-{lam:g}", {FINGERPRINT: f"1-{lam:g}", "git_commit": f"{lam:g} of long ago"})
+    project.train(SWEEP, generation=1)
+    project.register()
+    versions = MlflowClient().search_model_versions(f"name = '{NAME}'", order_by=["version_number ASC"])
+    commits = [one.tags["git_commit"] for one in versions]
+    # No record is left of how the first three were trained.
+    assert commits == ["unknown"] * 3 + ["0.5 of long ago", "0.2 of long ago", "0.05 of long ago"]
 
 
 def test_two_rollbacks_go_back_two_champions(project: Project, rdmd: Said):

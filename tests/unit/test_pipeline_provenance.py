@@ -91,21 +91,22 @@ def test_every_section_that_is_shown_makes_the_stage_run_again():
     assert set(stage["params"]) == set(SECTIONS)
 
 
-def test_the_commit_is_that_of_the_code_and_what_a_run_writes_is_no_edit(settings: config.Settings, layout: Layout):
+def test_settings_and_what_a_run_writes_are_no_edits_of_the_code(settings: config.Settings, layout: Layout):
     def git(*arguments: str) -> str:
         command = ["git", "-c", "user.name=a", "-c", "user.email=a@b.c", *arguments]
         return subprocess.run(command, cwd=layout.root, capture_output=True, text=True, check=True).stdout.strip()
 
-    (layout.root / "params.yaml").write_text("a: 1\n")
-    (layout.root / "dvc.lock").write_text("a: 1\n")
+    for name in ("code.py", "params.yaml", "dvc.lock"):
+        (layout.root / name).write_text("a = 1\n")
     assert provenance_of(settings, layout).commit is None
     git("init", "--quiet")
-    git("add", "params.yaml", "dvc.lock")
+    git("add", "code.py", "params.yaml", "dvc.lock")
     git("commit", "--quiet", "--message", "first")
     provenance = provenance_of(settings, layout)
     assert (provenance.commit, provenance.edited) == (git("rev-parse", "HEAD"), False)
-    (layout.root / "dvc.lock").write_text("a: 2\n")
+    for name in ("params.yaml", "dvc.lock"):
+        (layout.root / name).write_text("a = 2\n")
     assert not provenance_of(settings, layout).edited
-    (layout.root / "params.yaml").write_text("a: 2\n")
+    (layout.root / "code.py").write_text("a = 2\n")
     provenance = provenance_of(settings, layout)
     assert provenance.edited and "not committed" in dict(provenance.facts)["code"]
