@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from rdmd import __version__, commands
-from rdmd.errors import EXIT_USER_ERROR, reporting
+from rdmd.errors import EXIT_USER_ERROR, UserError, reporting
+from rdmd.pipeline.experiments import NO_PROJECT, in_project
 from rdmd.ports import keep_loopback_direct
 
 EPILOG = """\
@@ -24,6 +25,8 @@ Errors of input are explained in one sentence; --debug shows the traceback.
 
 A_MODEL = "models/generators/lambda-0.1, an entry of runs/, or models:/rdmd-avatars@champion"
 DEVICES = ("auto", "cpu", "cuda")
+# Commands that need no checkout of the project.
+ANYWHERE = ("translate", "export", "convert-edm", "serve", "monitor", "doctor")
 
 
 class Parser(argparse.ArgumentParser):
@@ -38,6 +41,8 @@ def main(arguments: list[str] | None = None) -> None:
     keep_loopback_direct()
     parsed = parser().parse_args(arguments)
     with reporting(parsed.debug):
+        if parsed.needs_project and not in_project():
+            raise UserError(NO_PROJECT)
         parsed.run(parsed)
     sys.exit(0)
 
@@ -56,7 +61,7 @@ def parser() -> Parser:
 
     def add(name: str) -> Parser:
         run = getattr(commands, name.replace("-", "_"))
-        return _command(every, name, inspect.getdoc(run) or "", run=run)
+        return _command(every, name, inspect.getdoc(run) or "", run=run, needs_project=name not in ANYWHERE)
 
     add("experiments")
     use = add("use")

@@ -432,7 +432,8 @@ def _champion() -> str | None:
     """The URI of the registered champion; None where the experiment registers nothing."""
     if not LAYOUT.registry.exists():
         raise UserError(
-            f"{LAYOUT.registry} does not exist, so nothing is registered yet; run `make repro` (or `dvc repro`) first."
+            f"{LAYOUT.registry} does not exist, so nothing is registered yet; run `make repro` (or `dvc repro`) first, "
+            "or name a model with --model."
         )
     try:
         champion = json.loads(LAYOUT.registry.read_text(encoding="utf-8"))["champion"]

@@ -13,7 +13,7 @@ from urllib.request import getproxies_environment
 
 from rdmd import config
 from rdmd.errors import UserError
-from rdmd.pipeline.experiments import NO_GIT, in_git, missing_files
+from rdmd.pipeline.experiments import NO_GIT, NO_PROJECT, in_git, in_project, missing_files
 from rdmd.pipeline.layout import Layout, use_local_tracking
 from rdmd.pipeline.store import check_sqlite, sqlite_file, unregistered
 
@@ -39,6 +39,9 @@ def examine(layout: Layout) -> Iterator[Finding]:
     yield from _software()
     yield from _device()
     yield from _room(layout)
+    if not in_project(layout.root):
+        yield Finding("FAIL", "project", NO_PROJECT)
+        return
     yield Finding("ok", "git", "this folder is in a git repository") if in_git() else Finding("warn", "git", NO_GIT)
     yield from _settings()
     yield from _domains(layout)
@@ -66,7 +69,8 @@ def _software() -> Iterator[Finding]:
             missing.append(name)
     yield Finding("ok", "packages", ", ".join(found))
     if missing:
-        yield Finding("FAIL", "packages", f"missing: {', '.join(missing)}; run `make venv`")
+        remedy = "run `make venv` in a checkout, or `pip install 'rdmd[pipeline]'`"
+        yield Finding("FAIL", "packages", f"missing: {', '.join(missing)}; {remedy}")
 
 
 def _device() -> Iterator[Finding]:

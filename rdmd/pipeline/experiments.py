@@ -72,7 +72,16 @@ def use(name: str, force: bool, params: Path = config.PARAMS, folder: Path = con
     return chosen
 
 
+NO_PROJECT = (
+    "This folder is no checkout of RDMD, since it has neither dvc.yaml nor params.yaml. Change to the root of a "
+    "checkout. Without one, `rdmd translate`, `export`, `serve --model` and `import rdmd` work everywhere."
+)
 NO_GIT = "This folder is not in a git repository, which DVC and make need; run `git init` in the project's root."
+
+
+def in_project(folder: Path = Path()) -> bool:
+    """Whether `folder` looks like the root of a checkout."""
+    return any((folder / name).exists() for name in ("dvc.yaml", config.PARAMS))
 
 
 def in_git(folder: Path = Path()) -> bool:

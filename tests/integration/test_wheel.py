@@ -31,8 +31,12 @@ def find_spec(name, path=None, target=None):
 PathFinder.find_spec = find_spec
 sys.path.append({packages!r})
 """
-NEEDS_EXTRAS = {
-    "registry list": "flows/",
+REFUSED = {
+    "registry list": "no checkout of RDMD",
+    "check": "no checkout of RDMD",
+    "summary": "no checkout of RDMD",
+    "serve": "name a model with --model",
+    "doctor": "fail here: project",
     "serve --model models:/rdmd-digits@champion": "pip install 'rdmd[pipeline]'",
     "translate models:/rdmd-digits@champion in out": "pip install 'rdmd[pipeline]'",
     "export model generator.onnx": "pip install 'rdmd[onnx]'",
@@ -136,7 +140,7 @@ def test_the_notebook_and_translating_need_no_other_extra_than_avatars(installed
     assert translated.returncode == 0, translated.stderr
     assert Image.open(tmp_path / "out.png").size == (40, 30)
     model.rename(tmp_path / "model")
-    for command, remedy in NEEDS_EXTRAS.items():
+    for command, remedy in REFUSED.items():
         refused = run(installed, tmp_path, "rdmd", *command.split())
         assert refused.returncode == 2, refused.stderr
         assert remedy in refused.stderr
