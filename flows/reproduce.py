@@ -126,7 +126,7 @@ def start_again(flow: "Flow[..., object]", flow_run: FlowRun, state: State) -> N
 def watch_heartbeats(silence: timedelta = SILENCE) -> None:
     """Let Prefect's server set a flow run to Crashed when its heartbeat stops. One automation serves a server.
 
-    Without it a run whose process and worker both died stays Running, and blocks its deployment.
+    Without it a run whose process and worker both died stays Running.
     """
     with get_client(sync_client=True) as client:
         if client.read_automations_by_name(WATCHDOG):

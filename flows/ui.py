@@ -12,7 +12,6 @@ import warnings
 from contextlib import ExitStack
 from pathlib import Path
 
-from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect.flows import EntrypointType
 
 from flows.artifacts import MLFLOW_UI
@@ -85,9 +84,9 @@ def serve_deployment() -> None:
     reproduce.serve(
         name=NAME,
         description=reproduce.__doc__,
-        # The others wait, since runs share params.yaml.
+        # The others wait, since runs share params.yaml. It is the runner's limit and not the deployment's: the server
+        # keeps the slots of that in memory, and after a `kill -9` of both they would stay taken.
         limit=1,
-        global_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE),
         # A path would load the file under another module's name.
         entrypoint_type=EntrypointType.MODULE_PATH,
         pause_on_shutdown=False,

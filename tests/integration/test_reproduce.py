@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -27,6 +28,7 @@ from prefect.events.filters import EventFilter, EventNameFilter, EventResourceFi
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelling
 
+from flows.project_lock import alone_in_the_project
 from flows.reproduce import WATCHDOG, watch_heartbeats
 from flows.server import API, STARTING, answers, prefect_server
 from tests.conftest import ROOT, params, tiny_points
@@ -257,6 +259,42 @@ def test_a_flow_run_whose_process_and_worker_are_gone_crashes():
             process.wait()
             assert client.read_flow_run(run).state_name == "Running"
             until(lambda: client.read_flow_run(run).state_name == "Crashed", 150, "it is running for ever")
+
+
+@contextmanager
+def ui(path: Path) -> Iterator[tuple[psutil.Popen, SyncPrefectClient]]:
+    """`make ui` in a clone, with its deployment, and a client of its Prefect server."""
+    dropped = {"MLFLOW_TRACKING_URI", "PREFECT_HOME", "PREFECT_API_URL", "DVC_ROOT", "DVC_STAGE"}
+    environment = {key: value for key, value in os.environ.items() if key not in dropped} | {"PYTHONPATH": str(path)}
+    process = psutil.Popen(
+        [sys.executable, "-m", "flows.ui"], cwd=path, env=environment, stdout=subprocess.PIPE, text=True
+    )
+    address = next(line.split()[-1] for line in process.stdout if line.startswith("Prefect "))
+    try:
+        with temporary_settings({PREFECT_API_URL: f"{address}/api"}), get_client(sync_client=True) as client:
+            until(lambda: deployed(client), 180, "the deployment does not appear")
+            yield process, client
+    finally:
+        if process.is_running():
+            process.terminate()
+        process.wait(40)
+
+
+@pytest.mark.slow
+def test_after_a_power_cut_the_next_run_starts_at_once(tmp_path: Path):
+    """No run that was killed together with its worker and the server keeps a slot of a concurrency limit."""
+    path = tmp_path.resolve()
+    clone(path, ("preprocess",))
+    with alone_in_the_project(print, path), ui(path) as (process, client):
+        deployment = client.read_deployment_by_name("reproduce/project").id
+        run = client.create_flow_run_from_deployment(deployment).id
+        until(lambda: client.read_flow_run(run).state_name == "Running", 90, "the run does not start")
+        for one in [*process.children(recursive=True), process]:
+            with suppress(psutil.NoSuchProcess):
+                one.kill()
+    with ui(path) as (_, client):
+        run = client.create_flow_run_from_deployment(deployment).id
+        until(lambda: client.read_flow_run(run).state_name == "Completed", 90, "the next run does not start")
 
 
 @pytest.fixture

@@ -19,9 +19,9 @@ import yaml
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows.server import API, answers, free_port, prefect_server, running
+from flows.server import API, answers, free_port, prefect_server
 from rdmd.files import sha256_of
-from tests.conftest import ROOT, params, tiny_points
+from tests.conftest import ROOT, mlflow_server, params, tiny_points
 
 # Three clones, two servers and two runs of the pipeline take minutes.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
@@ -86,17 +86,11 @@ class Team:
 def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
     root = tmp_path_factory.mktemp("team").resolve()
     make_origin(root / "origin", remote=root / "remote")
-    port = free_port()
-    uri = f"http://127.0.0.1:{port}"
-    mlflow_server = [
-        sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
-        "--backend-store-uri", f"sqlite:///{root}/mlflow.db", "--artifacts-destination", str(root / "artifacts"),
-    ]  # fmt: skip
     with ExitStack() as stack:
         environment = stack.enter_context(prefect_server()).environment
-        log = stack.enter_context((root / "mlflow.log").open("wb"))
-        stack.enter_context(running(mlflow_server, log))
-        until(lambda: answers(f"{uri}/health") and answers(f"{environment[API]}/health"), 300, "a server is not up")
+        store = f"sqlite:///{root}/mlflow.db"
+        uri = stack.enter_context(mlflow_server(store, free_port(), root / "artifacts"))
+        until(lambda: answers(f"{environment[API]}/health"), 300, "Prefect's server is not up")
         dropped = {"MLFLOW_TRACKING_URI", "PREFECT_HOME", "DVC_ROOT", "DVC_STAGE", "RDMD_PREFECT_SERVER_STARTING"}
         kept = {key: value for key, value in environment.items() if key not in dropped}
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -147,7 +141,7 @@ def made(team: Team) -> Made:
         machine.run("prefect", "work-pool", "create", "rdmd", "--type", "process")
         machine.run("prefect", "--no-prompt", "deploy", "--all")
         worker = subprocess.Popen(
-            ["prefect", "worker", "start", "--pool", "rdmd"],
+            ["prefect", "worker", "start", "--pool", "rdmd", "--limit", "1"],
             cwd=machine.path,
             stdout=log,
             stderr=log,
