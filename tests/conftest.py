@@ -3,8 +3,12 @@
 import os
 import re
 import shutil
+import subprocess
+import sys
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -20,6 +24,7 @@ os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="rdmd-test-prefect-")
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 from flows import environment  # noqa: E402, F401 (the rest of that environment)
+from flows.server import answers, running  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 Change = Callable[[dict], None]
@@ -105,6 +110,22 @@ def _empty_store() -> Path:
     file = Path(tempfile.mkdtemp(prefix="rdmd-test-mlflow-")) / "mlflow.db"
     MlflowClient(f"sqlite:///{file}").search_registered_models()
     return file
+
+
+@contextmanager
+def mlflow_server(store: str, port: int, artifacts: Path) -> Iterator[str]:
+    """The address of an MLflow server that answers."""
+    command = [
+        sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+        "--backend-store-uri", store, "--artifacts-destination", str(artifacts),
+    ]  # fmt: skip
+    uri = f"http://127.0.0.1:{port}"
+    with running(command, subprocess.DEVNULL):
+        deadline = time.monotonic() + 300
+        while not answers(f"{uri}/health"):
+            assert time.monotonic() < deadline, "MLflow's server does not start"
+            time.sleep(0.2)
+        yield uri
 
 
 @pytest.fixture

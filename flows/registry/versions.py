@@ -24,7 +24,7 @@ from rdmd.evaluation.selection import Evaluation, caution, evaluation_of
 from rdmd.evaluation.table import number, realism_name
 from rdmd.files import sha256_of
 from rdmd.pipeline.model_card import ModelCard
-from rdmd.pipeline.store import is_local, weights_of
+from rdmd.pipeline.store import has_weights, is_local, weights_of
 
 # The numbers of a row that are tags of its version, to six digits.
 NUMBERS = (
@@ -197,10 +197,10 @@ def _local_location(client: MlflowClient, version: ModelVersion) -> str | None:
 
 
 def _is_readable(client: MlflowClient, version: ModelVersion) -> bool:
-    """Whether the weights are at the version's location and have its hash; on a server, whether any artifact is."""
+    """Whether the weights are at the version's location and, on this machine, have its hash."""
     location = _local_location(client, version)
     if location is None:
-        return bool(mlflow.artifacts.list_artifacts(artifact_uri=f"models:/{version.name}/{version.version}"))
+        return has_weights(f"models:/{version.name}/{version.version}")
     weights = weights_of(location)
     return weights is not None and sha256_of(weights) == version.tags[_WEIGHTS]
 

@@ -15,6 +15,7 @@ from rdmd.errors import UserError
 from rdmd.pipeline.layout import use_local_tracking
 
 SCHEME = "sqlite:///"
+WEIGHTS = "model.safetensors"
 # The tables and columns of MLflow's SQLite schema that hold absolute paths of artifacts.
 LOCATIONS = (
     ("experiments", "artifact_location"),
@@ -88,8 +89,7 @@ def unregistered(registry: Path) -> str | None:
     """Why the store of MLFLOW_TRACKING_URI lacks models of the file `registry` (reports/registry.json); None if it has
     them all with their weights, or if the file lists none.
 
-    The file is in git, and the store is not. Weights on a server are not checked. Raises UserError if the store cannot
-    be used.
+    The file is in git, and the store is not. Raises UserError if the store cannot be used.
     """
     try:
         registered = json.loads(registry.read_text(encoding="utf-8"))
@@ -107,13 +107,13 @@ def unregistered(registry: Path) -> str | None:
     missing = sorted(lam for sha256, lam in wanted - set(held))
     if missing:
         return f"{uri} holds no version of {name} with lambda {', '.join(missing)}"
-    lost = sorted(key[1] for key in wanted if is_local(held[key]) and weights_of(held[key]) is None)
+    lost = sorted(key[1] for key in wanted if not has_weights(held[key]))
     if lost:
         return f"the weights of {name} with lambda {', '.join(lost)} are gone from {uri}"
     return None if has_champion else f"{name} has no champion in {uri}"
 
 
-# The location of the newest version of each (SHA-256 of weights, lambda).
+# The location of the newest version of each (SHA-256 of weights, lambda): a folder, or an address models:/NAME/VERSION.
 _Held = dict[tuple[str, str], str]
 
 
@@ -125,7 +125,7 @@ def _held_in_file(uri: str, name: str) -> tuple[_Held, bool]:
     with contextlib.closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as store:
         try:
             versions = store.execute(
-                "SELECT weights.value, lambdas.value, storage_location FROM model_versions "
+                "SELECT weights.value, lambdas.value, coalesce(storage_location, source) FROM model_versions "
                 "JOIN model_version_tags AS weights USING (name, version) "
                 "JOIN model_version_tags AS lambdas USING (name, version) "
                 "WHERE name = ? AND weights.key = 'sha256' AND lambdas.key = 'lambda' "
@@ -138,7 +138,7 @@ def _held_in_file(uri: str, name: str) -> tuple[_Held, bool]:
             if "no such table" in str(error):
                 return {}, False
             raise UserError(f"the MLflow store {file} cannot be read ({error}); repeat the command.") from None
-    return {(sha256, lam): location or "" for sha256, lam, location in versions}, champion is not None
+    return {(sha256, lam): location for sha256, lam, location in versions}, champion is not None
 
 
 def _held_on_server(champion: str, name: str) -> tuple[_Held, bool]:
@@ -148,8 +148,21 @@ def _held_on_server(champion: str, name: str) -> tuple[_Held, bool]:
         client = MlflowClient()
         versions = sorted(client.search_model_versions(f"name = '{name}'"), key=lambda version: int(version.version))
         aliases = client.get_registered_model(name).aliases if versions else {}
-    tags = [version.tags for version in versions if {"sha256", "lambda"} <= set(version.tags)]
-    return {(tag["sha256"], tag["lambda"]): "" for tag in tags}, "champion" in aliases
+    tagged = [version for version in versions if {"sha256", "lambda"} <= set(version.tags)]
+    held = {(one.tags["sha256"], one.tags["lambda"]): f"models:/{name}/{one.version}" for one in tagged}
+    return held, "champion" in aliases
+
+
+def has_weights(location: str) -> bool:
+    """Whether the weights of a model are in a local folder of artifacts, or at an address models:/NAME/VERSION of a
+    server."""
+    if is_local(location):
+        return weights_of(location) is not None
+    with asking_for(location):
+        import mlflow
+
+        files = mlflow.artifacts.list_artifacts(artifact_uri=f"{location}/artifacts/model")
+    return any(Path(file.path).name == WEIGHTS and file.file_size for file in files)
 
 
 def weights_of(location: str) -> Path | None:
@@ -157,7 +170,7 @@ def weights_of(location: str) -> Path | None:
     if there is none."""
     parts = urlsplit(location)
     folder = Path(unquote(parts.path)) if parts.scheme == "file" else Path(location)
-    found = sorted(folder.rglob("model.safetensors"))
+    found = sorted(folder.rglob(WEIGHTS))
     return found[0] if found and found[0].stat().st_size else None
 
 

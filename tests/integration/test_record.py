@@ -21,6 +21,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from flows.backends import backend
 from flows.registry.promote import register_sweep
+from flows.server import free_port
 from flows.tracking import training
 from flows.tracking.evaluation import record_evaluation
 from flows.tracking.runs import Record, create_run, open_record, sweep_run
@@ -36,7 +37,7 @@ from rdmd.pipeline.launch import TrainingProcesses
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.training import LocalTraining, SlotPool, Watch, publish_generators, train_teacher
 from rdmd.training.run_folder import Point, RunFolder
-from tests.conftest import ROOT, fresh_store, params, tiny_points
+from tests.conftest import ROOT, fresh_store, mlflow_server, params, tiny_points
 
 REPORTS = ("pareto.csv", "pareto.png", "samples.png", "index.html")
 
@@ -252,6 +253,27 @@ def test_a_locked_store_loses_no_point_and_ends_no_training(sweep: Sweep, capsys
     found = sweep.record.client.get_metric_history(run.info.run_id, "train/loss")
     assert [(one.step, one.value) for one in found] == [(1000, 1 / 1000), (2000, 1 / 2000)]
     assert sweep.record.client.get_run(run.info.run_id).data.tags["sha256"], "the outcome of the training"
+
+
+def test_a_server_that_is_away_for_a_while_loses_no_point(
+    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(training, "RETRY_SECONDS", 0.1)
+    store, port = fresh_store(tmp_path / "mlflow.db"), free_port()
+    folder = RunFolder.prepare(sweep.layout.runs, plan_generators(sweep.settings, sweep.layout)[0])
+    with mlflow_server(store, port, tmp_path / "artifacts") as uri:
+        client = MlflowClient(uri)
+        run = client.create_run("0").info.run_id
+        recorder = Recorder(client, run, folder)
+        recorder.record([Point(step=1000, values={"loss": 1.0})])
+    for step in (2000, 3000):
+        recorder.record([Point(step=step, values={"loss": 1000 / step})])
+    said = [line for line in capsys.readouterr().err.splitlines() if "does not take the record" in line]
+    assert len(said) == 1 and "training goes on" in said[0]
+    with mlflow_server(store, port, tmp_path / "artifacts"):
+        recorder.finish()
+        found = [(one.step, one.value) for one in client.get_metric_history(run, "train/loss")]
+    assert found == [(1000, 1.0), (2000, 0.5), (3000, 1000 / 3000)]
 
 
 def test_a_store_that_stays_locked_leaves_a_finished_training(sweep: Sweep, monkeypatch: pytest.MonkeyPatch):

@@ -22,6 +22,7 @@ from mlflow import MlflowClient
 from sqlalchemy import event
 from sqlalchemy.pool import Pool
 
+from flows.server import free_port
 from flows.stages.register import refusal, register, register_front
 from flows.tracking.runs import FINGERPRINT, create_run, open_record
 from rdmd import config
@@ -38,7 +39,7 @@ from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.model_card import ModelCard, write_model
 from rdmd.pipeline.store import relocate, unregistered, weights_of
 from rdmd.training.run_config import lambda_name
-from tests.conftest import ROOT, fresh_store, params, tiny_points
+from tests.conftest import ROOT, fresh_store, mlflow_server, params, tiny_points
 
 NAME = "rdmd-swissroll"
 # (cost, SW2) by lambda: three points of a front. SW2 0.9 is far from the best, and 0.3 is near it.
@@ -538,6 +539,29 @@ def test_a_moved_checkout_and_lost_weights(tmp_path: Path, rdmd: Said):
 
     with inside(original, OWN_STORE):
         assert all(weights(version).is_relative_to(original) for version in before), "the original is as it was"
+
+
+def test_weights_lost_on_a_server_are_told_and_registered_again(tmp_path: Path):
+    new_project(tmp_path)
+    artifacts = tmp_path / "artifacts"
+    store = fresh_store(tmp_path / "server" / "mlflow.db")
+    with (
+        inside(tmp_path) as made,
+        mlflow_server(store, free_port(), artifacts) as uri,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setenv("MLFLOW_TRACKING_URI", uri)
+        mlflow.set_tracking_uri(uri)
+        made.read_data()
+        made.train({0.2: SWEEP[0.2]})
+        made.register()
+        assert unregistered(made.layout.registry) is None
+        (weights,) = artifacts.rglob("model.safetensors")
+        weights.unlink()
+        assert unregistered(made.layout.registry) == f"the weights of {NAME} with lambda 0.2 are gone from {uri}"
+        made.register()
+        assert unregistered(made.layout.registry) is None
+        assert int(MlflowClient().get_model_version_by_alias(NAME, "champion").version) == 2
 
 
 def test_an_empty_store_is_told_and_filled(tmp_path: Path, rdmd: Said):
