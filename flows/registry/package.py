@@ -1,4 +1,5 @@
-"""What a registered model consists of: weights, the code that runs them, a request as an example, and a README."""
+"""What a registered model consists of: weights, the code that runs them, a request as an example, a README, and a
+picture of translations."""
 
 import base64
 import io
@@ -36,11 +37,13 @@ PACKAGES = (
 )
 
 
-def log_model(name: str, folder: Path, card: ModelCard, row: Row, metrics: Metrics, step: int) -> str:
+def log_model(
+    name: str, folder: Path, card: ModelCard, row: Row, metrics: Metrics, step: int, samples: Path | None
+) -> str:
     """Log the generator in `folder` to the active run, to be registered as `name`; its URI. Its default lambda is that
     of `card`.
 
-    step: the step of the run's curves whose points become the model's metrics.
+    step: the step of the run's curves whose points become the model's metrics. samples: a picture of translations.
     """
     # MLflow tries the example, which is no image of the training source.
     logging.getLogger("rdmd.serving").setLevel(logging.ERROR)
@@ -49,7 +52,7 @@ def log_model(name: str, folder: Path, card: ModelCard, row: Row, metrics: Metri
         model = Path(temporary) / "model"
         write_model(model, card, weights_of(folder, card))
         readme = Path(temporary) / "README.md"
-        write_text(readme, registry_readme(name, card, row, metrics))
+        write_text(readme, registry_readme(name, card, row, metrics, samples))
         info = mlflow.pyfunc.log_model(
             name="generator",
             python_model=str(TRANSLATOR),
@@ -60,7 +63,7 @@ def log_model(name: str, folder: Path, card: ModelCard, row: Row, metrics: Metri
             step=step,
             params={"lambda": f"{card.lam:g}", "nfe": str(row.nfe)},
         )
-        for file in (readme, SERVER):
+        for file in (readme, SERVER, *([samples] if samples else [])):
             mlflow.MlflowClient().log_model_artifact(info.model_id, str(file))
     return str(info.model_uri)
 

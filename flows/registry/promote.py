@@ -82,12 +82,13 @@ def candidates(layout: Layout) -> list[Candidate]:
     features of the evaluation cannot rank."""
     metrics = read_metrics(layout.metrics)
     require_ranking(metrics)
+    samples = layout.samples if layout.samples.exists() else None
     found = []
     for row in metrics.rows:
         if row.method != GENERATOR or row.lam is None:
             continue
         folder = generator_folder(layout, row.run)
-        found.append(Candidate(folder, read_card(folder).model_copy(update={"lam": row.lam}), row, metrics))
+        found.append(Candidate(folder, read_card(folder).model_copy(update={"lam": row.lam}), row, metrics, samples))
     if not found:
         raise UserError(f"{layout.metrics} holds no generator; repeat `rdmd evaluate` or `dvc repro`.")
     return found

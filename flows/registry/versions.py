@@ -47,12 +47,13 @@ CAUTION = "caution"
 
 @dataclass(frozen=True)
 class Candidate:
-    """A generator of the sweep: its files, and its row of the metrics."""
+    """A generator of the sweep: its files, its row of the metrics, and a picture of the sweep's translations."""
 
     folder: Path
     card: ModelCard
     row: Row
     metrics: Metrics
+    samples: Path | None = None
 
     @property
     def evaluation(self) -> Evaluation:
@@ -142,7 +143,7 @@ def register_generator(record: Record, name: str, candidate: Candidate) -> Model
         run = _training_run(record, card)
         with mlflow.start_run(run_id=run.info.run_id, log_system_metrics=False):
             last = int(run.data.params.get("distill.steps", 1))
-            source = log_model(name, candidate.folder, card, candidate.row, candidate.metrics, last)
+            source = log_model(name, candidate.folder, card, candidate.row, candidate.metrics, last, candidate.samples)
         # Registering is no part of the time that the run took.
         client.set_terminated(run.info.run_id, run.info.status, run.info.end_time)
         # A server refuses a source that it cannot trace to its model.

@@ -31,6 +31,7 @@ class Layout:
         self.baselines = self.root / "models" / "baselines"
         self.reports = self.root / "reports"
         self.curves = self.reports / "curves"
+        self.samples = self.reports / "samples.png"
         self.metrics = self.reports / "metrics.json"
         self.summary = self.reports / "summary.json"
         self.champion = self.reports / "champion.json"

@@ -10,11 +10,11 @@ from rdmd.pipeline.model_card import ModelCard
 from rdmd.serving.request import MAX_IMAGES, MAX_PIXELS, MAX_POINTS
 
 
-def registry_readme(name: str, card: ModelCard, row: Row, metrics: Metrics) -> str:
-    """The README of a model that is registered as `name`: how to call it, and the evaluation before it was
-    registered."""
+def registry_readme(name: str, card: ModelCard, row: Row, metrics: Metrics, samples: Path | None) -> str:
+    """The README of a model that is registered as `name`: how to call it, and the evaluation before it was registered,
+    with the picture `samples`, which lies beside it."""
     most = {"images": MAX_IMAGES, "pixels": MAX_PIXELS, "points": MAX_POINTS}
-    return _render("registry", name=name, card=card, metrics=metrics, scores=_scores([row]), most=most)
+    return _render("registry", name=name, card=card, metrics=metrics, scores=_scores([row]), most=most, samples=samples)
 
 
 def hub_card(name: str, card: ModelCard, metrics: Path) -> str:

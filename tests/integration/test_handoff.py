@@ -98,7 +98,9 @@ class Handed:
             n_reference=256,
             rows=[row],
         )
-        return Candidate(self.folder / name, card, row, metrics)
+        samples = self.folder / "samples.png"
+        Image.new("RGB", (20, 10), "red").save(samples)
+        return Candidate(self.folder / name, card, row, metrics, samples)
 
 
 def make_generator(folder: Path, name: str) -> None:
@@ -232,6 +234,7 @@ def test_a_model_is_code_weights_and_a_page_about_it(handed: Handed, tmp_path: P
     assert "| `fid_ci` | 11 to 14 |" in page
     assert "| `paired.psnr` | 21.5 |" in page
     assert "| `paired.agreement.beard` | 0.75 |" in page
+    assert "](samples.png)" in page and Image.open(fetched / "samples.png").size == (20, 10)
     assert not list(fetched.rglob("*.pkl"))
     pinned = (fetched / "requirements.txt").read_text(encoding="utf-8").splitlines()
     assert {line.split("==")[0] for line in pinned} >= {"torch", "mlflow-skinny", "pillow", "safetensors"}

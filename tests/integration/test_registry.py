@@ -76,6 +76,8 @@ class Project:
                     seconds_per_image=0.001,
                 )
             )
+        self.layout.reports.mkdir(exist_ok=True)
+        self.layout.samples.write_bytes(b"made up")
         write_metrics(
             Metrics(
                 experiment="swissroll",
