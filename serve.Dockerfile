@@ -1,6 +1,6 @@
 # A registered model as a server. The context is the folder of the model, which holds its code, weights and requirements:
 #   export MLFLOW_TRACKING_URI=sqlite:///mlflow/store/mlflow.db      # a checkout's own store, or the address of a server
-#   mlflow artifacts download --artifact-uri models:/rdmd-avatars@champion --dst-path model
+#   MLFLOW_DISABLE_TELEMETRY=true mlflow artifacts download --artifact-uri models:/rdmd-avatars@champion --dst-path model
 #   docker build --file serve.Dockerfile --tag rdmd-avatars model
 #   docker run --rm --publish 127.0.0.1:5001:5001 rdmd-avatars
 FROM python:3.12-slim-bookworm
