@@ -255,6 +255,7 @@ def test_a_locked_store_loses_no_point_and_ends_no_training(sweep: Sweep, capsys
     assert sweep.record.client.get_run(run.info.run_id).data.tags["sha256"], "the outcome of the training"
 
 
+@pytest.mark.slow
 def test_a_server_that_is_away_for_a_while_loses_no_point(
     sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):

@@ -1,7 +1,7 @@
 """`reproduce` in a temporary clone, on a real Prefect API.
 
-The quick tests run the flow in a process of its own, over the stages of tiny swissroll that train nothing. The slow one
-serves the deployment and starts, cancels and kills runs of the whole pipeline, as Prefect's UI does.
+The quick tests run the flow in a process of its own, over the stages of tiny swissroll that train nothing. The slow ones
+serve the deployment, and start, cancel and kill runs, workers and servers.
 """
 
 import json
@@ -241,6 +241,7 @@ def heard_from(client: SyncPrefectClient, run: UUID) -> bool:
     return bool(client.read_events(heartbeats, limit=1).events)
 
 
+@pytest.mark.slow
 def test_a_flow_run_whose_process_and_worker_are_gone_crashes():
     with prefect_server() as server, temporary_settings({PREFECT_API_URL: server.environment[API]}):
         until(lambda: answers(f"{server.environment[API]}/health"), 90, "the server does not start")
