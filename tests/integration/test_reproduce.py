@@ -1,7 +1,7 @@
 """`reproduce` in a temporary clone, on a real Prefect API.
 
-The quick tests run the flow in a process of its own, over the stages of tiny swissroll that train nothing. The slow ones
-serve the deployment, and start, cancel and kill runs, workers and servers.
+The quick tests run the flow in a process of its own, over the stages of tiny swissroll that train nothing. The slow
+ones serve the deployment, and start, cancel and kill runs, workers and servers.
 """
 
 import json
