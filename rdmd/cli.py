@@ -26,7 +26,7 @@ Errors of input are explained in one sentence; --debug shows the traceback.
 A_MODEL = "models/generators/lambda-0.1, an entry of runs/, or models:/rdmd-avatars@champion"
 DEVICES = ("auto", "cpu", "cuda")
 # Commands that need no checkout of the project.
-ANYWHERE = ("translate", "export", "convert-edm", "serve", "monitor", "doctor")
+ANYWHERE = ("translate", "export", "convert-edm", "serve", "monitor", "clean", "doctor")
 
 
 class Parser(argparse.ArgumentParser):

@@ -80,6 +80,7 @@ def build(root: Path) -> None:
     """Make the project in the empty folder `root`, which must be the current one."""
     layout = Layout()
     (root / "params.yaml").write_text(PARAMS)
+    (root / "dvc.yaml").touch()
     (root / "experiments").mkdir()
     (root / ".git").mkdir()
     (root / "experiments" / "other.yaml").write_text(f"# Another one.\n{PARAMS}")
