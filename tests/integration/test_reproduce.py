@@ -232,7 +232,7 @@ lonely()
 """
 
 
-def heard_from(client: SyncPrefectClient, run: UUID) -> bool:
+def has_heartbeat(client: SyncPrefectClient, run: UUID) -> bool:
     """Whether the server has a heartbeat of a flow run."""
     heartbeats = EventFilter(
         event=EventNameFilter(name=["prefect.flow-run.heartbeat"]),
@@ -255,7 +255,7 @@ def test_a_flow_run_whose_process_and_worker_are_gone_crashes():
             )
             assert process.stdout is not None
             run = UUID(process.stdout.readline().strip())
-            until(lambda: heard_from(client, run), 60, "no heartbeat arrives")
+            until(lambda: has_heartbeat(client, run), 60, "no heartbeat arrives")
             process.kill()
             process.wait()
             assert client.read_flow_run(run).state_name == "Running"
