@@ -1,12 +1,14 @@
 """A page in the browser that translates an image at every lambda of the front: `rdmd demo`."""
 
 import contextlib
+import hashlib
 import json
 import math
 import os
 import tempfile
 import threading
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,6 +24,7 @@ from rdmd.errors import UserError
 from rdmd.evaluation import faithfulness
 from rdmd.evaluation.row import GENERATOR
 from rdmd.evaluation.table import interval, number, read_metrics, realism_name
+from rdmd.files import replacing
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.model_card import generator_folder, read_card
 from rdmd.serving.images import translate_images
@@ -147,8 +150,26 @@ def enlarged(image: np.ndarray) -> np.ndarray:
     return image.repeat(times, axis=0).repeat(times, axis=1)
 
 
-def build_page(gr: ModuleType, front: Front, samples: Sequence[np.ndarray], title: str) -> Any:
-    """The page, a `gradio.Blocks`: an image in, the image at the slider's lambda out, and all of them side by side."""
+def write_shown(image: np.ndarray, folder: Path) -> str:
+    """Write an image, uint8 (H, W, 3), as the page shows it to a PNG in `folder`, named by its content.
+
+    Return its path. Gradio would name an array's file so too, but it writes the file anew in place at each use, and a
+    browser that reads it meanwhile gets a part of it.
+    """
+    pixels = enlarged(image)
+    path = folder / f"{hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()}.png"
+    if not path.exists():
+        with replacing(path) as temporary:
+            Image.fromarray(pixels).save(temporary, format="png")
+    return str(path)
+
+
+def build_page(gr: ModuleType, front: Front, samples: Sequence[np.ndarray], title: str, folder: Path) -> Any:
+    """The page, a `gradio.Blocks`: an image in, the image at the slider's lambda out, and all of them side by side.
+
+    It writes the images that it shows into `folder`.
+    """
+    show = partial(write_shown, folder=folder)
 
     def at_lambda(image: np.ndarray | None, position: int) -> tuple[Any, str]:
         lam = front.lambdas[position]
@@ -156,14 +177,14 @@ def build_page(gr: ModuleType, front: Front, samples: Sequence[np.ndarray], titl
             return None, front.describe(lam)
         output = front.translate(image, lam)
         text = f"**{front.describe(lam)}**; of this image: cost {front.cost(image, output):.3g}"
-        return enlarged(output), f"{text}. {UNLIKE}" if front.is_unlike(image) else text
+        return show(output), f"{text}. {UNLIKE}" if front.is_unlike(image) else text
 
     def on_image(image: np.ndarray | None, position: int) -> tuple[Any, ...]:
         if image is None:
             return None, None, *at_lambda(None, position), []
         image = reduced(image)
-        every = [(enlarged(front.translate(image, lam)), front.describe(lam, short=True)) for lam in front.measured]
-        return image, enlarged(image), *at_lambda(image, position), every
+        every = [(show(front.translate(image, lam)), front.describe(lam, short=True)) for lam in front.measured]
+        return image, show(image), *at_lambda(image, position), every
 
     def on_file(file: str | None, position: int) -> tuple[Any, ...]:
         if file is None:
@@ -202,7 +223,7 @@ def build_page(gr: ModuleType, front: Front, samples: Sequence[np.ndarray], titl
         gr.Markdown("### Every lambda that was measured")
         every = gr.Gallery(elem_id="all", **grid)
         gr.Markdown("### Or choose an image of the test split", visible=bool(samples))
-        tries = gr.Gallery([enlarged(picture) for picture in samples], visible=bool(samples), elem_id="samples", **grid)
+        tries = gr.Gallery([show(picture) for picture in samples], visible=bool(samples), elem_id="samples", **grid)
         outputs = [image, seen, chosen, numbers, every]
         file.change(on_file, [file, slider], outputs, **private)
         tries.select(on_sample, slider, outputs, **private)
@@ -231,7 +252,7 @@ def serve_demo(front: Front, layout: Layout, title: str, host: str, port: int) -
     with tempfile.TemporaryDirectory(prefix="rdmd-demo-") as folder:
         # Gradio keeps uploads and outputs there.
         os.environ["GRADIO_TEMP_DIR"] = folder
-        page = build_page(gr, front, sample_images(layout), title)
+        page = build_page(gr, front, sample_images(layout), title, Path(folder))
         # A page elsewhere on the web cannot reach the loopback by a name of its own.
         hosts = list(LOOPBACK) if host in LOOPBACK else ["*"]
         system = [gr.themes.Font(name) for name in ("system-ui", "sans-serif")]

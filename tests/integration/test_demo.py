@@ -208,6 +208,27 @@ def test_a_photograph_is_translated_as_by_rdmd_translate_and_the_slider_steps_th
     assert "asked for" not in log.read_text()
 
 
+def test_an_image_that_is_shown_again_is_not_written_again(address: str, log: Path):
+    # A file that is written in place while a browser reads it ends early: a torn image, and a traceback in the log.
+    numbers = "document.querySelector('#numbers').innerText"
+    with browser() as tab:
+        tab.open(address, 1200)
+        tab.until(f"document.querySelectorAll('#all img').length === {len(FRONT)}")
+        first = tab.get(numbers)
+        # The browser has read all that it shows, so nobody reads a file that is marked.
+        tab.until("[...document.images].every((image) => image.complete && image.naturalWidth > 0)")
+        files = list(log.parent.glob("rdmd-demo-*/**/*.png"))
+        assert len(files) > len(FRONT)
+        for path in files:
+            path.write_bytes(path.read_bytes() + b"mark")
+        tab.get("document.querySelector('#lambda input[type=range]').focus()")
+        tab.press("ArrowLeft")
+        tab.until(f"{numbers} !== '{first}'")
+        tab.press("ArrowRight")
+        tab.until(f"{numbers} === '{first}'")
+    assert all(path.read_bytes().endswith(b"mark") for path in files)
+
+
 def test_it_fits_a_phone_and_answers_to_the_loopback_alone(address: str):
     with browser() as tab:
         tab.open(address, 390)
