@@ -155,7 +155,8 @@ def _held_on_server(champion: str, name: str) -> tuple[_Held, bool]:
 
 def has_weights(location: str) -> bool:
     """Whether the weights of a model are in a local folder of artifacts, or at an address models:/NAME/VERSION of a
-    server."""
+    server. Raises UserError if the server does not answer.
+    """
     if is_local(location):
         return weights_of(location) is not None
     with asking_for(location):
