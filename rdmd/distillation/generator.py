@@ -78,14 +78,14 @@ class Generator(nn.Module):
             assert lam is not None, "this generator takes lambda as an input and has no default"
             lam = torch.as_tensor(lam, dtype=torch.float32, device=x.device).reshape(-1).expand(len(x))
         if z is not None and self.input_noise:
-            x = x + like(self.input_noise_at(lam), x) * z
+            x = x + like(self.input_noise_at(lam, x.device), x) * z
         y = self.denoiser(x, sigma) if self.lambdas is None else self.denoiser(x, sigma, lam)
         return y if self.codec is None else self.codec.decoded(y)
 
-    def input_noise_at(self, lam: Tensor | float | None) -> Tensor:
-        """The input noise s, (1,), or at each of the lambdas (B,)."""
+    def input_noise_at(self, lam: Tensor | float | None, device: torch.device) -> Tensor:
+        """The input noise s, (1,), or at each of the lambdas (B,), on `device`."""
         if not isinstance(self.input_noise, tuple):
-            return torch.as_tensor(self.input_noise).reshape(1)
+            return torch.full((1,), self.input_noise, device=device)
         assert self.lambdas is not None and isinstance(lam, Tensor), "two values belong to the ends of a range"
         low, high = self.lambdas.from_, self.lambdas.to
         # Training draws lambda beyond the range, where the noise stays that of the end.

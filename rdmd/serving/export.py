@@ -83,7 +83,7 @@ class _AtSigma(nn.Module):
         """`more`: lambda, where it is an input, then the noise, where it is one."""
         x, lam = source, more[0] if self.G.lambdas is not None else None
         if self.G.input_noise:
-            x = x + like(self.G.input_noise_at(lam), x) * more[-1]
+            x = x + like(self.G.input_noise_at(lam, x.device), x) * more[-1]
         return self.G.denoiser(x, self.sigma) if lam is None else self.G.denoiser(x, self.sigma, lam)
 
 

@@ -6,7 +6,9 @@ import pytest
 import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
+from rdmd.config import LambdaRange
 from rdmd.diffusion.loss import noise_like
 from rdmd.distillation.costs import squared_l2
 from rdmd.distillation.generator import Generator, own_noise
@@ -26,6 +28,21 @@ class Scaled(nn.Module):
 
     def forward(self, y: Tensor, sigma: Tensor) -> Tensor:
         return self.w * y
+
+
+@pytest.mark.parametrize("input_noise", [NOISE, (NOISE, 0.1)])
+def test_the_noise_is_on_the_device_of_the_source(input_noise: float | tuple[float, float]):
+    """Fake tensors refuse what a GPU refuses: a sum of tensors on two devices."""
+
+    class Same(nn.Module):
+        def forward(self, x: Tensor, sigma: Tensor, lam: Tensor | None = None) -> Tensor:
+            return x
+
+    lambdas = LambdaRange.model_validate({"from": 0.01, "to": 0.5}) if isinstance(input_noise, tuple) else None
+    with FakeTensorMode():
+        x = torch.zeros(3, D, device="cuda")
+        y = Generator(Same(), 1.0, input_noise, lambdas)(x, 0.1, torch.zeros(3, D, device="cuda"))
+    assert y.device.type == "cuda"
 
 
 def exact_denoiser(std: float):
