@@ -104,6 +104,8 @@ def train_teacher(
         (3, 8, 8)
     """
     samples, latents = stored(target), None if codec is None else open_codec(str(codec))[1]
+    # Codecs are of RGB images.
+    samples = samples if latents is None else repeated(samples, 3)
     shape = sample_shape(samples)
     if latents is not None:
         shape = latents.shape(*shape[1:])

@@ -70,7 +70,7 @@ class Codec(nn.Module):
         return _in_parts(self, latents, latents[0, 0].numel() * self.factor**2)
 
     def latents(self, images: np.ndarray) -> np.ndarray:
-        """Stored images, (N, H, W, 3) uint8 or float32 in [-1, 1], as stored latents (N, h, w, C) float16.
+        """Stored images, (N, H, W, 3) of 8 or 16 bits or float32 in [-1, 1], as stored latents (N, h, w, C) float16.
 
         Raises UserError if a side is no multiple of `factor`, or if latents are not finite in float16.
         """
@@ -81,7 +81,9 @@ class Codec(nn.Module):
             )
         device = next(self.parameters()).device
         x = torch.from_numpy(images).permute(0, 3, 1, 2).to(device).float()
-        latents = self.encoded(x / 127.5 - 1 if images.dtype == np.uint8 else x).permute(0, 2, 3, 1).half()
+        if images.dtype.kind == "u":
+            x = x / (np.iinfo(images.dtype).max / 2) - 1
+        latents = self.encoded(x).permute(0, 2, 3, 1).half()
         if not latents.isfinite().all():
             raise UserError("the codec gives a latent that is not finite; choose another preprocess.codec.")
         return latents.cpu().contiguous().numpy()
