@@ -99,6 +99,8 @@ def test_12_bits_in_16_are_refused_and_black_is_not():
     values = np.linspace(0, 4095, 256).astype(np.uint16).reshape(16, 16)
     with pytest.raises(UnreadableError, match="end at 4095"):
         decode(saved(Image.fromarray(values), "PNG"))
+    with pytest.raises(UnreadableError, match="end at 255, as of 8 or 12 bits"):
+        decode(saved(Image.fromarray(values // 16), "PNG"))
     assert (decode(saved(Image.fromarray(np.zeros_like(values)), "PNG")) == 0).all()
 
 

@@ -169,10 +169,10 @@ def picture_of(image: Image.Image, form: Form = RGB) -> Picture:
 def _sixteen_bit(values: np.ndarray, transparent: int | None, form: Form) -> Picture:
     if form.white is not None:
         grey = np.rint(values.clip(max=form.white) * (65535 / form.white)).astype(np.uint16)
-    elif 255 < values.max() < _TWELVE_BITS:
+    elif 0 < values.max() < _TWELVE_BITS:
         raise UnreadableError(
-            f"16 bits whose values end at {values.max()}, as of a camera of 12 bits, would come out black; set "
-            "preprocess.white to the value that is white, such as 4095, or scale them to 65535"
+            f"16 bits whose values end at {values.max()}, as of 8 or 12 bits in a larger file, would come out black; "
+            "set preprocess.white to the value that is white, such as 255 or 4095, or scale them to 65535"
         )
     else:
         grey = values.astype(np.uint16)
