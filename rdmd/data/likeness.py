@@ -18,9 +18,8 @@ _MOST = 4000
 _LEAST = 0.01
 # Below the variance of any of the numbers over a source that varies at all.
 _FLOOR = 1e-4
-# Of the 18 numbers, in their order.
+# Of the numbers, in their order, each for every channel.
 _PARTS = ("top left", "top right", "bottom left", "bottom right", "contrast", "texture")
-NAMES = [f"{part} {channel}" for part in _PARTS for channel in ("red", "green", "blue")]
 
 
 class SourceStatistics(config.Section):
@@ -33,30 +32,38 @@ class SourceStatistics(config.Section):
 
     @classmethod
     def of(cls, stored: np.ndarray) -> Self | None:
-        """The statistics of images as they are stored: (N, H, W, 3), unsigned integers or floats in [-1, 1]. None for
-        points, and for fewer than `FEWEST` images. One half of the images gives the limit of the other."""
+        """The statistics of images as they are stored: (N, H, W, C), unsigned integers or floats in [-1, 1]. None for
+        points, and for fewer than `FEWEST` images. The second half gives the limit of the first, since neighbours may
+        be crops of one image."""
         if stored.ndim != 4 or len(stored) < FEWEST:
             return None
         images = stored[:: max(1, len(stored) // _MOST)].transpose(0, 3, 1, 2)
         if images.dtype.kind == "u":
             images = images * (2 / np.iinfo(images.dtype).max) - 1
         numbers = numbers_of(images)
-        limit = _MARGIN * np.quantile(_distances(numbers[1::2], *_fitted(numbers[::2])), _QUANTILE)
+        half = len(numbers) // 2
+        limit = _MARGIN * np.quantile(_distances(numbers[half:], *_fitted(numbers[:half])), _QUANTILE)
         mean, precision = _fitted(numbers)
         return cls(mean=mean.tolist(), precision=precision.tolist(), limit=float(limit))
 
     def distances(self, images: np.ndarray) -> np.ndarray:
-        """(N,) distances of (N, 3, H, W) images in [-1, 1], as multiples of `limit`: above 1 an image is unlike the
+        """(N,) distances of (N, C, H, W) images in [-1, 1], as multiples of `limit`: above 1 an image is unlike the
         source."""
         return self.distances_of(numbers_of(images))
 
     def distances_of(self, numbers: np.ndarray) -> np.ndarray:
-        """As `distances`, of the (N, 18) `numbers_of` the images."""
+        """As `distances`, of the (N, 6 C) `numbers_of` the images."""
         return _distances(numbers, np.array(self.mean), np.array(self.precision)) / self.limit
 
 
+def names_of(count: int) -> list[str]:
+    """The names of the `count` numbers of an image: 18 of RGB, 6 of grey."""
+    channels = ("",) if count == len(_PARTS) else (" red", " green", " blue")
+    return [f"{part}{channel}" for part in _PARTS for channel in channels]
+
+
 def numbers_of(images: np.ndarray) -> np.ndarray:
-    """(N, 18) numbers of (N, 3, H, W) images in [-1, 1], H and W at least 2: of each channel the means of the four
+    """(N, 6 C) numbers of (N, C, H, W) images in [-1, 1], H and W at least 2: of each channel the means of the four
     quarters, the logarithm of the contrast, and that of the mean difference of neighbouring pixels."""
     images = images.astype(np.float64)
     down, right = images.shape[2] // 2, images.shape[3] // 2

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from scipy.stats import chi2
 
 from rdmd import config
-from rdmd.data.likeness import NAMES, SourceStatistics
+from rdmd.data.likeness import SourceStatistics, names_of
 from rdmd.errors import UserError
 
 # What is an alarm: the share of images unlike the source, the shift of the images' mean in standard deviations of
@@ -94,7 +94,7 @@ def by_day(
 
 
 def shift_of(numbers: np.ndarray, source: SourceStatistics) -> tuple[float, float, str]:
-    """How far the mean of (N, 18) `numbers_of` images lies from the source's, as a Mahalanobis distance in standard
+    """How far the mean of the `numbers_of` N images lies from the source's, as a Mahalanobis distance in standard
     deviations of single images; what N images of the source exceed in 1 of 100 cases; and the number that moved most.
 
     The mean shows a drift that leaves every single image within the limit of `SourceStatistics`.
@@ -104,7 +104,11 @@ def shift_of(numbers: np.ndarray, source: SourceStatistics) -> tuple[float, floa
     single = moved / np.sqrt(np.diag(np.linalg.inv(precision)))
     most = int(np.abs(single).argmax())
     chance = np.sqrt(chi2.ppf(0.99, len(moved)) / len(numbers))
-    return float(np.sqrt(moved @ precision @ moved)), float(chance), f"{single[most]:+.1f} sd in {NAMES[most]}"
+    return (
+        float(np.sqrt(moved @ precision @ moved)),
+        float(chance),
+        f"{single[most]:+.1f} sd in {names_of(len(moved))[most]}",
+    )
 
 
 def format_days(days: list[Day]) -> str:

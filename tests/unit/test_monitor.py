@@ -62,6 +62,31 @@ def test_each_day_is_told_apart(serve, source: SourceStatistics):
     assert noise.alarms[0] == "100.0% of the images are unlike the training source"
 
 
+def test_grey_images_have_six_numbers_with_names_of_their_own():
+    grey = np.random.default_rng(0).integers(100, 150, (400, 12, 12, 1), dtype=np.uint8)
+    made = SourceStatistics.of(grey)
+    assert made is not None
+    brighter = grey[:50].transpose(0, 3, 1, 2) / 127.5 - 1
+    brighter[:, :, :6, 6:] += 0.5
+    numbers = numbers_of(brighter)
+    assert numbers.shape == (50, 6)
+    assert shift_of(numbers, made)[2].endswith("sd in top right")
+
+
+def test_copies_of_an_image_do_not_make_the_limit_narrower():
+    """Eight crops of each image lie beside each other: an image of the same source must not look unlike it."""
+
+    def blocks(seed: int, n: int) -> np.ndarray:
+        colours = np.random.default_rng(seed).integers(0, 256, (n, 4, 4, 3))
+        return colours.repeat(3, axis=1).repeat(3, axis=2)
+
+    change = np.random.default_rng(0).integers(-1, 2, (240, 12, 12, 3))
+    made = SourceStatistics.of(np.clip(blocks(10, 30).repeat(8, axis=0) + change, 0, 255).astype(np.uint8))
+    assert made is not None
+    # If copies lie in both halves, 7 to 23 in a hundred are unlike the source.
+    assert (made.distances(as_networks_see(blocks(1, 300).astype(np.uint8))) > 1).mean() < 0.03
+
+
 def test_the_cost_is_compared_at_the_lambda_of_the_model_alone(serve, source: SourceStatistics):
     like = as_networks_see(smooth(1, 300))
     serve(like, day=1)
