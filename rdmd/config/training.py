@@ -184,10 +184,11 @@ class LambdaRange(Section):
         return float(f"{math.sqrt(self.from_ * self.to):.3g}")
 
     def spaced(self, n: int) -> list[float]:
-        """n >= 2 lambdas from end to end, equally spaced in ln(lambda); those between the ends in two digits."""
+        """n >= 2 lambdas from end to end, equally spaced in ln(lambda), those between the ends in two digits; fewer of
+        a narrow range, where some have equal digits."""
         ratio = self.to / self.from_
         between = [float(f"{self.from_ * ratio ** (i / (n - 1)):.2g}") for i in range(1, n - 1)]
-        return [self.from_, *between, self.to]
+        return [self.from_, *dict.fromkeys(lam for lam in between if self.from_ < lam < self.to), self.to]
 
     def __contains__(self, lam: float) -> bool:
         return self.from_ <= lam <= self.to

@@ -156,6 +156,12 @@ def test_the_input_noise_goes_from_end_to_end_of_the_range():
     assert generator(x, lam, z)[:, 0].tolist() == pytest.approx([1.0, 1.0, 0.6, 0.2, 0.2], rel=1e-5)
 
 
+def test_spaced_lambdas_ascend_and_none_occurs_twice():
+    assert RANGE.spaced(3) == [RANGE.from_, pytest.approx(math.sqrt(RANGE.from_ * RANGE.to), rel=0.05), RANGE.to]
+    narrow = config.LambdaRange.model_validate({"from": 0.115, "to": 0.12}).spaced(8)
+    assert narrow == sorted(set(narrow)) and (narrow[0], narrow[-1]) == (0.115, 0.12)
+
+
 @pytest.mark.parametrize("experiment", ["digits", "swissroll"])
 def test_both_networks_learn_lambda(experiment: str, tmp_path):
     """The embeddings of generator and fake leave zero with the first step, and parts of a batch keep their lambdas."""
