@@ -1,26 +1,11 @@
 """Samplers as pure functions of a denoiser D(x_t, sigma); x_t = x_0 + sigma eps throughout."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from rdmd.diffusion.loss import Denoiser, like, noise_like
-
-
-@dataclass(frozen=True)
-class SamplerStep:
-    """The state of a sampler before its step i: x_t at level sigma, and the denoiser's estimate x_0, both (B, ...)."""
-
-    i: int
-    x_t: Tensor
-    sigma: float
-    x_0: Tensor
-
-
-Callback = Callable[[SamplerStep], None]
+from rdmd.diffusion.loss import Denoiser, noise_like
 
 
 def karras_sigmas(steps: int, sigma_min: float, sigma_max: float, rho: float = 7.0) -> Tensor:
@@ -37,23 +22,15 @@ def denoise(D: Denoiser, x_t: Tensor, sigma: float) -> Tensor:
     return D(x_t, x_t.new_full((len(x_t),), sigma))
 
 
-def score(D: Denoiser, x_t: Tensor, sigma: Tensor) -> Tensor:
-    """grad log p_t(x_t) = (D(x_t, sigma) - x_t) / sigma^2 (Tweedie). x_t: (B, ...); sigma: (B,)."""
-    return (D(x_t, sigma) - x_t) / like(sigma, x_t).square()
-
-
 @torch.no_grad()
-def sample_heun(D: Denoiser, x: Tensor, sigmas: Tensor, callback: Callback | None = None) -> Tensor:
+def sample_heun(D: Denoiser, x: Tensor, sigmas: Tensor) -> Tensor:
     """Integrate the probability-flow ODE dx/dsigma = (x - D(x, sigma)) / sigma from sigmas[0] to sigmas[-1] by
     Heun's second-order method (Karras et al. 2022, algorithm 1), with an Euler step into 0.
 
     x: (B, ...) at noise level sigmas[0]. Evaluates D 2n - 1 times for n steps that end in 0.
     """
-    for i, (sigma, sigma_next) in enumerate(pairwise(sigmas.tolist())):
-        x_0 = denoise(D, x, sigma)
-        if callback is not None:
-            callback(SamplerStep(i, x, sigma, x_0))
-        slope = (x - x_0) / sigma
+    for sigma, sigma_next in pairwise(sigmas.tolist()):
+        slope = (x - denoise(D, x, sigma)) / sigma
         proposal = x + (sigma_next - sigma) * slope
         if sigma_next > 0:
             slope_next = (proposal - denoise(D, proposal, sigma_next)) / sigma_next
@@ -68,18 +45,13 @@ def heun_evaluations(steps: int) -> int:
 
 
 @torch.no_grad()
-def sample_ancestral(
-    D: Denoiser, x: Tensor, sigmas: Tensor, rng: torch.Generator, callback: Callback | None = None
-) -> Tensor:
+def sample_ancestral(D: Denoiser, x: Tensor, sigmas: Tensor, rng: torch.Generator) -> Tensor:
     """Solve the reverse SDE from sigmas[0] down to sigmas[-1] by ancestral steps.
 
     x: (B, ...) at noise level sigmas[0]. Evaluates D n times for n steps.
     """
-    for i, (sigma, sigma_next) in enumerate(pairwise(sigmas.tolist())):
-        x_0 = denoise(D, x, sigma)
-        if callback is not None:
-            callback(SamplerStep(i, x, sigma, x_0))
-        x = ancestral_step(x, x_0, sigma, sigma_next, rng)
+    for sigma, sigma_next in pairwise(sigmas.tolist()):
+        x = ancestral_step(x, denoise(D, x, sigma), sigma, sigma_next, rng)
     return x
 
 

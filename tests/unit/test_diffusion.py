@@ -8,14 +8,7 @@ from torch import Tensor
 
 from rdmd.diffusion.loss import denoising_loss, denoising_weight, noise_like
 from rdmd.diffusion.noise import karras_levels, lognormal
-from rdmd.diffusion.samplers import (
-    SamplerStep,
-    heun_evaluations,
-    karras_sigmas,
-    sample_ancestral,
-    sample_heun,
-    score,
-)
+from rdmd.diffusion.samplers import heun_evaluations, karras_sigmas, sample_heun
 
 M, S = 0.7, 0.4
 
@@ -61,12 +54,6 @@ def test_karras_sigmas_follow_equation_5():
     )
 
 
-def test_the_score_of_a_gaussian():
-    x, sigma = torch.randn(50, 3, generator=rng()), torch.rand(50, generator=rng(1)) + 0.1
-    exact = -(x - M) / (S**2 + sigma.view(-1, 1) ** 2)
-    torch.testing.assert_close(score(gaussian_denoiser, x, sigma), exact)
-
-
 def test_heun_carries_noise_to_the_gaussian_along_the_exact_flow():
     # The probability flow of N(M, S^2) is affine: x_0 = M + (x_s - M) S / sqrt(S^2 + s^2).
     sigmas = karras_sigmas(200, 1e-3, 20.0)
@@ -95,18 +82,6 @@ def test_heun_counts_its_evaluations():
 
     sample_heun(counted, torch.zeros(3, 2), karras_sigmas(7, 0.01, 1.0))
     assert len(calls) == heun_evaluations(7) == 13
-
-
-def test_a_callback_sees_every_step_with_the_estimate_of_the_denoiser():
-    sigmas, x = karras_sigmas(4, 0.01, 1.0), torch.randn(3, 2, generator=rng())
-    for sample in (sample_heun, lambda *given: sample_ancestral(*given[:3], rng(), given[3])):
-        seen: list[SamplerStep] = []
-        sample(gaussian_denoiser, x, sigmas, seen.append)
-        assert [step.i for step in seen] == [0, 1, 2, 3]
-        assert [step.sigma for step in seen] == sigmas[:-1].tolist()
-        assert torch.equal(seen[0].x_t, x)
-        for step in seen:
-            assert torch.equal(step.x_0, gaussian_denoiser(step.x_t, torch.full((3,), step.sigma)))
 
 
 def test_the_exact_denoiser_has_the_least_loss_and_it_is_the_posterior_variance():
