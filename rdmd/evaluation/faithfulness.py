@@ -17,19 +17,27 @@ SSIM_WINDOW = 7
 
 @dataclass(frozen=True)
 class Estimate:
-    """The mean of independent per-sample values and the standard error of that mean, None of a single value."""
+    """The mean of per-sample values and the standard error of that mean, None of a single value or group."""
 
     mean: float
     se: float | None
 
 
-def estimate(values: Tensor) -> Estimate:
-    """Mean and standard error (N - 1 in the variance) of per-sample values (N,), N >= 1, in float64."""
+def estimate(values: Tensor, groups: Tensor | None = None) -> Estimate:
+    """Mean and standard error of per-sample values (N,), N >= 1, in float64.
+
+    Values of one group, int64 (N,) from 0, may depend on each other; groups are independent, as in
+    `rdmd.evaluation.realism.Groups`. None puts each value into its own: the usual standard error, with N - 1.
+    """
     values = values.double()
     if values.ndim != 1 or len(values) < 1:
         raise ValueError(f"needs one or more per-sample values, got shape {tuple(values.shape)}")
-    se = values.std().item() / math.sqrt(len(values)) if len(values) > 1 else None
-    return Estimate(values.mean().item(), se)
+    mean = values.mean()
+    away = values - mean if groups is None else values.new_zeros(len(values)).index_add_(0, groups, values - mean)
+    count = len(values) if groups is None else len(groups.unique())
+    # The cluster-robust variance of a mean (Liang and Zeger 1986), with its correction for few clusters.
+    se = math.sqrt(count / (count - 1) * away.square().sum().item()) / len(values) if count > 1 else None
+    return Estimate(mean.item(), se)
 
 
 def cost(source: Tensor, translation: Tensor) -> Tensor:

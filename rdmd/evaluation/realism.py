@@ -1,8 +1,8 @@
 """How like the target a set of translations is: FID, KID, precision and recall, on features (N, dim) float64.
 
 In every function `generated` comes first and `reference` second. Samples that are no independent draws (copies of one
-scan in several colours) form a group (`Groups`): intervals draw whole groups, and the neighbours of a sample are those
-of other groups.
+scan in several colours) form a group (`Groups`): intervals draw whole groups, KID compares samples of different groups,
+and the neighbours of a sample are those of other groups.
 """
 
 from collections.abc import Iterator
@@ -121,11 +121,13 @@ def centred_interval(estimate: float, resampled: Tensor) -> tuple[float, float]:
     return max(0.0, low), max(0.0, high)
 
 
-def kid(generated: Tensor, reference: Tensor, seed: int) -> Kid:
+def kid(generated: Tensor, reference: Tensor, seed: int, groups: Groups | None = None) -> Kid:
     """Kernel Inception Distance (Binkowski et al. 2018): the unbiased MMD^2 under the kernel `(x.y / dim + 1)^3`.
 
     The mean over 100 random subsets of 1000 of each set, as in torch-fidelity; smaller sets limit the size of subsets,
-    and if both sets are used whole there is one value and no spread. It can fall slightly below zero.
+    and if both sets are used whole there is one value and no spread. It can fall slightly below zero. Pairs within a
+    set count where they are of two groups, since copies of one scan are more alike than independent draws. Raises
+    ValueError if a set is of a single group.
     """
     _check(generated)
     _check(reference)
@@ -133,7 +135,14 @@ def kid(generated: Tensor, reference: Tensor, seed: int) -> Kid:
     subsets = 1 if size == len(generated) == len(reference) else KID_SUBSETS
     rng = torch.Generator().manual_seed(seed)
     generated, reference = generated.double(), reference.double()
-    values = [_mmd2(_subset(generated, size, rng), _subset(reference, size, rng)) for _ in range(subsets)]
+    groups = groups or _every_sample(generated, reference)
+    if not can_be_resampled(groups):
+        raise ValueError("KID needs two or more groups on both sides")
+    values = []
+    for _ in range(subsets):
+        ours, theirs = (_subset(len(side), size, rng) for side in (generated, reference))
+        some = Groups(groups.generated[ours], groups.reference[theirs])
+        values.append(_mmd2(generated[ours], reference[theirs], some))
     return Kid(float(np.mean(values)), float(np.std(values)))
 
 
@@ -207,17 +216,17 @@ def _resampled(groups: Tensor, rng: torch.Generator) -> Tensor:
     return drawn[groups].double()
 
 
-def _subset(features: Tensor, size: int, rng: torch.Generator) -> Tensor:
-    if size == len(features):
-        return features
-    return features[torch.randperm(len(features), generator=rng)[:size]]
+def _subset(count: int, size: int, rng: torch.Generator) -> Tensor:
+    """The places of `size` of `count` samples, drawn without replacement; in their order if these are all."""
+    return torch.arange(count) if size == count else torch.randperm(count, generator=rng)[:size]
 
 
-def _mmd2(x: Tensor, y: Tensor) -> float:
-    n, dim = x.shape
-    k_xx, k_yy, k_xy = ((a @ b.T / dim + 1) ** 3 for a, b in ((x, x), (y, y), (x, y)))
-    within = (k_xx.sum() - k_xx.trace() + k_yy.sum() - k_yy.trace()) / (n * (n - 1))
-    return (within - 2 * k_xy.mean()).item()
+def _mmd2(x: Tensor, y: Tensor, groups: Groups) -> float:
+    k_xx, k_yy, k_xy = ((a @ b.T / x.shape[1] + 1) ** 3 for a, b in ((x, x), (y, y), (x, y)))
+    within = [
+        kernel[side[:, None] != side].mean() for kernel, side in ((k_xx, groups.generated), (k_yy, groups.reference))
+    ]
+    return (within[0] + within[1] - 2 * k_xy.mean()).item()
 
 
 @dataclass(frozen=True)

@@ -160,15 +160,16 @@ class ImageTask(EvaluationTask):
         share = self._class_share(samples)
         if min(len(generated), len(reference)) < 2:
             return Scores(class_share=share)
-        kid = realism.kid(generated, reference, self.seed)
+        grouped = realism.can_be_resampled(both)
+        kid = realism.kid(generated, reference, self.seed, both) if grouped else None
         manifolds = realism.precision_recall(generated, reference, both) if realism.have_neighbours(both) else None
         few = min(len(self.source), len(self.reference)) < FEW
-        resamples = self.settings.bootstrap if realism.can_be_resampled(both) and not few else 0
+        resamples = self.settings.bootstrap if grouped and not few else 0
         return Scores(
             fid=None if few else realism.fid(generated, reference),
             fid_ci=realism.fid_interval(generated, reference, resamples, self.seed, both) if resamples > 1 else None,
-            kid=kid.mean,
-            kid_std=kid.std,
+            kid=kid.mean if kid else None,
+            kid_std=kid.std if kid else None,
             precision=manifolds.precision if manifolds else None,
             recall=manifolds.recall if manifolds else None,
             class_share=share,
@@ -210,7 +211,7 @@ class ImageTask(EvaluationTask):
     def _mean_of(self, metric: Callable[[Tensor, Tensor], Tensor], images: Tensor) -> Estimate:
         """The mean of a metric that compares each source with its translation."""
         parts = zip(self.source.split(self.settings.batch), images.split(self.settings.batch), strict=True)
-        return estimate(torch.cat([metric(source, part) for source, part in parts]))
+        return estimate(torch.cat([metric(source, part) for source, part in parts]), self.source_groups)
 
     def _class_share(self, images: Tensor) -> float | None:
         classifier, target = self.features.classifier, self.settings.target_class

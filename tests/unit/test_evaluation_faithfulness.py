@@ -69,6 +69,16 @@ def test_standard_error_of_a_mean() -> None:
     assert found.se == pytest.approx(math.sqrt(5 / 3) / 2)
 
 
+def test_the_standard_error_of_grouped_values_is_that_of_independent_groups():
+    values = torch.randn(40, generator=torch.Generator().manual_seed(0))
+    groups = torch.arange(40).repeat_interleave(7)
+    # Copies say nothing new; and a group of one value each is the usual standard error.
+    found = estimate(values.repeat_interleave(7), groups)
+    assert (found.mean, found.se) == pytest.approx((estimate(values).mean, estimate(values).se))
+    assert estimate(values, torch.arange(40)).se == pytest.approx(estimate(values).se)
+    assert estimate(values, torch.zeros(40).long()).se is None
+
+
 def test_colour_vector_forgets_brightness_and_amount() -> None:
     orange = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
     orange[0, 0, :2], orange[0, 1, :2] = 200, 100

@@ -123,6 +123,22 @@ def test_kid_is_unbiased() -> None:
     assert min(values) < 0
 
 
+def test_kid_of_copies_is_unbiased() -> None:
+    """Six near-copies of each of 20 draws: pairs of copies would add about (1 - 0.9) of the kernel's diagonal."""
+    rng = torch.Generator().manual_seed(3)
+    groups = torch.arange(20).repeat_interleave(6)
+
+    def one(grouped: bool) -> float:
+        sets = [torch.randn(20, 4, generator=rng)[groups] + 0.1 * torch.randn(120, 4, generator=rng) for _ in range(2)]
+        return realism.kid(*sets, seed=0, groups=realism.Groups(groups, groups) if grouped else None).mean
+
+    values, naive = (torch.tensor([one(grouped) for _ in range(200)]) for grouped in (True, False))
+    assert abs(values.mean()) < 4 * values.std() / math.sqrt(200)
+    assert naive.mean() > 10 * naive.std() / math.sqrt(200), "as if copies were independent"
+    with pytest.raises(ValueError, match="two or more groups"):
+        realism.kid(*torch.randn(2, 9, 4), seed=0, groups=realism.Groups(torch.zeros(9).long(), torch.arange(9)))
+
+
 def test_precision_and_recall_are_torch_fidelitys(features: tuple[Tensor, Tensor]) -> None:
     from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric
 
