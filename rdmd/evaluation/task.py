@@ -265,14 +265,10 @@ class PointTask(EvaluationTask):
         settings, reference = self.settings, self.reference
         # Exact transport needs equal counts.
         coupled = min(settings.n_w2 or settings.n_transport, len(samples), len(reference))
-        sw2, interval = self._sw2(samples), None
-        if settings.bootstrap > 1 and min(len(samples), len(reference)) > 1:
-            low, high = transport.sliced_w2_interval(
-                samples, reference, settings.projections, settings.bootstrap, self.seed
-            )
-            # The interval of one pair of samples, moved to the mean over all pairs.
-            shift = sw2 - transport.sliced_w2(samples, reference, settings.projections, self.seed)
-            interval = max(0.0, low + shift), max(0.0, high + shift)
+        pairs, interval = self._pairs(samples), None
+        sw2 = statistics.fmean(transport.sliced_w2(*pair, settings.projections, self.seed) for pair in pairs)
+        if settings.bootstrap > 1 and min(len(side) for pair in pairs for side in pair) > 1:
+            interval = transport.sliced_w2_interval(pairs, settings.projections, settings.bootstrap, self.seed)
         return Scores(sw2=sw2, sw2_ci=interval, w2=transport.w2(samples[:coupled], reference[:coupled]))
 
     def left_out(self) -> str:
@@ -285,15 +281,13 @@ class PointTask(EvaluationTask):
             ]
         )
 
-    def _sw2(self, points: Tensor) -> float:
+    def _pairs(self, points: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """The pairs of samples, translations and target, whose mean distance is SW2."""
         references = (self.reference, *self.more)
         count = len(references)
         enough = len(points) >= count * len(self.reference)
         parts = points.tensor_split(count) if enough else (points,) * count
-        return statistics.fmean(
-            transport.sliced_w2(part, reference, self.settings.projections, self.seed)
-            for part, reference in zip(parts, references, strict=True)
-        )
+        return list(zip(parts, references, strict=True))
 
 
 def image_task(

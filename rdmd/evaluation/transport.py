@@ -4,6 +4,7 @@ The cost here is `||x - y||^2`, summed over dimensions, as in the Wasserstein di
 and work in float64 on the CPU.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,18 +54,22 @@ def sliced_w2(x: Tensor, y: Tensor, projections: int, seed: int) -> float:
     return _sorted_w2(*(torch.from_numpy(np.sort((directions @ side.T).numpy(), axis=1)) for side in (x, y)))
 
 
-def sliced_w2_interval(x: Tensor, y: Tensor, projections: int, resamples: int, seed: int) -> tuple[float, float]:
-    """A 95% bootstrap interval around `sliced_w2`: both sides are resampled, and it is centred as `fid_interval` is."""
-    x, y = _points(x), _points(y)
-    if min(resamples, len(x), len(y)) < 2:
+def sliced_w2_interval(
+    pairs: Sequence[tuple[Tensor, Tensor]], projections: int, resamples: int, seed: int
+) -> tuple[float, float]:
+    """A 95% bootstrap interval around the mean of `sliced_w2` over pairs of samples: both sides of each pair are
+    resampled, and it is centred as `fid_interval` is."""
+    if min(resamples, *(len(side) for pair in pairs for side in pair)) < 2:
         raise ValueError("a bootstrap interval needs two or more resamples, of two or more points on both sides")
-    directions = _directions(min(projections, _BOOTSTRAP_PROJECTIONS), x.shape[1], seed)
     rng = torch.Generator().manual_seed(seed)
-    sides = (directions @ x.T).sort(dim=1), (directions @ y.T).sort(dim=1)
-    values = [
-        _sorted_w2(*(_resampled_sorted(side.values, side.indices, rng) for side in sides)) for _ in range(resamples)
-    ]
-    return centred_interval(sliced_w2(x, y, projections, seed), torch.tensor(values, dtype=torch.float64))
+    values = torch.zeros(resamples, dtype=torch.float64)
+    for x, y in pairs:
+        directions = _directions(min(projections, _BOOTSTRAP_PROJECTIONS), x.shape[1], seed)
+        sides = (directions @ _points(x).T).sort(dim=1), (directions @ _points(y).T).sort(dim=1)
+        for i in range(resamples):
+            values[i] += _sorted_w2(*(_resampled_sorted(side.values, side.indices, rng) for side in sides))
+    mean = sum(sliced_w2(x, y, projections, seed) for x, y in pairs) / len(pairs)
+    return centred_interval(mean, values / len(pairs))
 
 
 def exact_plan(x: Tensor, y: Tensor) -> ExactPlan:
