@@ -146,7 +146,8 @@ class Preprocess(Section):
 
     kind: Literal["images", "points"]
     resolution: Annotated[int, Field(ge=4, le=1024)] = 64
-    # `random_crop` stores `crops` squares of each training image that is not square, spread over its longer side.
+    # `random_crop` stores `crops` squares of each training image that is not square, spread over its longer side. Each
+    # is a training sample, so that long images weigh more than square ones.
     fit: Literal["crop", "pad", "random_crop"] = "crop"
     crops: Annotated[int, Field(ge=1, le=360)] = 8
     # 1 keeps grey images, of 8 or 16 bits, and makes colours grey; 3 makes RGB of 8 bits; `auto` is 1 where every image

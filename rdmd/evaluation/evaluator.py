@@ -172,7 +172,8 @@ def identity_row(task: EvaluationTask) -> Row:
 
 
 def counterpart_row(task: EvaluationTask) -> Row | None:
-    """The true counterparts of the sources as a translation; None where they are unknown. Realism is None."""
+    """The true counterparts of the sources as a translation; None where they are unknown. Its realism is that of an
+    ideal translator; None if the reference holds counterparts."""
     scores = task.score_counterparts() if isinstance(task, ImageTask) else None
     return None if scores is None else Row(method=COUNTERPART, **dict(scores))
 

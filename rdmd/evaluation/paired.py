@@ -26,12 +26,14 @@ FEWEST_PIXELS = 4
 class PairedTruth:
     """The true counterparts of the sources, in the sources' order.
 
-    `images` are (N, C, H, W), uint8 or uint16, and `features` (N, dim) float64 on the CPU. `regions` (N, H, W) uint8
+    `images` are (N, C, H, W), uint8 or uint16, `places` (N,) where they lie in the target's test split, and `features`
+    (N, dim) float64 on the CPU. `regions` (N, H, W) uint8
     says where each colour is (`rdmd.data.samples.REGIONS`), and `attributes` what the classifier should read, as class
     indices.
     """
 
     images: Tensor
+    places: Tensor
     features: Tensor
     regions: Tensor | None = None
     attributes: dict[str, Tensor] | None = None
@@ -42,6 +44,7 @@ class PairedTruth:
         return replace(
             self,
             images=self.images[index],
+            places=self.places[index],
             features=self.features[index],
             regions=None if self.regions is None else self.regions[index],
             attributes=self.attributes and {name: each[index] for name, each in self.attributes.items()},

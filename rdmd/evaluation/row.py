@@ -111,7 +111,8 @@ class Scores(_Model):
 class Row(Scores, _Method):
     """A method with its scores.
 
-    `method` is a translator's, or `identity` (the source as it is), `counterpart` (the sources' true counterparts), or
+    `method` is a translator's, or `identity` (the source as it is), `counterpart` (the sources' true counterparts,
+    whose realism no translator can be expected to beat; None if the reference holds some of them), or
     `target` (the target's training samples, judged as if they were translations: the floor of realism, and by chance
     the floor of `paired`). `lam` is null for methods that have
     none. `run` is the fingerprint of the training run. `seconds_per_image` is the median over batches after

@@ -90,9 +90,8 @@ class EvaluationTask(ABC):
 
         `groups` names the group of each sample; None puts each into its own.
         """
-        count = len(self.source)
-        samples = sample_of(target, count, self.seed)
-        return self.score_realism(samples, groups_of(groups, len(target), count, self.seed))
+        drawn = places_of(len(target), len(self.source), self.seed)
+        return self.score_realism(target[drawn], groups_of(groups, drawn))
 
     def _too_few(self, needs: Sequence[tuple[bool, str]]) -> str:
         names = "; ".join(name for missing, name in needs if missing)
@@ -103,13 +102,14 @@ class EvaluationTask(ABC):
 @dataclass(frozen=True, kw_only=True)
 class ImageTask(EvaluationTask):
     """Images (N, C, H, W), uint8 or uint16; a source of noise is float32. Groups as in `realism.Groups`. `truth` holds
-    the true counterparts of the sources, if these are known."""
+    the true counterparts of the sources, if these are known; `own` of them are in the reference, too."""
 
     source_groups: Tensor
     reference_groups: Tensor
     features: ImageFeatures
     reference_features: Tensor
     truth: PairedTruth | None = None
+    own: int = 0
 
     @property
     def from_noise(self) -> bool:
@@ -132,21 +132,22 @@ class ImageTask(EvaluationTask):
         return Scores(**dict(realism_alone) | self._faithfulness(images) | self._paired(images, features))
 
     def score_counterparts(self) -> Scores | None:
-        """The scores of the true counterparts as translations, without realism: the reference holds the same images.
+        """The scores of the true counterparts as translations; without realism if the reference holds some of them.
 
         None where they are unknown.
         """
         if self.truth is None:
             return None
         images, features = self.truth.images, self.truth.features
-        return Scores(**self._faithfulness(images) | self._paired(images, features))
+        known = {} if self.own else dict(self._realism(images, features, self.source_groups))
+        return Scores(**known | self._faithfulness(images) | self._paired(images, features))
 
     def score_realism(self, samples: Tensor, groups: Tensor | None = None) -> Scores:
         return self._realism(samples, self._features_of(samples), groups)
 
     def score_target(self, target: Tensor, groups: Sequence[str] | None = None) -> Scores:
         realism_alone = super().score_target(target, groups)
-        samples = sample_of(target, len(self.source), self.seed)
+        samples = target[places_of(len(target), len(self.source), self.seed)]
         if self.truth is None or len(samples) < len(self.source):
             return realism_alone
         return realism_alone.model_copy(update=self._paired(samples, self._features_of(samples)))
@@ -191,6 +192,11 @@ class ImageTask(EvaluationTask):
                     "the interval of FID (two groups on both sides)",
                 ),
                 (len(self.source) < 2, "standard errors (two source images)"),
+                (
+                    self.own > 0,
+                    f"a reference without true counterparts of the sources: {self.own} are among them, so that FID and "
+                    "KID favour methods that keep the content; lower evaluate.n_source and n_reference",
+                ),
             ]
         )
 
@@ -304,8 +310,9 @@ def image_task(
     """A task on `settings.n_source` and `n_reference` images drawn from the test splits, or on all if there are fewer.
 
     `source` and `reference` are (N, C, H, W), uint8 or uint16; a source of noise is float32. Groups name the group of
-    each image; None puts each into its own. `truth` holds the true counterpart of every image of `source`. Raises
-    `UserError` if `settings.target_class` is not a class of the classifier.
+    each image; None puts each into its own. `truth` holds the true counterpart of every image of `source`; those of the
+    drawn sources are in the reference only if there are too few other images. Raises `UserError` if
+    `settings.target_class` is not a class of the classifier.
     """
     classifier, target_class = features.classifier, settings.target_class
     if classifier is not None and target_class is not None and target_class not in classifier.classes:
@@ -314,15 +321,21 @@ def image_task(
             f"evaluate.target_class is {target_class}, but the feature network knows the classes {known}; take one of "
             "them, or null."
         )
-    picked = sample_of(reference, settings.n_reference, seed)
+    sources = places_of(len(source), settings.n_source, seed)
+    truth = truth and truth.at(sources)
+    # Beside their own counterparts, faithful translations would look more realistic than other samples of the target.
+    every = places_of(len(reference), len(reference), seed)
+    own = torch.zeros(len(every), dtype=torch.bool) if truth is None else torch.isin(every, truth.places)
+    references = torch.cat([every[~own], every[own]])[: settings.n_reference]
     return ImageTask(
-        source=sample_of(source, settings.n_source, seed),
-        source_groups=groups_of(source_groups, len(source), settings.n_source, seed),
-        reference=picked,
-        reference_groups=groups_of(reference_groups, len(reference), settings.n_reference, seed),
+        source=source[sources],
+        source_groups=groups_of(source_groups, sources),
+        reference=reference[references],
+        reference_groups=groups_of(reference_groups, references),
         features=features,
-        reference_features=features.of(picked, settings.batch, device),
-        truth=truth and truth.at(sample_of(torch.arange(len(source)), settings.n_source, seed)),
+        reference_features=features.of(reference[references], settings.batch, device),
+        truth=truth,
+        own=max(0, len(references) - int((~own).sum())),
         settings=settings,
         seed=seed,
         device=device,
@@ -366,23 +379,25 @@ def pixels(images: Tensor, batch: int, bits: Bits = 8) -> Tensor:
     return torch.cat([to_pixels(part, bits) for part in images.split(batch)]) if images.is_floating_point() else images
 
 
-def sample_of(samples: Tensor, count: int, seed: int) -> Tensor:
-    """`count` samples in random order, drawn without replacement; all of them if there are fewer.
+def places_of(total: int, count: int, seed: int) -> Tensor:
+    """The places of `count` of `total` samples in random order, drawn without replacement; all if there are fewer.
 
-    A split may be sorted, so the first samples do not represent it. The draw depends on the number of samples, `count`
-    and `seed` alone.
+    A split may be sorted, so the first samples do not represent it.
     """
-    rng = torch.Generator().manual_seed(seed)
-    return samples[torch.randperm(len(samples), generator=rng)[:count]]
+    return torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:count]
 
 
-def groups_of(groups: Sequence[str] | None, total: int, count: int, seed: int) -> Tensor:
-    """The group of each sample of `sample_of(samples, count, seed)`, int64 (N,), numbered from 0 without gaps.
+def sample_of(samples: Tensor, count: int, seed: int) -> Tensor:
+    """The samples at `places_of`."""
+    return samples[places_of(len(samples), count, seed)]
 
-    `groups` names the group of each of the `total` samples; None puts each into its own.
+
+def groups_of(groups: Sequence[str] | None, places: Tensor) -> Tensor:
+    """The group of the sample at each place, int64 (N,), numbered from 0 without gaps.
+
+    `groups` names the group of every sample; None puts each into its own.
     """
     if groups is None:
-        return torch.arange(min(count, total))
+        return torch.arange(len(places))
     known = {group: number for number, group in enumerate(dict.fromkeys(groups))}
-    picked = sample_of(torch.tensor([known[group] for group in groups]), count, seed)
-    return picked.unique(return_inverse=True)[1]
+    return torch.tensor([known[group] for group in groups])[places].unique(return_inverse=True)[1]

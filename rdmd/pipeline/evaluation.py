@@ -96,6 +96,7 @@ def _truth(
     classifier = None if learned is None else train_attributes(train.data, learned, settings.seed, device)
     truth = PairedTruth(
         images=target.data,
+        places=torch.arange(len(target.data)),
         features=features.of(target.data, settings.evaluate.batch, device),
         regions=None if known.regions is None else torch.from_numpy(known.regions),
         attributes=None if classifier is None else classifier.indices(known),

@@ -22,7 +22,16 @@ from rdmd.evaluation.evaluator import (
 from rdmd.evaluation.row import FeaturesRecord, Metrics, Row
 from rdmd.evaluation.selection import mark_front
 from rdmd.evaluation.table import format_table, measured_realism, realism_name
-from rdmd.evaluation.task import ImageFeatures, ImageTask, PointTask, groups_of, image_task, point_task, sample_of
+from rdmd.evaluation.task import (
+    ImageFeatures,
+    ImageTask,
+    PointTask,
+    groups_of,
+    image_task,
+    places_of,
+    point_task,
+    sample_of,
+)
 from rdmd.pipeline.evaluation import evaluate_one
 from rdmd.report.figures import metrics_figure, realism_figure
 
@@ -167,11 +176,12 @@ def test_the_target_class_is_found_by_its_name(images: ImageTask, classifier: Fe
 def test_groups_follow_the_samples_that_are_drawn() -> None:
     scans = ("a", "a", "b", "b", "b", "c")
     samples = torch.tensor([0, 0, 1, 1, 1, 2])
-    picked = sample_of(samples, 4, seed=3)
-    groups = groups_of(scans, 6, 4, seed=3)
+    places = places_of(6, 4, seed=3)
+    picked, groups = samples[places], groups_of(scans, places)
     assert groups.max() + 1 == len(picked.unique())
     assert torch.equal(picked[:, None] == picked, groups[:, None] == groups)
-    assert groups_of(None, 6, 4, seed=3).tolist() == [0, 1, 2, 3]
+    assert torch.equal(picked, sample_of(samples, 4, seed=3))
+    assert groups_of(None, places).tolist() == [0, 1, 2, 3]
 
 
 def test_sw2_is_averaged_over_disjoint_references(points: PointTask) -> None:

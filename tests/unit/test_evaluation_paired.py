@@ -60,8 +60,9 @@ def task() -> ImageTask:
         # A third suffices for a beard as plain as these.
         patch.setattr("rdmd.evaluation.classifier._STEPS", 200)
         classifier = train_attributes(train, Known(train_facts, None), 0, CPU)
-    truth = PairedTruth(images, images.flatten(1).double(), regions, classifier.indices(Known(facts, None)), classifier)
-    settings = Evaluate(features=ClassifierFeatures(network="classifier"), n_source=60, n_reference=80, bootstrap=0)
+    attributes = classifier.indices(Known(facts, None))
+    truth = PairedTruth(images, torch.arange(80), images.flatten(1).double(), regions, attributes, classifier)
+    settings = Evaluate(features=ClassifierFeatures(network="classifier"), n_source=60, n_reference=20, bootstrap=0)
     return image_task(images.flip(2), images, ImageFeatures(Pixels()), settings, 0, CPU, truth=truth)
 
 
@@ -145,6 +146,23 @@ def test_a_sample_of_the_sources_keeps_its_counterparts(task: ImageTask) -> None
     assert torch.equal(task.source.flip(2), task.truth.images)
 
 
+def test_the_reference_holds_no_counterpart_of_a_source_unless_there_is_no_other(task: ImageTask) -> None:
+    def rows(images: Tensor) -> set[bytes]:
+        return {image.numpy().tobytes() for image in images}
+
+    assert not rows(task.reference) & rows(task.truth.images)
+    assert len(rows(task.reference)) == 20 and task.left_out().count("counterparts") == 0
+    images, features = task.truth.images, task.features
+    truth = dataclasses.replace(task.truth, places=torch.arange(60))
+    crowded = image_task(
+        images.flip(2), images, features, task.settings.model_copy(update={"n_source": 50}), 0, CPU, truth=truth
+    )
+    assert len(rows(crowded.reference) & rows(crowded.truth.images)) == crowded.own == 10
+    assert "10 are among them, so that FID and KID favour" in crowded.left_out()
+    assert counterpart_row(task).fid is None and counterpart_row(task).kid is not None
+    assert counterpart_row(crowded).kid is None
+
+
 def test_training_twice_gives_the_same_classifier(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rdmd.evaluation.classifier._STEPS", 20)
     images, _, facts = faces(64, 4)
@@ -158,7 +176,7 @@ def test_the_table_and_the_file_hold_the_paired_scores(task: ImageTask, tmp_path
     rows = [identity_row(task), counterpart_row(task)]
     metrics = Metrics(
         experiment="faces", seed=0, features=FeaturesRecord(name="pixels", sha256="0" * 64, dim=432),
-        n_source=60, n_reference=80, rows=rows,
+        n_source=60, n_reference=20, rows=rows,
     )  # fmt: skip
     text = format_table(metrics)
     assert "truth found" in text and "true counterpart" in text
