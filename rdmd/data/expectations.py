@@ -233,7 +233,7 @@ def few_images(report: ValidationReport, settings: Settings) -> str | None:
         return None
     held = " and ".join(f"{name} has {count} training images" for name, count in few.items())
     return (
-        f"FEW IMAGES: {held}. From fewer than {FEW} a network rather remembers than learns: expect translations that "
+        f"FEW IMAGES: {held}. From fewer than {FEW} a network memorises instead of learning: expect translations that "
         "resemble single training images, and metrics with wide intervals (docs/images.md)"
     )
 

@@ -3,12 +3,15 @@
 import importlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from dvc.utils.hydra import apply_overrides, get_hydra_sweeps
 
+from rdmd import config
 from tests.conftest import ROOT
 
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -17,6 +20,15 @@ NAMES = sorted(
         (page.name, name)
         for page in PAGES
         for name in re.findall(r"`(rdmd(?:\.\w+)+)`", page.read_text(encoding="utf-8"))
+    }
+)
+
+# Settings that a page gives to `dvc exp run -S`.
+OVERRIDES = sorted(
+    {
+        (page.name, override.replace("$seed", "1"))
+        for page in [ROOT / "README.md", *PAGES]
+        for override in re.findall(r"-S '?(\+*[a-z_.]+=[^\s'`;)]+)", page.read_text(encoding="utf-8"))
     }
 )
 
@@ -33,6 +45,14 @@ def test_every_dotted_name_is_a_module_or_something_in_one(page: str, name: str)
             found = getattr(found, attribute)
         return
     pytest.fail(f"docs/{page} names {name}, which does not exist")
+
+
+@pytest.mark.parametrize(("page", "override"), OVERRIDES)
+def test_dvc_takes_every_override(page: str, override: str, tmp_path: Path):
+    for sweep in get_hydra_sweeps({"params.yaml": [override]}):
+        changed = Path(shutil.copy(ROOT / "experiments" / "avatars.yaml", tmp_path))
+        apply_overrides(changed, sweep["params.yaml"])
+        config.load(changed)
 
 
 @pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name)
