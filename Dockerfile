@@ -28,4 +28,4 @@ USER 1000
 # Also for a user whom only `docker run --user` names: Docker gives that one the home /, and DVC asks for a name.
 ENV HOME=/home/rdmd USER=rdmd
 ENV DO_NOT_TRACK=true DVC_NO_ANALYTICS=1
-CMD ["python", "-m", "flows.server", "dvc", "repro"]
+CMD ["sh", "-c", "rdmd check && python -m flows.server dvc repro && rdmd summary"]
