@@ -1,12 +1,17 @@
-"""One run at a time in a project, and DVC's lock after a `kill -9`. Imports no DVC, since every stage imports this."""
+"""One run at a time in a project, and DVC's files after a `kill -9` or a full disk.
+
+DVC is imported where it is needed, since every stage imports this.
+"""
 
 import fcntl
 import json
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from flows.environment import ROOT
+from rdmd.files import replacing
 
 
 @contextmanager
@@ -42,6 +47,37 @@ def remove_damaged_lock(root: Path) -> bool:
             return True
     except LockError:
         return False
+
+
+def restore_damaged_dvc_lock(root: Path, say: Callable[[str], None]) -> None:
+    """Replace a dvc.lock that DVC left half-written by that of the last commit, or remove it where git has none.
+
+    DVC writes it in place. Stages that ran since are not lost: DVC takes their outputs from its cache.
+    """
+    file = root / "dvc.lock"
+    if not file.exists() or _is_lock(file.read_bytes()):
+        return
+    committed = subprocess.run(["git", "show", "HEAD:./dvc.lock"], cwd=root, capture_output=True, check=False)
+    kept = committed.returncode == 0 and _is_lock(committed.stdout)
+    if kept:
+        with replacing(file) as temporary:
+            temporary.write_bytes(committed.stdout)
+    else:
+        file.unlink()
+    now = "that of the last commit takes its place" if kept else "it is removed"
+    say(f"dvc.lock was cut short, by a full disk or a kill; {now}")
+
+
+def _is_lock(content: bytes) -> bool:
+    import yaml
+    from dvc.schema import COMPILED_LOCKFILE_SCHEMA
+    from voluptuous import Invalid
+
+    try:
+        COMPILED_LOCKFILE_SCHEMA(yaml.load(content, yaml.CSafeLoader))
+    except (yaml.YAMLError, Invalid):
+        return False
+    return True
 
 
 def _is_json(file: Path) -> bool:

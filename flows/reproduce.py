@@ -34,7 +34,7 @@ from flows.dvc_project import (
 )
 from flows.environment import ROOT
 from flows.form import Changed, Changes, apply
-from flows.project_lock import alone_in_the_project, remove_damaged_lock
+from flows.project_lock import alone_in_the_project, remove_damaged_lock, restore_damaged_dvc_lock
 from flows.stages.stage import PARENT_TASK
 from rdmd.errors import UserError
 from rdmd.pipeline.layout import Layout
@@ -162,6 +162,7 @@ def reproduce(changes: Changes = NO_CHANGES) -> None:
     watch_heartbeats()
     with alone_in_the_project(get_run_logger().info) as lock:
         remove_damaged_lock(ROOT)
+        restore_damaged_dvc_lock(ROOT, get_run_logger().info)
         changed = parameters(changes)
         remote = default_remote()
         if remote is not None:

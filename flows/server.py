@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO
 
 from flows.environment import ROOT
-from flows.project_lock import alone_in_the_project, remove_damaged_lock
+from flows.project_lock import alone_in_the_project, remove_damaged_lock, restore_damaged_dvc_lock
 from rdmd.errors import UserError, reporting
 from rdmd.pipeline.layout import Layout
 from rdmd.pipeline.process_group import exit_on_signals, process_group
@@ -122,6 +122,7 @@ def main(command: list[str]) -> int:
     os.environ.setdefault(INVOCATION, f"repro {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC")
     with alone_in_the_project(_say) as lock:
         remove_damaged_lock(ROOT)
+        restore_damaged_dvc_lock(ROOT, _say)
         if os.environ.get(API):
             return _run_and_register(command, None, lock)
         with prefect_server() as server:
