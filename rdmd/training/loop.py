@@ -97,13 +97,14 @@ def train(
                     file.write(curve_line(Point(t, values)))
                 follow([Point(t, values)])
         progress = Progress(t, time.monotonic() - start, best, finished)
-        if (due or finished) and main:
-            save_checkpoint(folder.checkpoint, objective, progress)
+        # A run that is killed between the two goes on from the checkpoint before and makes the preview again.
         if main and cadence.sample_every and (finished or t % cadence.sample_every == 0):
             save_preview(
                 tuple(map(objective.decoded, objective.samples())),
                 folder.samples / f"{t:0{len(str(cadence.steps))}d}.png",
             )
+        if (due or finished) and main:
+            save_checkpoint(folder.checkpoint, objective, progress)
         if stopping:
             break
     return progress

@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import nn
 
+import rdmd
 from rdmd import config
 from rdmd.code_digest import _code_digest, _parsed, code_digest
 from rdmd.data.sampling import StepRandom, derived_seed
@@ -293,3 +294,17 @@ def test_the_digest_survives_a_parser_that_another_thread_disturbs(monkeypatch):
     monkeypatch.setattr("rdmd.code_digest._code_digest", cache(_code_digest.__wrapped__))
     monkeypatch.setattr("rdmd.code_digest.ast.parse", disturbed)
     assert code_digest(("rdmd.training.cut",)) == plain
+
+
+def test_a_run_that_is_killed_at_its_last_checkpoint_has_its_last_preview(tmp_path: Path, monkeypatch):
+    """Nothing would make it later: a run of which all steps are in the checkpoint takes none."""
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("rdmd.training.loop.save_checkpoint", killed)
+    images = torch.randint(0, 256, (20, 3, 8, 8), dtype=torch.uint8)
+    settings = {"steps": 2, "batch": 4, "sample_every": 2, "model_channels": 8, "progress": False}
+    with pytest.raises(KeyboardInterrupt):
+        rdmd.train_teacher(images, folder=tmp_path, **settings)
+    assert [path.name for path in tmp_path.rglob("samples/*")] == ["2.png"]
