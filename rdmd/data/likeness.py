@@ -12,6 +12,7 @@ from rdmd import config
 # Of images held out of the source 99% lie below a distance; what lies half as far again is unlike the source.
 _QUANTILE, _MARGIN = 0.99, 1.5
 FEWEST = 20
+_BLOCKS = 8
 # More images of the source change nothing.
 _MOST = 4000
 # Keeps the logarithm of a flat image finite: about a level of 255.
@@ -33,16 +34,16 @@ class SourceStatistics(config.Section):
     @classmethod
     def of(cls, stored: np.ndarray) -> Self | None:
         """The statistics of images as they are stored: (N, H, W, C), unsigned integers or floats in [-1, 1]. None for
-        points, and for fewer than `FEWEST` images. The second half gives the limit of the first, since neighbours may
-        be crops of one image."""
+        points, and for fewer than `FEWEST` images. Every other block of the order gives the limit of the rest:
+        neighbours may be crops of one image, and the order may be by kind."""
         if stored.ndim != 4 or len(stored) < FEWEST:
             return None
         images = stored[:: max(1, len(stored) // _MOST)].transpose(0, 3, 1, 2)
         if images.dtype.kind == "u":
             images = images * (2 / np.iinfo(images.dtype).max) - 1
         numbers = numbers_of(images)
-        half = len(numbers) // 2
-        limit = _MARGIN * np.quantile(_distances(numbers[half:], *_fitted(numbers[:half])), _QUANTILE)
+        held = np.arange(len(numbers)) * _BLOCKS // len(numbers) % 2 == 1
+        limit = _MARGIN * np.quantile(_distances(numbers[held], *_fitted(numbers[~held])), _QUANTILE)
         mean, precision = _fitted(numbers)
         return cls(mean=mean.tolist(), precision=precision.tolist(), limit=float(limit))
 

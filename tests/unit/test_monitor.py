@@ -87,6 +87,17 @@ def test_copies_of_an_image_do_not_make_the_limit_narrower():
     assert (made.distances(as_networks_see(blocks(1, 300).astype(np.uint8))) > 1).mean() < 0.03
 
 
+def test_a_source_sorted_by_kind_has_the_limit_of_a_mixed_one():
+    dark, bright = smooth(0, 200) // 4, 191 + smooth(1, 200) // 4
+    limits = []
+    for order in (np.arange(400), np.random.default_rng(0).permutation(400)):
+        made = SourceStatistics.of(np.concatenate([dark, bright])[order])
+        assert made is not None
+        limits.append(made.limit)
+    # Quantiles of 200 images vary; a half of one kind would be many times as far from one of the other.
+    assert limits[0] == pytest.approx(limits[1], rel=0.5)
+
+
 def test_the_cost_is_compared_at_the_lambda_of_the_model_alone(serve, source: SourceStatistics):
     like = as_networks_see(smooth(1, 300))
     serve(like, day=1)
